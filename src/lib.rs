@@ -1,9 +1,12 @@
 //! Manyhead fine-tunes BERT-family text encoders on many language-understanding tasks at once.
 
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod interop;
 pub mod metrics;
+pub mod rng;
 pub mod tasks;
 
+pub use device::Device;
 pub use error::{Error, Result};

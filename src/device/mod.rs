@@ -1,0 +1,48 @@
+//! Devices: where tensors live and kernels run.
+//!
+//! The floor below [`crate::tensor`]: threads, instruction sets, the matrix product, scratch memory.
+//! Only the CPU exists so far. A kernel is chosen by matching on [`Device`], so that a second device is a
+//! second arm beside the first in each op's folder.
+
+pub mod cpu;
+mod workspace;
+
+use crate::error::{Error, Result};
+pub use cpu::{Cpu, Isa};
+pub use workspace::{Buffer, Workspace};
+
+/// A device that tensors live on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Device {
+    /// The processor, with its own thread pool.
+    Cpu(Cpu),
+}
+
+impl Device {
+    /// The CPU with `threads` threads; 0 means as many as the process may use (affinity and cgroup limits).
+    pub fn cpu(threads: usize) -> Result<Device> {
+        Ok(Device::Cpu(Cpu::new(threads, Isa::from_environment()?)?))
+    }
+
+    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` and `MANYHEAD_DEVICE` give them.
+    ///
+    /// # Errors
+    /// `cuda` is refused by name as long as there is no CUDA device in the engine.
+    pub fn parse(name: &str, threads: usize) -> Result<Device> {
+        match name {
+            "auto" | "cpu" => Device::cpu(threads),
+            _ if name == "cuda" || name.starts_with("cuda:") => {
+                Err(Error::unsupported(format!("device '{name}'"), "use --device cpu: there is no CUDA device yet"))
+            }
+            _ => Err(Error::argument("device", format!("'{name}' is none of auto, cpu, cuda, cuda:N"))),
+        }
+    }
+
+    /// The CPU behind this device.
+    pub fn as_cpu(&self) -> &Cpu {
+        match self {
+            Device::Cpu(cpu) => cpu,
+        }
+    }
+}
