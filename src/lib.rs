@@ -5,8 +5,11 @@ pub mod device;
 pub mod error;
 pub mod interop;
 pub mod metrics;
+pub mod ops;
 pub mod rng;
+pub mod tape;
 pub mod tasks;
+pub mod tensor;
 
 pub use device::Device;
 pub use error::{Error, Result};

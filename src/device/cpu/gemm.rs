@@ -293,7 +293,9 @@ mod tests {
     #[test]
     fn products_of_all_shapes_and_layouts_agree_with_f64() {
         for cpu in machines() {
-            for (m, n, k) in [(1, 1, 1), (1, 48, 7), (8, 48, 512), (9, 49, 513), (65, 3, 1100), (130, 97, 33), (3, 5, 0)] {
+            for (m, n, k) in
+                [(1, 1, 1), (1, 48, 7), (8, 48, 512), (9, 49, 513), (65, 3, 1100), (130, 97, 33), (3, 5, 0)]
+            {
                 let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
                 let start = numbers(m * n, 3);
                 let transpose = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {

@@ -8,6 +8,7 @@ mod gemm_kernels;
 pub mod math;
 mod rows;
 pub mod simd;
+pub(crate) mod vector;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -43,13 +44,15 @@ impl fmt::Debug for Cpu {
 impl Cpu {
     /// A CPU with a pool of `threads` threads (0: as many as the process may use) and kernels for `isa`.
     pub fn new(threads: usize, isa: Isa) -> Result<Cpu> {
-        let threads =
-            if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads > 1024 {
             return Err(Error::argument("threads", format!("{threads} is more than 1024")));
         }
         if isa > Isa::detect() {
-            return Err(Error::argument("isa", format!("this machine has no {isa:?}; its best is {:?}", Isa::detect())));
+            return Err(Error::argument(
+                "isa",
+                format!("this machine has no {isa:?}; its best is {:?}", Isa::detect()),
+            ));
         }
         let pool = if threads == 1 {
             None

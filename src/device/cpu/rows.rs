@@ -1,6 +1,6 @@
 //! Kernels that go row by row: the rows are cut into tasks of a fixed size, and a task gets its part of each output.
 
-use super::{Cpu, Shared};
+use super::{Cpu, Shared, vector};
 
 /// Rows in one task. Fixed, because per-task partial sums are added up in the order of the tasks.
 pub const ROWS_PER_TASK: usize = 32;
@@ -57,6 +57,24 @@ impl Cpu {
                 *target += value;
             }
         }
+    }
+
+    /// target (+)= the sums of the columns of `data`, a matrix of `rows` rows.
+    pub fn column_sums(&self, rows: usize, data: &[f32], target: &mut [f32], accumulate: bool) {
+        let width = target.len();
+        let mut partials = self.scratch(Self::partials_len(rows, width));
+        self.for_row_tasks(rows, [], [(&mut partials, width)], |range, [], [sum]| {
+            sum.fill(0.0);
+            for row in range {
+                vector::add(self.isa(), sum, &data[row * width..(row + 1) * width]);
+            }
+        });
+        self.add_partials(&partials, target, accumulate);
+    }
+
+    /// Fills a large slice with zeros, in parallel.
+    pub fn zero(&self, slice: &mut [f32]) {
+        self.for_pieces(slice, 1 << 18, |_, piece| piece.fill(0.0));
     }
 
     /// Cuts a slice into pieces of `piece` floats and calls `work(offset, piece)` for each.

@@ -56,7 +56,10 @@ impl Isa {
             }
         };
         if wanted > best {
-            return Err(Error::argument("MANYHEAD_ISA", format!("this machine has no {wanted:?}; its best is {best:?}")));
+            return Err(Error::argument(
+                "MANYHEAD_ISA",
+                format!("this machine has no {wanted:?}; its best is {best:?}"),
+            ));
         }
         Ok(wanted)
     }

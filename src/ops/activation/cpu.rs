@@ -1,0 +1,144 @@
+//! Bias and activation on the CPU, row by row.
+
+use super::Activation;
+use crate::device::Cpu;
+use crate::device::cpu::math;
+use crate::device::cpu::simd::simd_kernel;
+use crate::device::cpu::vector;
+use crate::tape::Slot;
+
+/// √(2/π).
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+
+#[inline(always)]
+fn tanh_gelu(z: f32) -> (f32, f32) {
+    let t = math::tanh(SQRT_2_OVER_PI * (z + CUBIC * z * z * z));
+    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * z * z);
+    (0.5 * z * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner)
+}
+
+simd_kernel! {
+    fn row_forward(function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
+        #[inline(always)]
+        fn map(x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+            if bias.is_empty() {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = f(*x);
+                }
+            } else {
+                for ((y, x), bias) in y.iter_mut().zip(x).zip(bias) {
+                    *y = f(*x + *bias);
+                }
+            }
+        }
+        match function {
+            Activation::GeluErf => map(x, bias, y, |z| z * math::normal(z).0),
+            Activation::GeluTanh => map(x, bias, y, |z| tanh_gelu(z).0),
+            Activation::Relu => map(x, bias, y, |z| if z > 0.0 { z } else { 0.0 * z }),
+            Activation::Tanh => map(x, bias, y, math::tanh),
+            Activation::Sigmoid => map(x, bias, y, math::sigmoid),
+            Activation::Silu => map(x, bias, y, |z| z * math::sigmoid(z)),
+        }
+    }
+}
+
+simd_kernel! {
+    /// target = upstream · f′(x + bias).
+    fn row_backward(function: Activation, x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32]) {
+        #[inline(always)]
+        fn map(x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32], f: impl Fn(f32) -> f32) {
+            if bias.is_empty() {
+                for ((target, x), upstream) in target.iter_mut().zip(x).zip(upstream) {
+                    *target = upstream * f(*x);
+                }
+            } else {
+                for (((target, x), bias), upstream) in target.iter_mut().zip(x).zip(bias).zip(upstream) {
+                    *target = upstream * f(*x + *bias);
+                }
+            }
+        }
+        match function {
+            Activation::GeluErf => map(x, bias, upstream, target, |z| {
+                let (cumulative, density) = math::normal(z);
+                cumulative + z * density
+            }),
+            Activation::GeluTanh => map(x, bias, upstream, target, |z| tanh_gelu(z).1),
+            Activation::Relu => map(x, bias, upstream, target, |z| if z > 0.0 { 1.0 } else { 0.0 }),
+            Activation::Tanh => map(x, bias, upstream, target, |z| {
+                let t = math::tanh(z);
+                1.0 - t * t
+            }),
+            Activation::Sigmoid => map(x, bias, upstream, target, |z| {
+                let s = math::sigmoid(z);
+                s * (1.0 - s)
+            }),
+            Activation::Silu => map(x, bias, upstream, target, |z| {
+                let s = math::sigmoid(z);
+                s + z * s * (1.0 - s)
+            }),
+        }
+    }
+}
+
+/// y = f(x + bias) for a `[rows, width]` x.
+pub fn forward(
+    cpu: &Cpu,
+    function: Activation,
+    (rows, width): (usize, usize),
+    x: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let bias = bias.unwrap_or(&[]);
+    cpu.for_rows(rows, [(y, width)], |range, [y]| {
+        for (row, y) in range.zip(y.chunks_exact_mut(width.max(1))) {
+            row_forward(cpu.isa(), function, &x[row * width..(row + 1) * width], bias, y);
+        }
+    });
+}
+
+/// dx (+)= upstream · f′(x + bias), db (+)= its column sums.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    cpu: &Cpu,
+    function: Activation,
+    (rows, width): (usize, usize),
+    x: &[f32],
+    bias: Option<&[f32]>,
+    upstream: &[f32],
+    dx: Option<Slot<'_>>,
+    db: Option<Slot<'_>>,
+) {
+    let bias = bias.unwrap_or(&[]);
+    // The bias gradient needs dx even where nobody else does.
+    let wanted = dx.is_some();
+    let mut spare = cpu.scratch(if wanted { 0 } else { rows * width });
+    let (target, accumulate) = match dx {
+        Some(slot) => (slot.data, slot.accumulate),
+        None => (&mut *spare, false),
+    };
+    let sum_width = if db.is_some() { width } else { 0 };
+    let mut partials = cpu.scratch(Cpu::partials_len(rows, sum_width));
+    cpu.for_row_tasks(rows, [(target, width)], [(&mut partials, sum_width)], |range, [target], [sum]| {
+        sum.fill(0.0);
+        let mut row_buffer = if accumulate { Some(cpu.scratch(width)) } else { None };
+        for (row, target) in range.zip(target.chunks_exact_mut(width.max(1))) {
+            let at = row * width..(row + 1) * width;
+            match &mut row_buffer {
+                Some(buffer) => {
+                    row_backward(cpu.isa(), function, &x[at.clone()], bias, &upstream[at], buffer);
+                    vector::add(cpu.isa(), target, buffer);
+                    vector::add(cpu.isa(), sum, buffer);
+                }
+                None => {
+                    row_backward(cpu.isa(), function, &x[at.clone()], bias, &upstream[at], target);
+                    vector::add(cpu.isa(), sum, target);
+                }
+            }
+        }
+    });
+    if let Some(slot) = db {
+        cpu.add_partials(&partials, slot.data, slot.accumulate);
+    }
+}

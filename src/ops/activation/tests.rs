@@ -1,0 +1,44 @@
+use super::*;
+use crate::tape::gradcheck::{check, random};
+
+/// erf by its Taylor series, exact to 1e-15 for |x| < 4.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum, mut n) = (x, x, 0.0);
+    while f64::abs(term) > 1e-18 {
+        n += 1.0;
+        term *= -x * x / n;
+        sum += term / (2.0 * n + 1.0);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+fn reference(function: Activation, z: f64) -> f64 {
+    let sigmoid = 1.0 / (1.0 + (-z).exp());
+    match function {
+        Activation::GeluErf => 0.5 * z * (1.0 + erf(z / 2f64.sqrt())),
+        Activation::GeluTanh => {
+            0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3))).tanh())
+        }
+        Activation::Relu => z.max(0.0),
+        Activation::Tanh => z.tanh(),
+        Activation::Sigmoid => sigmoid,
+        Activation::Silu => z * sigmoid,
+    }
+}
+
+#[test]
+fn activations_agree_with_f64() {
+    for name in ["gelu", "gelu_new", "relu", "tanh", "sigmoid", "silu"] {
+        let function = Activation::parse(name).unwrap();
+        assert_eq!(function.name(), name);
+        for (rows, width) in [(1, 1), (3, 17), (70, 5)] {
+            let inputs = [random([rows, width], 11), random([width], 12)];
+            check(&inputs, None, &|tape, v| activation(tape, v[0], Some(v[1]), function), &|v| {
+                (0..rows * width).map(|i| reference(function, v[0][i] + v[1][i % width])).collect()
+            });
+            check(&inputs[..1], None, &|tape, v| activation(tape, v[0], None, function), &|v| {
+                v[0].iter().map(|z| reference(function, *z)).collect()
+            });
+        }
+    }
+}

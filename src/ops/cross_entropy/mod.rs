@@ -1,0 +1,157 @@
+//! Softmax and cross-entropy in one op.
+//!
+//! For a row of logits x with target c: loss = log Σ_j exp(x_j) − x_c. A row is the last extent of the logits, or (for
+//! ranking) a group of consecutive rows of a `[candidates, 1]` tensor. A logit of −∞ masks its class.
+//!
+//! Label smoothing ε over the m unmasked classes: (1 − ε) · w_c · loss_c + ε/m · Σ_j w_j · loss_j, where w are the class
+//! weights (1 if absent) and loss_j is the loss with target j. Rows whose target is [`IGNORE`] do not count. With
+//! sample weights s: the sum Σ_i s_i · loss_i is divided as [`Reduction`] says.
+//! Gradient of a row, before the division: s · ((1 − ε) w_c (p − 1[c]) + ε/m Σ_j w_j (p − 1[j])), p = softmax(x).
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::check_segments;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Forward, Op, Tape, Var, View};
+use crate::tensor::Tensor;
+
+/// The target of a row that does not count.
+pub const IGNORE: i32 = -1;
+
+/// What the sum of the losses is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Reduction {
+    /// The sum of the weights of the counted rows (their number, without weights).
+    #[default]
+    Mean,
+    /// The number of counted rows, also with weights.
+    RowMean,
+    /// Nothing.
+    Sum,
+}
+
+/// How logits become rows.
+#[derive(Clone, Debug, Default)]
+pub enum Rows {
+    /// One row for each index of the leading extents.
+    #[default]
+    Width,
+    /// Group i is elements `[i] .. [i + 1]` of the flattened logits: the candidates of one question.
+    Groups(Arc<[u32]>),
+}
+
+/// Options of the loss.
+#[derive(Clone, Debug, Default)]
+pub struct CrossEntropyOptions {
+    /// What a row is.
+    pub rows: Rows,
+    /// One weight a class.
+    pub class_weights: Option<Arc<[f32]>>,
+    /// One weight a row.
+    pub sample_weights: Option<Arc<[f32]>>,
+    /// Label smoothing ε, in [0, 1].
+    pub smoothing: f32,
+    /// What the sum is divided by.
+    pub reduction: Reduction,
+}
+
+struct CrossEntropy {
+    targets: Arc<[i32]>,
+    options: CrossEntropyOptions,
+}
+
+/// The loss as one number; 0 if no row counts.
+///
+/// # Errors
+/// A target that is not a class, or whose class is masked; weights of another length or that are negative or not
+/// finite.
+pub fn cross_entropy(
+    tape: &mut Tape<'_>,
+    logits: Var,
+    targets: &Arc<[i32]>,
+    options: CrossEntropyOptions,
+) -> Result<Var> {
+    tape.apply(CrossEntropy { targets: targets.clone(), options }, &[logits])
+}
+
+/// log softmax of one row: −∞ for masked classes.
+pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let (maximum, log_sum) = cpu::log_sum(logits);
+    logits.iter().map(|x| (x - maximum) - log_sum).collect()
+}
+
+impl CrossEntropy {
+    fn problem<'a>(&'a self, logits: View<'a>) -> Result<cpu::Problem<'a>> {
+        let options = &self.options;
+        let (rows, width) = logits.matrix();
+        let groups = match &options.rows {
+            Rows::Width => None,
+            Rows::Groups(groups) => {
+                check_segments("cross_entropy", groups, logits.data.len())?;
+                Some(&**groups)
+            }
+        };
+        let rows = groups.map_or(rows, |groups| groups.len() - 1);
+        if self.targets.len() != rows {
+            let message = format!("{} targets for {rows} rows of logits {:?}", self.targets.len(), logits.shape);
+            return Err(Error::shape("cross_entropy", message));
+        }
+        let weights = [("class", &options.class_weights, width), ("sample", &options.sample_weights, rows)];
+        for (what, weights, expected) in weights {
+            let Some(weights) = weights else { continue };
+            if weights.len() != expected || (what == "class" && groups.is_some()) {
+                let message = format!("{} {what} weights where {expected} are needed", weights.len());
+                return Err(Error::shape("cross_entropy", message));
+            }
+            if weights.iter().any(|w| !w.is_finite() || *w < 0.0) {
+                return Err(Error::shape("cross_entropy", format!("a {what} weight is negative or not finite")));
+            }
+        }
+        if !(0.0..=1.0).contains(&options.smoothing) {
+            return Err(Error::shape("cross_entropy", format!("label smoothing {} is not in 0..1", options.smoothing)));
+        }
+        Ok(cpu::Problem {
+            logits: logits.data,
+            width,
+            groups,
+            targets: &self.targets,
+            class_weights: options.class_weights.as_deref(),
+            sample_weights: options.sample_weights.as_deref(),
+            smoothing: options.smoothing,
+        })
+    }
+}
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let problem = self.problem(ctx.input(0))?;
+        problem.check_targets()?;
+        let mut statistics = ctx.take([self.targets.len(), cpu::STATISTICS]);
+        cpu::forward(ctx.device.as_cpu(), problem, statistics.data_mut());
+        let (sum, divisor) = cpu::reduce(problem, statistics.data(), self.options.reduction);
+        let mut loss = ctx.take([1]);
+        loss.data_mut()[0] = (sum / divisor) as f32;
+        ctx.save(statistics);
+        Ok(loss)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let problem = self.problem(ctx.input(0))?;
+        let statistics = ctx.saved(0)?;
+        let (_, divisor) = cpu::reduce(problem, statistics, self.options.reduction);
+        let scale = (ctx.upstream[0] as f64 / divisor) as f32;
+        let cpu = ctx.device.as_cpu();
+        if let Some(slot) = ctx.slot(0) {
+            cpu::backward(cpu, problem, statistics, scale, slot);
+        }
+        Ok(())
+    }
+}

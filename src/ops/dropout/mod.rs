@@ -1,0 +1,44 @@
+//! Inverted dropout: y = x · m / (1 − p), m ~ Bernoulli(1 − p), drawn anew in the backward pass.
+//!
+//! Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014. The mask is a
+//! function of (seed; step, op instance, element): see [`crate::rng`].
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::error::Result;
+use crate::rng::Dropout;
+use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tensor::Tensor;
+
+struct ApplyDropout(Dropout);
+
+/// Dropout with probability `p`; x itself where dropout is off.
+pub fn dropout(tape: &mut Tape<'_>, x: Var, p: f32) -> Result<Var> {
+    match tape.dropout(p) {
+        Some(dropout) => tape.apply(ApplyDropout(dropout), &[x]),
+        None => Ok(x),
+    }
+}
+
+impl Op for ApplyDropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let x = ctx.input(0);
+        let mut y = ctx.take(x.shape);
+        cpu::apply(ctx.device.as_cpu(), self.0, x.data, y.data_mut(), false);
+        Ok(y)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let (cpu, upstream) = (ctx.device.as_cpu(), ctx.upstream);
+        if let Some(slot) = ctx.slot(0) {
+            cpu::apply(cpu, self.0, upstream, slot.data, slot.accumulate);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+use super::*;
+use crate::ops::layer_norm::tests::reference as layer_norm_reference;
+use crate::rng::Stream;
+use crate::tape::Random;
+use crate::tape::gradcheck::{check, random};
+
+#[test]
+fn the_embedding_block_agrees_with_f64() {
+    let cases: [(usize, &[u32], &[u32], &[u32]); 3] = [
+        (3, &[0], &[0], &[0]),
+        (7, &[4, 1, 4, 4, 0], &[0, 1, 2, 0, 1], &[0, 0, 1, 1, 0]),
+        (65, &[2; 40], &[3; 40], &[1; 40]),
+    ];
+    for (width, ids, positions, types) in cases {
+        let tokens = ids.len();
+        let [ids, positions, types]: [Arc<[u32]>; 3] = [ids, positions, types].map(Into::into);
+        let inputs = [
+            random([5, width], 1),
+            random([4, width], 2),
+            random([width], 3),
+            random([width], 4),
+            random([2, width], 5),
+            random([tokens, width], 6),
+        ];
+        let stream = Stream { seed: 1, step: 2, instance: 0 };
+        for (with_type, with_delta, p) in
+            [(true, true, 0.0), (false, false, 0.0), (true, false, 0.5), (false, true, 0.5)]
+        {
+            let mut chosen = vec![0, 1, 2, 3];
+            chosen.extend(with_type.then_some(4));
+            chosen.extend(with_delta.then_some(5));
+            let picked: Vec<_> = chosen
+                .iter()
+                .map(|i| crate::tape::gradcheck::Input {
+                    shape: inputs[*i].shape,
+                    data: inputs[*i].data.clone(),
+                    differentiable: true,
+                })
+                .collect();
+            let delta_at = chosen.len() - 1;
+            let run = |tape: &mut Tape<'_>, v: &[Var]| {
+                let all = EmbeddingInputs {
+                    word: v[0],
+                    position: v[1],
+                    weight: v[2],
+                    bias: v[3],
+                    token_type: with_type.then(|| v[4]),
+                    delta: with_delta.then(|| v[delta_at]),
+                    epsilon: 1e-3,
+                    dropout: p,
+                };
+                embedding(tape, all, &ids, &positions, &types)
+            };
+            check(&picked, Some(Random::new(1, 2)), &run, &|v| {
+                let mut sum = vec![0.0; tokens * width];
+                for t in 0..tokens {
+                    for c in 0..width {
+                        let s = &mut sum[t * width + c];
+                        *s = v[0][ids[t] as usize * width + c] + v[1][positions[t] as usize * width + c];
+                        if with_type {
+                            *s += v[4][types[t] as usize * width + c];
+                        }
+                        if with_delta {
+                            *s += v[delta_at][t * width + c];
+                        }
+                    }
+                }
+                let y = layer_norm_reference(&sum, &v[2], &v[3], 1e-3f32 as f64);
+                let kept = |i: usize| {
+                    if p == 0.0 {
+                        1.0
+                    } else if stream.word(i) >= 1 << 31 {
+                        2.0
+                    } else {
+                        0.0
+                    }
+                };
+                y.iter().enumerate().map(|(i, y)| y * kept(i)).collect()
+            });
+        }
+    }
+}

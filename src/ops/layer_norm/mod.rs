@@ -1,0 +1,84 @@
+//! Dropout, residual and layer normalisation in one pass.
+//!
+//! s = residual + dropout(x); y = (s − mean) / √(variance + ε) · weight + bias, over the last extent, with the biased
+//! variance. Residual and dropout are optional; without both it is plain layer normalisation (Ba, Kiros, Hinton,
+//! "Layer normalization", 2016).
+//!
+//! The normalised row x̂ and 1/√(variance + ε) are kept. With d = dy · weight:
+//! ds = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε); d(residual) = ds; dx = ds · mask / (1 − p).
+
+pub(in crate::ops) mod cpu;
+#[cfg(test)]
+pub(in crate::ops) mod tests;
+
+use crate::error::{Error, Result};
+use crate::rng::Dropout;
+use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tensor::Tensor;
+
+/// What the op works on.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNormInputs {
+    /// `[rows, width]`.
+    pub x: Var,
+    /// `[rows, width]`, added to x after dropout.
+    pub residual: Option<Var>,
+    /// `[width]`.
+    pub weight: Var,
+    /// `[width]`.
+    pub bias: Var,
+    /// ε, added to the variance.
+    pub epsilon: f32,
+    /// Dropout probability of x.
+    pub dropout: f32,
+}
+
+struct LayerNorm {
+    epsilon: f32,
+    dropout: Option<Dropout>,
+}
+
+/// LayerNorm(residual + dropout(x)).
+pub fn layer_norm(tape: &mut Tape<'_>, inputs: LayerNormInputs) -> Result<Var> {
+    let op = LayerNorm { epsilon: inputs.epsilon, dropout: tape.dropout(inputs.dropout) };
+    let LayerNormInputs { x, weight, bias, .. } = inputs;
+    match inputs.residual {
+        Some(residual) => tape.apply(op, &[x, weight, bias, residual]),
+        None => tape.apply(op, &[x, weight, bias]),
+    }
+}
+
+impl Op for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let (x, weight, bias) = (ctx.input(0), ctx.input(1), ctx.input(2));
+        let residual = (ctx.inputs() > 3).then(|| ctx.input(3));
+        let (rows, width) = x.matrix();
+        let fits = weight.data.len() == width && bias.data.len() == width;
+        if !fits || residual.is_some_and(|residual| residual.data.len() != x.data.len()) {
+            let message = format!("weight, bias or residual do not fit x {:?}", x.shape);
+            return Err(Error::shape("layer_norm", message));
+        }
+        let (mut y, mut normalised, mut scales) = (ctx.take(x.shape), ctx.take(x.shape), ctx.take([rows]));
+        let row = cpu::Row { width, weight: weight.data, bias: bias.data, epsilon: self.epsilon };
+        let source = cpu::Source { x: x.data, residual: residual.map(|r| r.data), dropout: self.dropout };
+        cpu::forward(ctx.device.as_cpu(), rows, row, source, [&mut y, &mut normalised, &mut scales]);
+        ctx.save(normalised);
+        ctx.save(scales);
+        Ok(y)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let (rows, width) = ctx.input(0).matrix();
+        let weight = ctx.input(1).data;
+        let (normalised, scales) = (ctx.saved(0)?, ctx.saved(1)?);
+        let cpu = ctx.device.as_cpu();
+        let kept = cpu::Kept { rows, width, upstream: ctx.upstream, normalised, scales, weight };
+        let (dx, dw, db, dr) = (ctx.slot(0), ctx.slot(1), ctx.slot(2), ctx.slot(3));
+        cpu::backward(cpu, kept, self.dropout, dx, dr, dw, db);
+        Ok(())
+    }
+}

@@ -1,0 +1,42 @@
+//! Differentiable ops, one folder each: `mod.rs` has the maths, the documentation and the tape rule, `cpu.rs` the
+//! kernels, `tests.rs` the checks against f64.
+//!
+//! An op is called as a function on a tape: `linear(tape, x, weight, bias)?`.
+
+mod activation;
+mod attention;
+mod cross_entropy;
+mod dropout;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod lookup;
+mod mse;
+mod pool;
+mod rms_norm;
+
+pub use activation::{Activation, activation};
+pub use attention::{AttentionOptions, attention};
+pub use cross_entropy::{CrossEntropyOptions, IGNORE, Reduction, Rows, cross_entropy, log_softmax};
+pub use dropout::dropout;
+pub use embedding::{EmbeddingInputs, embedding};
+pub use layer_norm::{LayerNormInputs, layer_norm};
+pub use linear::linear;
+pub use lookup::lookup;
+pub use mse::{mse, weighted_mse};
+pub use pool::{Pooling, pool};
+pub use rms_norm::rms_norm;
+
+use crate::error::{Error, Result};
+
+/// Checks that `cu_seqlens` begins with 0, rises, and ends with `tokens`: segment i is rows
+/// `cu_seqlens[i] .. cu_seqlens[i + 1]`.
+fn check_segments(op: &'static str, cu_seqlens: &[u32], tokens: usize) -> Result<()> {
+    let starts_at_0 = cu_seqlens.first() == Some(&0);
+    let ends = cu_seqlens.last().is_some_and(|last| *last as usize == tokens);
+    if !starts_at_0 || !ends || cu_seqlens.windows(2).any(|pair| pair[1] < pair[0]) {
+        let message = format!("cu_seqlens must rise from 0 to the number of rows, {tokens}; it is {cu_seqlens:?}");
+        return Err(Error::shape(op, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! One check for all ops: forward against an f64 reference, gradients against its central differences.
+
+use super::{Gradients, Params, Random, Tape, TapeMemory, Var};
+use crate::device::{Cpu, Device, Isa};
+use crate::error::Result;
+use crate::rng::Stream;
+use crate::tensor::Shape;
+
+/// An input of the op under test.
+pub struct Input {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its elements.
+    pub data: Vec<f32>,
+    /// Whether its gradient is checked.
+    pub differentiable: bool,
+}
+
+/// Normal numbers with deviation 1.
+pub fn random(shape: impl Into<Shape>, seed: u64) -> Input {
+    let shape = shape.into();
+    let stream = Stream { seed, step: 0, instance: 0 };
+    Input { shape, data: (0..shape.len()).map(|i| stream.normal(i) as f32).collect(), differentiable: true }
+}
+
+/// Devices to test on: every instruction set of this machine, one thread and three.
+pub fn devices() -> Vec<Device> {
+    let isas = [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| *isa <= Isa::detect());
+    isas.flat_map(|isa| [1, 3].map(|threads| Device::Cpu(Cpu::new(threads, isa).unwrap()))).collect()
+}
+
+/// norm(a − b) ≤ tolerance · norm(b) + floor.
+pub fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64, floor: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}: length");
+    let error: f64 = got.iter().zip(expected).map(|(g, e)| (*g as f64 - e).powi(2)).sum::<f64>().sqrt();
+    let size: f64 = expected.iter().map(|e| e * e).sum::<f64>().sqrt();
+    assert!(
+        error <= tolerance * size + floor,
+        "{what}: error {error:e} of {size:e}\n got {got:?}\n expected {expected:?}"
+    );
+}
+
+/// Relative error that f32 kernels may have against f64, for sums of up to a few hundred terms.
+pub const TOLERANCE: f64 = 1e-5;
+
+/// Checks an op: `run` builds it on a tape, `reference` is the same function in f64.
+///
+/// On every device: the output against the reference; d(Σ R · output)/d(input) for random R against central
+/// differences of the reference (step 1e-5: their own error is about 1e-10); the same gradients through the parameter
+/// arena; a second backward pass adds exactly the same again; one thread and three give the same bits.
+pub fn check(
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let wide: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|x| *x as f64).collect()).collect();
+    let expected = reference(&wide);
+    let upstream: Vec<f32> = {
+        let stream = Stream { seed: 99, step: 1, instance: 0 };
+        (0..expected.len()).map(|i| stream.normal(i) as f32).collect()
+    };
+    let loss = |values: &[Vec<f64>]| -> f64 {
+        reference(values).iter().zip(&upstream).map(|(value, weight)| value * *weight as f64).sum()
+    };
+    let mut differences = Vec::new();
+    for (position, input) in inputs.iter().enumerate() {
+        let mut gradient = vec![0.0; if input.differentiable { input.data.len() } else { 0 }];
+        let mut moved = wide.clone();
+        for (i, slope) in gradient.iter_mut().enumerate() {
+            let h = 1e-5;
+            moved[position][i] = wide[position][i] + h;
+            let above = loss(&moved);
+            moved[position][i] = wide[position][i] - h;
+            let below = loss(&moved);
+            moved[position][i] = wide[position][i];
+            *slope = (above - below) / (2.0 * h);
+        }
+        differences.push(gradient);
+    }
+    let largest = differences.iter().map(|g| g.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max);
+
+    let mut bits: Vec<(String, Vec<Vec<f32>>)> = Vec::new();
+    for device in devices() {
+        let name = format!("{device:?}");
+        let params = Params::default();
+        let mut tape = Tape::recording(&params, &device, TapeMemory::default(), random);
+        tape.check_slots(true);
+        let vars: Vec<Var> = inputs.iter().map(|input| tape.leaf_from(input.shape, &input.data).unwrap()).collect();
+        let output = run(&mut tape, &vars).unwrap();
+        let got = tape.view(output).unwrap().data.to_vec();
+        assert_near(&format!("{name} output"), &got, &expected, TOLERANCE, 1e-6);
+        let leaves: Vec<Var> =
+            vars.iter().zip(inputs).filter(|(_, input)| input.differentiable).map(|(var, _)| *var).collect();
+        let gradients = tape.backward_from(&[(output, &upstream)], None, &leaves).unwrap();
+        let mut all = vec![got];
+        let mut found = gradients.iter();
+        for (position, input) in inputs.iter().enumerate() {
+            if input.differentiable {
+                let gradient = found.next().unwrap().data();
+                let what = format!("{name} gradient of input {position}");
+                assert_near(&what, gradient, &differences[position], 2.0 * TOLERANCE, 1e-6 * largest + 1e-7);
+                all.push(gradient.to_vec());
+            }
+        }
+        check_as_parameters(inputs, random, run, &device, &upstream, &all[1..]);
+        bits.push((name, all));
+    }
+    for pair in bits.chunks(2) {
+        assert_eq!(pair[0].1, pair[1].1, "{} and {} differ", pair[0].0, pair[1].0);
+    }
+}
+
+/// The same op with its inputs in the parameter arena: the same gradients, and exactly twice them after a second pass.
+fn check_as_parameters(
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    device: &Device,
+    upstream: &[f32],
+    expected: &[Vec<f32>],
+) {
+    let mut params = Params::default();
+    let mut ids = Vec::new();
+    for (i, input) in inputs.iter().enumerate() {
+        let id = params.add(&format!("input{i}"), input.shape).unwrap();
+        params.get_mut(id).copy_from_slice(&input.data);
+        params.set_trainable(id, input.differentiable);
+        ids.push(id);
+    }
+    let mut gradients = Gradients::new(&params);
+    let vars: Vec<Var> = ids.iter().map(|id| Var::Param(*id)).collect();
+    let mut memory = TapeMemory::default();
+    for pass in 1..=2 {
+        let mut tape = Tape::recording(&params, device, memory, random);
+        tape.check_slots(true);
+        let output = run(&mut tape, &vars).unwrap();
+        tape.backward_from(&[(output, upstream)], Some(&mut gradients), &[]).unwrap();
+        memory = tape.finish();
+        let trained = ids.iter().filter(|id| params.entry(**id).trainable);
+        for (id, expected) in trained.zip(expected) {
+            let wide: Vec<f64> = expected.iter().map(|g| pass as f64 * *g as f64).collect();
+            let got = gradients.get(&params, *id).unwrap();
+            assert_near(&format!("{device:?} parameter, pass {pass}"), got, &wide, 1e-6, 1e-9);
+        }
+    }
+    gradients.check(&params, |_| true).unwrap();
+}

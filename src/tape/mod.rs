@@ -1,0 +1,451 @@
+//! The autograd tape: explicit, passed in, no global.
+//!
+//! A [`Tape`] runs ops and, if it records, remembers them; [`Tape::backward`] then walks back. A tape that does not
+//! record is the inference path: the same forward, nothing kept. A backward pass can be asked for the gradients of
+//! all trainable parameters, or of chosen leaves only, and skips all work that leads to neither.
+
+#[cfg(test)]
+pub(crate) mod gradcheck;
+mod op;
+mod params;
+
+use crate::device::{Device, Workspace};
+use crate::error::{Error, Result};
+use crate::rng::Dropout;
+use crate::tensor::{Shape, Tensor};
+pub use op::{Backward, Forward, Op, Random, Slot, View};
+pub use params::{Entry, Gradients, ParamId, Params};
+
+/// A handle to a value on a tape: a parameter, or the result of an op, or a tensor that was put in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Var {
+    /// A parameter of the arena.
+    Param(ParamId),
+    /// Value number i of the tape.
+    Value(usize),
+}
+
+struct Node {
+    op: Box<dyn Op>,
+    inputs: Vec<Var>,
+    output: usize,
+    saved: Vec<Tensor>,
+}
+
+/// The memory of a tape: hand it from step to step, and a steady-state step allocates no activations.
+#[derive(Default)]
+pub struct TapeMemory {
+    workspace: Workspace,
+    values: Vec<Option<Tensor>>,
+    nodes: Vec<Node>,
+    gradients: Vec<Option<Tensor>>,
+    needed: Vec<bool>,
+}
+
+/// A tape over the parameters `params`.
+pub struct Tape<'p> {
+    params: &'p Params,
+    device: Device,
+    memory: TapeMemory,
+    recording: bool,
+    random: Option<Random>,
+    checking: bool,
+}
+
+impl<'p> Tape<'p> {
+    /// A tape that records, for training. `random` draws dropout masks; None switches dropout off.
+    pub fn recording(params: &'p Params, device: &Device, memory: TapeMemory, random: Option<Random>) -> Tape<'p> {
+        Tape { params, device: device.clone(), memory, recording: true, random, checking: false }
+    }
+
+    /// A tape that does not record, for inference.
+    pub fn inference(params: &'p Params, device: &Device, memory: TapeMemory) -> Tape<'p> {
+        Tape { params, device: device.clone(), memory, recording: false, random: None, checking: false }
+    }
+
+    /// Checks after each op's backward that it has filled all its gradient slots. Slower; for tests and `--check`.
+    pub fn check_slots(&mut self, on: bool) {
+        self.checking = on;
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &'p Params {
+        self.params
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether a backward pass is possible.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Where the next mask comes from. Setting it back replays the masks of a pass.
+    pub fn random(&self) -> Option<Random> {
+        self.random
+    }
+
+    /// Sets where the next mask comes from; None switches dropout off.
+    pub fn set_random(&mut self, random: Option<Random>) {
+        self.random = random;
+    }
+
+    /// Dropout for the next op; None if `p` is 0 or dropout is off.
+    pub fn dropout(&mut self, p: f32) -> Option<Dropout> {
+        self.random.as_mut().and_then(|random| random.dropout(p))
+    }
+
+    /// Puts a tensor on the tape. Its gradient can be asked for in a backward pass.
+    pub fn leaf(&mut self, tensor: Tensor) -> Var {
+        self.memory.values.push(Some(tensor));
+        Var::Value(self.memory.values.len() - 1)
+    }
+
+    /// Puts a copy of `data` on the tape, in a buffer of the workspace.
+    pub fn leaf_from(&mut self, shape: impl Into<Shape>, data: &[f32]) -> Result<Var> {
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
+        if tensor.data().len() != data.len() {
+            return Err(Error::shape("leaf", format!("{} numbers for the shape {:?}", data.len(), tensor.shape())));
+        }
+        tensor.data_mut().copy_from_slice(data);
+        Ok(self.leaf(tensor))
+    }
+
+    /// The value behind a handle.
+    pub fn view(&self, var: Var) -> Result<View<'_>> {
+        view(self.params, &self.memory.values, var)
+    }
+
+    /// The only number of a one-element value (a loss).
+    pub fn scalar(&self, var: Var) -> Result<f32> {
+        match self.view(var)?.data {
+            [value] => Ok(*value),
+            data => Err(Error::shape("scalar", format!("the value has {} elements, not one", data.len()))),
+        }
+    }
+
+    /// Runs an op and records it.
+    pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var> {
+        let memory = &mut self.memory;
+        // Ops have at most seven inputs; views are cheap and live on the stack.
+        let mut views = [View { shape: Shape::default(), data: &[] }; 8];
+        if inputs.len() > views.len() {
+            return Err(Error::shape(op.name(), format!("{} inputs, more than eight", inputs.len())));
+        }
+        for (slot, var) in views.iter_mut().zip(inputs) {
+            *slot = view(self.params, &memory.values, *var)?;
+        }
+        let mut ctx = Forward {
+            device: &self.device,
+            workspace: &mut memory.workspace,
+            inputs: &views[..inputs.len()],
+            saved: Vec::new(),
+            keep: self.recording,
+        };
+        let output = op.forward(&mut ctx)?;
+        let saved = ctx.saved;
+        memory.values.push(Some(output));
+        let output = memory.values.len() - 1;
+        if self.recording {
+            memory.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), output, saved });
+        }
+        Ok(Var::Value(output))
+    }
+
+    /// Runs `work`; on a tape that does not record, all it made but its result is given back.
+    pub fn scope(&mut self, work: impl FnOnce(&mut Self) -> Result<Var>) -> Result<Var> {
+        let start = self.memory.values.len();
+        let result = work(self)?;
+        if !self.recording {
+            let memory = &mut self.memory;
+            for (index, value) in memory.values.iter_mut().enumerate().skip(start) {
+                if Var::Value(index) != result
+                    && let Some(tensor) = value.take()
+                {
+                    tensor.give(&mut memory.workspace);
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    /// Adds d(scale · loss)/d(parameter) to the gradients of all trainable parameters that the loss depends on.
+    pub fn backward(&mut self, loss: Var, scale: f32, gradients: &mut Gradients) -> Result<()> {
+        self.scalar(loss)?;
+        self.backward_from(&[(loss, &[scale])], Some(gradients), &[]).map(|_| ())
+    }
+
+    /// d(loss)/d(leaf) for the chosen leaves alone; no weight gradient is computed.
+    pub fn gradient(&mut self, loss: Var, leaves: &[Var]) -> Result<Vec<Tensor>> {
+        self.scalar(loss)?;
+        self.backward_from(&[(loss, &[1.0])], None, leaves)
+    }
+
+    /// The general backward pass: from any values with given upstream gradients, towards the parameters (if
+    /// `gradients` is given; added to what is there) and towards `leaves`, whose gradients are returned in order. A
+    /// leaf may also be a value in the middle. A leaf that the outputs do not depend on has a gradient of zeros.
+    pub fn backward_from(
+        &mut self,
+        seeds: &[(Var, &[f32])],
+        mut gradients: Option<&mut Gradients>,
+        leaves: &[Var],
+    ) -> Result<Vec<Tensor>> {
+        if !self.recording {
+            return Err(Error::argument("backward", "this tape does not record: there is nothing to go back along"));
+        }
+        if let Some(gradients) = &gradients
+            && gradients.data.len() != self.params.arena().len()
+        {
+            return Err(Error::argument("backward", "the gradients belong to other parameters"));
+        }
+        self.mark_needed(gradients.is_some(), leaves);
+        let memory = &mut self.memory;
+        memory.gradients.clear();
+        memory.gradients.resize_with(memory.values.len(), || None);
+        for (var, upstream) in seeds {
+            let value = view(self.params, &memory.values, *var)?;
+            if value.data.len() != upstream.len() {
+                let message = format!("{} numbers of upstream gradient for {:?}", upstream.len(), value.shape);
+                return Err(Error::shape("backward", message));
+            }
+            let Var::Value(index) = *var else {
+                return Err(Error::argument("backward", "a parameter itself cannot be the start"));
+            };
+            add_gradient(&mut memory.gradients[index], value.shape, upstream, &mut memory.workspace);
+        }
+        let mut result = Ok(());
+        for index in (0..memory.nodes.len()).rev() {
+            let output = memory.nodes[index].output;
+            if !memory.needed[output] {
+                continue;
+            }
+            let Some(upstream) = memory.gradients[output].take() else { continue };
+            result = step_back(self.params, &self.device, memory, index, &upstream, &mut gradients, self.checking);
+            if leaves.contains(&Var::Value(output)) {
+                memory.gradients[output] = Some(upstream);
+            } else {
+                upstream.give(&mut memory.workspace);
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        let mut found = Vec::with_capacity(leaves.len());
+        if result.is_ok() {
+            for leaf in leaves {
+                let shape = view(self.params, &memory.values, *leaf)?.shape;
+                let gradient = match leaf {
+                    Var::Value(index) => memory.gradients[*index].take(),
+                    Var::Param(_) => None,
+                };
+                found.push(gradient.unwrap_or_else(|| {
+                    let mut zeros = Tensor::take(&mut memory.workspace, shape);
+                    zeros.data_mut().fill(0.0);
+                    zeros
+                }));
+            }
+        }
+        for gradient in memory.gradients.drain(..).flatten() {
+            gradient.give(&mut memory.workspace);
+        }
+        result.map(|()| found)
+    }
+
+    /// Gives a tensor (a leaf's gradient) back to the tape's workspace.
+    pub fn give(&mut self, tensor: Tensor) {
+        tensor.give(&mut self.memory.workspace);
+    }
+
+    /// Names every trainable parameter that a recorded op uses.
+    pub fn used(&self) -> impl Fn(&Entry) -> bool + use<'p> {
+        let mut used = vec![false; self.params.entries().len()];
+        for var in self.memory.nodes.iter().flat_map(|node| &node.inputs) {
+            if let Var::Param(id) = var {
+                used[id.index()] = true;
+            }
+        }
+        let params = self.params;
+        move |entry| params.find(&entry.name).is_some_and(|id| used[id.index()])
+    }
+
+    /// Ends the step: gives all buffers back and returns the memory for the next one.
+    pub fn finish(self) -> TapeMemory {
+        let mut memory = self.memory;
+        for tensor in memory.values.drain(..).flatten() {
+            tensor.give(&mut memory.workspace);
+        }
+        for node in memory.nodes.drain(..) {
+            for tensor in node.saved {
+                tensor.give(&mut memory.workspace);
+            }
+        }
+        memory
+    }
+
+    /// Marks the values on a path from a wanted parameter or leaf.
+    fn mark_needed(&mut self, parameters: bool, leaves: &[Var]) {
+        let memory = &mut self.memory;
+        memory.needed.clear();
+        memory.needed.resize(memory.values.len(), false);
+        for leaf in leaves {
+            if let Var::Value(index) = leaf {
+                memory.needed[*index] = true;
+            }
+        }
+        for node in &memory.nodes {
+            let wanted = |var: &Var| is_wanted(self.params, &memory.needed, parameters, *var);
+            if node.inputs.iter().any(wanted) {
+                memory.needed[node.output] = true;
+            }
+        }
+    }
+}
+
+fn is_wanted(params: &Params, needed: &[bool], parameters: bool, var: Var) -> bool {
+    match var {
+        Var::Param(id) => parameters && params.entry(id).trainable,
+        Var::Value(index) => needed[index],
+    }
+}
+
+fn view<'a>(params: &'a Params, values: &'a [Option<Tensor>], var: Var) -> Result<View<'a>> {
+    match var {
+        Var::Param(id) if id.index() < params.entries().len() => {
+            Ok(View { shape: params.entry(id).shape, data: params.get(id) })
+        }
+        Var::Value(index) => match values.get(index) {
+            Some(Some(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data() }),
+            Some(None) => Err(Error::argument("tape", format!("value {index} was given back at the end of its scope"))),
+            None => Err(Error::argument("tape", format!("value {index} belongs to another tape"))),
+        },
+        Var::Param(id) => Err(Error::argument("tape", format!("parameter {} belongs to another arena", id.index()))),
+    }
+}
+
+fn add_gradient(slot: &mut Option<Tensor>, shape: Shape, values: &[f32], workspace: &mut Workspace) {
+    match slot {
+        Some(tensor) => tensor.data_mut().iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+        None => {
+            let mut tensor = Tensor::take(workspace, shape);
+            tensor.data_mut().copy_from_slice(values);
+            *slot = Some(tensor);
+        }
+    }
+}
+
+/// One node of the backward pass: prepares the slots of its inputs, runs the op, puts the gradients in place.
+fn step_back(
+    params: &Params,
+    device: &Device,
+    memory: &mut TapeMemory,
+    index: usize,
+    upstream: &Tensor,
+    gradients: &mut Option<&mut Gradients>,
+    checking: bool,
+) -> Result<()> {
+    let TapeMemory { workspace, values, nodes, gradients: value_gradients, needed } = memory;
+    let node = &nodes[index];
+    let count = node.inputs.len();
+    // Gradients of values are taken out of their places while the op runs; `fresh` ones hold nothing yet.
+    let mut tensors: Vec<Option<(Tensor, bool)>> = Vec::with_capacity(count);
+    let mut ranges: Vec<(usize, std::ops::Range<usize>, bool)> = Vec::with_capacity(count);
+    for (position, var) in node.inputs.iter().enumerate() {
+        let mut taken = None;
+        if is_wanted(params, needed, gradients.is_some(), *var) {
+            match *var {
+                Var::Value(value) => {
+                    let shape = view(params, values, *var)?.shape;
+                    // A value that is an input twice gets a buffer of its own the second time, added up afterwards.
+                    taken = Some(match value_gradients[value].take() {
+                        Some(tensor) => (tensor, true),
+                        None => (Tensor::take(workspace, shape), false),
+                    });
+                }
+                Var::Param(id) => {
+                    let touched = gradients.as_ref().is_some_and(|gradients| gradients.touched[id.index()]);
+                    ranges.push((position, params.entry(id).range.clone(), touched));
+                }
+            }
+        }
+        tensors.push(taken);
+    }
+    // Parameter slots are cut out of the gradient arena from left to right.
+    ranges.sort_by_key(|(_, range, _)| range.start);
+    let mut slots: Vec<Option<Slot<'_>>> = Vec::with_capacity(count);
+    for taken in &mut tensors {
+        let slot = taken.as_mut().map(|(tensor, accumulate)| Slot { data: tensor.data_mut(), accumulate: *accumulate });
+        slots.push(slot);
+    }
+    if let Some(gradients) = gradients.as_deref_mut() {
+        let mut rest: &mut [f32] = &mut gradients.data;
+        let mut offset = 0;
+        for (position, range, touched) in &ranges {
+            if range.start < offset {
+                return Err(Error::shape(node.op.name(), "one parameter is an input twice"));
+            }
+            let (_, tail) = rest.split_at_mut(range.start - offset);
+            let (slot, tail) = tail.split_at_mut(range.len());
+            slots[*position] = Some(Slot { data: slot, accumulate: *touched });
+            rest = tail;
+            offset = range.end;
+        }
+    }
+    if checking {
+        for slot in slots.iter_mut().flatten().filter(|slot| !slot.accumulate) {
+            slot.data.fill(f32::NAN);
+        }
+    }
+    let mut views = [View { shape: Shape::default(), data: &[] }; 8];
+    for (slot, var) in views.iter_mut().zip(&node.inputs) {
+        *slot = view(params, values, *var)?;
+    }
+    let mut ctx = Backward {
+        device,
+        workspace,
+        output: view(params, values, Var::Value(node.output))?,
+        upstream: upstream.data(),
+        inputs: &views[..count],
+        saved: &node.saved,
+        slots,
+    };
+    node.op.backward(&mut ctx)?;
+    let ignored = ctx.slots.iter().position(Option::is_some);
+    if let Some(position) = ignored {
+        return Err(Error::shape(node.op.name(), format!("its backward ignores the gradient of input {position}")));
+    }
+    drop(ctx);
+    for (position, (var, taken)) in node.inputs.iter().zip(tensors).enumerate() {
+        if let (Var::Value(value), Some((tensor, _))) = (*var, taken) {
+            if checking && tensor.data().iter().any(|g| g.is_nan()) && upstream.data().iter().all(|g| !g.is_nan()) {
+                return Err(Error::shape(
+                    node.op.name(),
+                    format!("its backward leaves NaN in input {position}'s gradient"),
+                ));
+            }
+            if value_gradients[value].is_some() {
+                let shape = tensor.shape();
+                add_gradient(&mut value_gradients[value], shape, tensor.data(), workspace);
+                tensor.give(workspace);
+            } else {
+                value_gradients[value] = Some(tensor);
+            }
+        }
+    }
+    if let Some(gradients) = gradients.as_deref_mut() {
+        for (position, range, _) in &ranges {
+            if let Var::Param(id) = node.inputs[*position] {
+                gradients.touched[id.index()] = true;
+            }
+            if checking && gradients.data[range.clone()].iter().any(|g| g.is_nan()) {
+                return Err(Error::shape(
+                    node.op.name(),
+                    format!("its backward leaves NaN in input {position}'s gradient"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

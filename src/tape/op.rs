@@ -1,0 +1,161 @@
+//! What a differentiable op is: a forward and a backward, both demanded by the trait.
+
+use crate::device::{Device, Workspace};
+use crate::error::{Error, Result};
+use crate::rng::{Dropout, Stream};
+use crate::tensor::{Shape, Tensor};
+
+/// A differentiable operation. The struct holds its options and index data; tensors come as inputs.
+pub trait Op: Send + Sync {
+    /// The name that errors and timings use.
+    fn name(&self) -> &'static str;
+
+    /// Computes the output. What the backward pass needs beyond inputs and output is handed to [`Forward::save`].
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor>;
+
+    /// Fills every gradient slot that is wanted, from the gradient of the output.
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()>;
+}
+
+/// A read-only view of an input.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its elements.
+    pub data: &'a [f32],
+}
+
+impl View<'_> {
+    /// Rows and width, as [`Shape`] defines them.
+    pub fn matrix(&self) -> (usize, usize) {
+        (self.shape.rows(), self.shape.width())
+    }
+}
+
+/// What a forward pass sees.
+pub struct Forward<'a> {
+    /// The device to compute on.
+    pub device: &'a Device,
+    /// Where buffers come from.
+    pub workspace: &'a mut Workspace,
+    pub(super) inputs: &'a [View<'a>],
+    pub(super) saved: Vec<Tensor>,
+    pub(super) keep: bool,
+}
+
+impl<'a> Forward<'a> {
+    /// Input number `i`.
+    pub fn input(&self, i: usize) -> View<'a> {
+        self.inputs[i]
+    }
+
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// A tensor with unspecified content.
+    pub fn take(&mut self, shape: impl Into<Shape>) -> Tensor {
+        Tensor::take(self.workspace, shape)
+    }
+
+    /// Whether a backward pass may follow: if not, nothing need be saved.
+    pub fn recording(&self) -> bool {
+        self.keep
+    }
+
+    /// Keeps a tensor for the backward pass (or gives it back at once if there will be none).
+    pub fn save(&mut self, tensor: Tensor) {
+        if self.keep {
+            self.saved.push(tensor);
+        } else {
+            tensor.give(self.workspace);
+        }
+    }
+}
+
+/// Where a gradient goes: to be overwritten, or added to.
+pub struct Slot<'a> {
+    /// The elements of the gradient.
+    pub data: &'a mut [f32],
+    /// Whether other ops have contributed already.
+    pub accumulate: bool,
+}
+
+impl Slot<'_> {
+    /// Makes the slot one that is added to: fills it with zeros if nothing was there.
+    pub fn zeroed(&mut self) -> &mut [f32] {
+        if !self.accumulate {
+            self.data.fill(0.0);
+            self.accumulate = true;
+        }
+        self.data
+    }
+}
+
+/// What a backward pass sees.
+pub struct Backward<'a> {
+    /// The device to compute on.
+    pub device: &'a Device,
+    /// Where buffers come from.
+    pub workspace: &'a mut Workspace,
+    /// The output of the forward pass.
+    pub output: View<'a>,
+    /// The gradient of the output.
+    pub upstream: &'a [f32],
+    pub(super) inputs: &'a [View<'a>],
+    pub(super) saved: &'a [Tensor],
+    pub(super) slots: Vec<Option<Slot<'a>>>,
+}
+
+impl<'a> Backward<'a> {
+    /// Input number `i`.
+    pub fn input(&self, i: usize) -> View<'a> {
+        self.inputs[i]
+    }
+
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// The tensor that the forward pass saved as number `i`.
+    pub fn saved(&self, i: usize) -> Result<&'a [f32]> {
+        let tensor = self.saved.get(i);
+        Ok(tensor.ok_or_else(|| Error::shape("tape", format!("saved tensor {i} is missing")))?.data())
+    }
+
+    /// The gradient slot of input `i`; None if nobody wants that gradient. A slot can be taken once.
+    pub fn slot(&mut self, i: usize) -> Option<Slot<'a>> {
+        self.slots.get_mut(i).and_then(Option::take)
+    }
+}
+
+/// Where the masks of a step come from: op instances are numbered in the order in which they are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Random {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The step: the index of the batch.
+    pub step: u64,
+    /// The number of the next op that draws.
+    pub instance: u32,
+}
+
+impl Random {
+    /// The start of a step.
+    pub fn new(seed: u64, step: u64) -> Random {
+        Random { seed, step, instance: 0 }
+    }
+
+    /// Dropout with probability `p` for the next op; None (and nothing counted) for p = 0.
+    pub(super) fn dropout(&mut self, p: f32) -> Option<Dropout> {
+        if p <= 0.0 {
+            return None;
+        }
+        let stream = Stream { seed: self.seed, step: self.step, instance: self.instance };
+        self.instance += 1;
+        Some(Dropout { p, stream })
+    }
+}

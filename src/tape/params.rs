@@ -1,0 +1,191 @@
+//! Parameters and gradients in two flat arenas with one layout.
+//!
+//! An entry begins at a multiple of 16 floats (one cache line). The optimizer, the gradient norm and a checkpoint see
+//! one buffer each; tied weights are one entry with several names.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::tensor::Shape;
+
+/// The number of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ParamId(pub(super) usize);
+
+impl ParamId {
+    /// Position among the entries, in the order in which they were added.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One named tensor of the arena.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The name it is stored under.
+    pub name: String,
+    /// Its extents.
+    pub shape: Shape,
+    /// Where its elements lie in the arena.
+    pub range: Range<usize>,
+    /// Whether the optimizer may change it.
+    pub trainable: bool,
+    /// Whether weight decay applies: not to biases and normalisation weights.
+    pub decay: bool,
+}
+
+/// All parameters of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    data: Vec<f32>,
+    entries: Vec<Entry>,
+    names: HashMap<String, ParamId>,
+}
+
+const ALIGNMENT: usize = 16;
+
+impl Params {
+    /// Adds an entry of zeros. Decay is switched off for names that end in `bias` or contain `LayerNorm`.
+    ///
+    /// # Errors
+    /// The name is taken, or the tensor is larger than memory can be.
+    pub fn add(&mut self, name: &str, shape: impl Into<Shape>) -> Result<ParamId> {
+        let shape = shape.into();
+        if self.names.contains_key(name) {
+            return Err(Error::argument("parameter", format!("the name '{name}' is taken")));
+        }
+        let start = self.data.len().next_multiple_of(ALIGNMENT);
+        let end = start.checked_add(shape.len()).filter(|end| *end <= isize::MAX as usize / 4);
+        let Some(end) = end else {
+            return Err(Error::argument("parameter", format!("'{name}' with shape {shape:?} is too large")));
+        };
+        let grown = self.data.try_reserve(end - self.data.len());
+        grown.map_err(|_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}")))?;
+        self.data.resize(end, 0.0);
+        let decay = !(name.ends_with("bias") || name.contains("LayerNorm"));
+        let id = ParamId(self.entries.len());
+        self.entries.push(Entry { name: name.to_string(), shape, range: start..end, trainable: true, decay });
+        self.names.insert(name.to_string(), id);
+        Ok(id)
+    }
+
+    /// Gives an entry a second name (tied weights).
+    pub fn alias(&mut self, id: ParamId, name: &str) -> Result<()> {
+        if self.names.contains_key(name) {
+            return Err(Error::argument("parameter", format!("the name '{name}' is taken")));
+        }
+        self.names.insert(name.to_string(), id);
+        Ok(())
+    }
+
+    /// The entry of this name.
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.names.get(name).copied()
+    }
+
+    /// All entries, in the order in which they were added.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The ids of all entries.
+    pub fn ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.entries.len()).map(ParamId)
+    }
+
+    /// The entry with this id.
+    pub fn entry(&self, id: ParamId) -> &Entry {
+        &self.entries[id.0]
+    }
+
+    /// Freezes or thaws a parameter.
+    pub fn set_trainable(&mut self, id: ParamId, trainable: bool) {
+        self.entries[id.0].trainable = trainable;
+    }
+
+    /// The elements of an entry.
+    pub fn get(&self, id: ParamId) -> &[f32] {
+        &self.data[self.entries[id.0].range.clone()]
+    }
+
+    /// The elements of an entry, to be written.
+    pub fn get_mut(&mut self, id: ParamId) -> &mut [f32] {
+        let range = self.entries[id.0].range.clone();
+        &mut self.data[range]
+    }
+
+    /// The whole arena. Between entries lie up to 15 unused zeros.
+    pub fn arena(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// The whole arena, to be written.
+    pub fn arena_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+
+    /// Number of trained and frozen numbers, without the gaps.
+    pub fn count(&self) -> usize {
+        self.entries.iter().map(|entry| entry.shape.len()).sum()
+    }
+}
+
+/// Gradients of all parameters, and which of them a backward pass has reached.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients {
+    pub(super) data: Vec<f32>,
+    pub(super) touched: Vec<bool>,
+}
+
+impl Gradients {
+    /// Gradients for these parameters, none touched.
+    pub fn new(params: &Params) -> Gradients {
+        Gradients { data: vec![0.0; params.data.len()], touched: vec![false; params.entries.len()] }
+    }
+
+    /// Forgets all gradients: the next backward pass overwrites them.
+    pub fn clear(&mut self) {
+        self.touched.fill(false);
+    }
+
+    /// Whether a backward pass has reached this parameter since the last [`Gradients::clear`].
+    pub fn touched(&self, id: ParamId) -> bool {
+        self.touched[id.0]
+    }
+
+    /// The gradient of a parameter; None if no backward pass has reached it.
+    pub fn get(&self, params: &Params, id: ParamId) -> Option<&[f32]> {
+        self.touched[id.0].then(|| &self.data[params.entries[id.0].range.clone()])
+    }
+
+    /// The gradient of a touched parameter, to be written.
+    pub fn get_mut(&mut self, params: &Params, id: ParamId) -> Option<&mut [f32]> {
+        self.touched[id.0].then(|| &mut self.data[params.entries[id.0].range.clone()])
+    }
+
+    /// Gives every untouched trainable parameter a gradient of zeros (the convention `--untouched zero`).
+    pub fn zero_untouched(&mut self, params: &Params) {
+        for (touched, entry) in self.touched.iter_mut().zip(&params.entries) {
+            if !*touched && entry.trainable {
+                self.data[entry.range.clone()].fill(0.0);
+                *touched = true;
+            }
+        }
+    }
+
+    /// The whole arena; only touched entries mean something.
+    pub fn arena(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// # Errors
+    /// [`Error::NoGradient`] naming every trainable parameter that no backward pass has reached and that `expected`
+    /// says the loss depends on.
+    pub fn check(&self, params: &Params, expected: impl Fn(&Entry) -> bool) -> Result<()> {
+        let missing = params.entries.iter().zip(&self.touched);
+        let missing = missing.filter(|(entry, touched)| entry.trainable && !**touched && expected(entry));
+        let parameters: Vec<String> = missing.map(|(entry, _)| entry.name.clone()).collect();
+        if parameters.is_empty() { Ok(()) } else { Err(Error::NoGradient { parameters }) }
+    }
+}
