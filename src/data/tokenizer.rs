@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 mod files;
 
 /// The largest text (or list of words) one call takes; a document beyond it should be split by the caller.
-pub const MAX_TEXT_BYTES: usize = 16 << 20;
+pub const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// One text or pair of texts as tokens. All vectors have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
