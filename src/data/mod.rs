@@ -1,1 +1,3 @@
-//! Placeholder until its first file lands.
+//! From text to packed batches: tokenizing, reading, caching, sampling.
+
+pub mod tokenizer;

@@ -1,1 +1,8 @@
-//! Placeholder until its first file lands.
+//! What other programs read and wrote: files replaced atomically, safetensors, fetched weights.
+//!
+//! This floor knows bytes, tensors and folders; it knows nothing of encoders or tasks. It imports only `error`.
+
+pub mod atomic;
+#[cfg(feature = "cli")]
+pub mod fetch;
+pub mod safetensors;

