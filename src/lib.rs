@@ -2,9 +2,13 @@
 
 pub mod data;
 pub mod device;
+pub mod encoders;
 pub mod error;
+pub mod heads;
 pub mod interop;
+pub mod losses;
 pub mod metrics;
+pub mod nn;
 pub mod ops;
 pub mod rng;
 pub mod tape;

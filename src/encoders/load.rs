@@ -1,0 +1,92 @@
+//! Reads an encoder from a Hugging Face folder: `config.json` and `model.safetensors`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::{EncoderNet, build};
+use crate::error::{Error, Result};
+use crate::interop::safetensors::TensorFile;
+use crate::tape::Params;
+
+/// An encoder that was read, and what its checkpoint held besides.
+pub struct Loaded {
+    /// The architecture.
+    pub net: Box<dyn EncoderNet>,
+    /// Tensors of the checkpoint that the encoder has no use for (a masked-LM head, for example).
+    pub unexpected: Vec<String>,
+}
+
+/// `config.json` of a model folder.
+pub fn config_path(folder: &Path) -> PathBuf {
+    folder.join("config.json")
+}
+
+/// `model.safetensors` of a model folder.
+pub fn weights_path(folder: &Path) -> PathBuf {
+    folder.join("model.safetensors")
+}
+
+/// Builds the encoder of a folder in `params` and fills its parameters.
+///
+/// # Errors
+/// A missing file; a configuration key that is missing or asks for what is not implemented; missing or misshapen
+/// tensors, all listed; NaN or infinite weights.
+pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
+    let path = config_path(folder);
+    if !folder.is_dir() {
+        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such model folder");
+        return Err(Error::io("read", folder, missing));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let config: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
+    let first = params.entries().len();
+    let net = build(&path, &config, params)?;
+    let weights = weights_path(folder);
+    if !weights.exists() && folder.join("pytorch_model.bin").exists() {
+        let hint = "save the model again with safetensors (`save_pretrained` does), or convert the file";
+        return Err(Error::unsupported(format!("reading {}", folder.join("pytorch_model.bin").display()), hint));
+    }
+    let file = TensorFile::open(&weights)?;
+    let unexpected = load_weights(&file, net.prefix(), first, params)?;
+    Ok(Loaded { net, unexpected })
+}
+
+/// Fills the parameters from entry `first` on, from tensors with or without `prefix`. Returns the names of tensors
+/// that were not used; buffers such as `position_ids` are not named.
+///
+/// # Errors
+/// Missing and misshapen tensors, all in one list.
+pub fn load_weights(file: &TensorFile, prefix: &str, first: usize, params: &mut Params) -> Result<Vec<String>> {
+    let mut used: HashSet<String> = HashSet::new();
+    let mut wrong = Vec::new();
+    let ids: Vec<_> = params.ids().skip(first).collect();
+    for id in ids {
+        let entry = params.entry(id).clone();
+        let candidates = [entry.name.clone(), format!("{prefix}{}", entry.name)];
+        // Checkpoints converted from TensorFlow call the weights of a layer normalisation gamma and beta.
+        let legacy = candidates.clone().map(|name| {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        });
+        let Some(name) = candidates.into_iter().chain(legacy).find(|name| file.contains(name)) else {
+            wrong.push(format!("{} is missing", entry.name));
+            continue;
+        };
+        let shape = file.info(&name).map(|info| info.shape.clone()).unwrap_or_default();
+        if shape != entry.shape.extents() {
+            wrong.push(format!("{name} has the shape {shape:?}, not {:?}", entry.shape));
+        } else {
+            file.read_f32_into(&name, entry.shape.extents(), params.get_mut(id))?;
+        }
+        used.insert(name);
+    }
+    if !wrong.is_empty() {
+        let shown: Vec<_> = wrong.iter().take(20).cloned().collect();
+        let more = if wrong.len() > 20 { format!("; and {} more", wrong.len() - 20) } else { String::new() };
+        let message = format!("{} tensor(s) do not fit the configuration: {}{more}", wrong.len(), shown.join("; "));
+        return Err(Error::input(file.path(), None, message));
+    }
+    let buffer = |name: &str| name.ends_with("position_ids") || name.ends_with("token_type_ids");
+    let names = file.names();
+    Ok(names.into_iter().filter(|name| !used.contains(&**name) && !buffer(name)).map(String::from).collect())
+}

@@ -1,0 +1,79 @@
+//! Encoders: one file an architecture, and a registry by the configuration's `model_type`.
+//!
+//! An encoder adds its parameters to an arena under their Hugging Face names (without a prefix such as `bert.`) and
+//! can be entered at the output of its embedding block, as adversarial training needs it.
+
+pub mod bert;
+mod load;
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::nn::{PackedBatch, Pooler};
+use crate::tape::{Params, Tape, Var};
+pub use load::{Loaded, config_path, load, load_weights, weights_path};
+
+/// An encoder's architecture over parameters in an arena.
+pub trait EncoderNet: Send + Sync {
+    /// The configuration's `model_type`.
+    fn model_type(&self) -> &'static str;
+
+    /// Prefix that the tensors of a checkpoint may carry, `bert.` for example.
+    fn prefix(&self) -> &'static str;
+
+    /// Width of the hidden states, H.
+    fn hidden_size(&self) -> usize;
+
+    /// Number of word vectors.
+    fn vocab_size(&self) -> usize;
+
+    /// Longest sequence, in tokens.
+    fn max_length(&self) -> usize;
+
+    /// Output of the embedding block, `[T, E]`; `delta` `[T, E]` is added to the word vectors.
+    fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, delta: Option<Var>) -> Result<Var>;
+
+    /// From the output of the embedding block to the last hidden states, `[T, H]`.
+    fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var>;
+
+    /// The last hidden states, `[T, H]`.
+    fn forward(&self, tape: &mut Tape<'_>, batch: &PackedBatch) -> Result<Var> {
+        let embedded = self.embed(tape, batch, None)?;
+        self.encode(tape, batch, embedded)
+    }
+
+    /// The encoder's own pooler, if it has one.
+    fn pooler(&self) -> Option<Pooler>;
+
+    /// Sets hidden and attention dropout.
+    fn set_dropout(&mut self, p: f32);
+
+    /// Random weights, as the architecture prescribes.
+    fn init(&self, params: &mut Params, seed: u64);
+
+    /// The configuration, as `config.json` has it.
+    fn config(&self) -> serde_json::Value;
+}
+
+type Build = fn(&Path, &serde_json::Value, &mut Params) -> Result<Box<dyn EncoderNet>>;
+
+/// The architectures, by `model_type`.
+const REGISTRY: &[(&str, Build)] = &[("bert", bert::build)];
+
+/// Builds the architecture that a configuration names; its parameters are zeros.
+///
+/// # Errors
+/// An unknown `model_type`, a missing key, or a value that is not implemented, each by name.
+pub fn build(path: &Path, config: &serde_json::Value, params: &mut Params) -> Result<Box<dyn EncoderNet>> {
+    let known = || REGISTRY.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let model_type = config.get("model_type").and_then(serde_json::Value::as_str);
+    let Some(model_type) = model_type else {
+        return Err(Error::config(path, "model_type", format!("is missing; it names the architecture ({})", known())));
+    };
+    match REGISTRY.iter().find(|(name, _)| *name == model_type) {
+        Some((_, build)) => build(path, config, params),
+        None => {
+            Err(Error::config(path, "model_type", format!("'{model_type}' is not implemented; known: {}", known())))
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Task heads: from the encoder's hidden states to logits.
+
+mod pooled;
+mod token;
+
+pub use pooled::PooledHead;
+pub use token::TokenHead;
+
+use crate::error::Result;
+use crate::nn::PackedBatch;
+use crate::tape::{Tape, Var};
+
+/// A head of a task.
+#[derive(Clone, Copy, Debug)]
+pub enum Head {
+    /// One row of logits a sequence.
+    Pooled(PooledHead),
+    /// One row of logits a token.
+    Token(TokenHead),
+}
+
+impl Head {
+    /// hidden `[T, H]` → logits, `[B, outputs]` or `[T, outputs]`.
+    pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
+        match self {
+            Head::Pooled(head) => head.forward(tape, hidden, batch),
+            Head::Token(head) => head.forward(tape, hidden),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The pooled head: first token → dense → activation → dropout → linear.
+//!
+//! The dense layer is the encoder's own pooler, shared by all tasks, or the task's own
+//! (`heads.TASK.dense.{weight,bias}`); the last layer is `heads.TASK.out.{weight,bias}`.
+
+use crate::error::Result;
+use crate::nn::{Linear, PackedBatch, Pooler};
+use crate::ops::{self, Activation};
+use crate::tape::{Params, Tape, Var};
+
+/// Deviation of a new head's weights.
+const DEVIATION: f32 = 0.02;
+
+/// Classification, regression and ranking.
+#[derive(Clone, Copy, Debug)]
+pub struct PooledHead {
+    /// The encoder's pooler or the task's own.
+    pub pooler: Pooler,
+    /// H → outputs.
+    pub out: Linear,
+    /// Dropout between the two.
+    pub dropout: f32,
+}
+
+impl PooledHead {
+    /// A new head on the encoder's `pooler`, or with a dense layer of its own where that is None.
+    #[allow(clippy::too_many_arguments)]
+    pub fn add(
+        params: &mut Params,
+        task: &str,
+        hidden: usize,
+        outputs: usize,
+        pooler: Option<Pooler>,
+        activation: Activation,
+        dropout: f32,
+        seed: u64,
+    ) -> Result<PooledHead> {
+        let pooler = match pooler {
+            Some(pooler) => pooler,
+            None => {
+                let dense = Linear::add(params, &format!("heads.{task}.dense"), hidden, hidden)?;
+                dense.init(params, DEVIATION, seed);
+                Pooler { dense, activation }
+            }
+        };
+        let out = Linear::add(params, &format!("heads.{task}.out"), hidden, outputs)?;
+        out.init(params, DEVIATION, seed);
+        Ok(PooledHead { pooler, out, dropout })
+    }
+
+    /// hidden `[T, H]` → `[B, outputs]`.
+    pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
+        let pooled = self.pooler.forward(tape, hidden, batch)?;
+        let pooled = ops::dropout(tape, pooled, self.dropout)?;
+        self.out.forward(tape, pooled)
+    }
+}

@@ -1,0 +1,24 @@
+//! The pooler: first token → dense → activation.
+
+use super::{Linear, PackedBatch};
+use crate::error::Result;
+use crate::ops::{self, Activation, Pooling};
+use crate::tape::{Tape, Var};
+
+/// act(W · h₀ + b), h₀ the state of a sequence's first token.
+#[derive(Clone, Copy, Debug)]
+pub struct Pooler {
+    /// H → H.
+    pub dense: Linear,
+    /// The function after it (tanh in BERT).
+    pub activation: Activation,
+}
+
+impl Pooler {
+    /// hidden `[T, H]` → `[B, H]`.
+    pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
+        let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)?;
+        let dense = self.dense.product(tape, first)?;
+        ops::activation(tape, dense, Some(Var::Param(self.dense.bias)), self.activation)
+    }
+}
