@@ -1,1 +1,5 @@
-//! Placeholder until its first file lands.
+//! Data: from files of text to what a batch is made of.
+//!
+//! - [`readers`]: rows of a data file, checked, one at a time.
+
+pub mod readers;
