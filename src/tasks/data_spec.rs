@@ -79,12 +79,20 @@ impl DataSpec {
         if files.iter().all(|file| file.is_none()) {
             return Err(fields.error(data.line, "no file is named; add 'train: PATH', 'dev: PATH' or 'test: PATH'"));
         }
+        let header = fields.get("header").map(|entry| fields.boolean(entry)).transpose()?;
+        let quoting: Option<Quoting> = fields.optional_named("quoting")?;
+        // A key that only makes sense for tsv and csv; 'header: false' and 'quoting: none' ask for nothing.
+        let asking = match (header, quoting) {
+            (Some(true), _) => fields.get("header"),
+            (_, Some(Quoting::Csv)) => fields.get("quoting"),
+            _ => fields.get("columns"),
+        };
         let format = match fields.get("format") {
             Some(entry) => fields.named(entry)?,
-            None => format_by_suffix(&fields, files.into_iter().flatten())?,
+            None => format_by_suffix(&fields, files.into_iter().flatten(), asking.is_some())?,
         };
         let delimited = matches!(format, Format::Tsv | Format::Csv);
-        if !delimited && let Some(entry) = ["header", "quoting", "columns"].iter().find_map(|key| fields.get(key)) {
+        if !delimited && let Some(entry) = asking {
             let message = format!("'{}' is for the formats tsv and csv; the format here is {format}", entry.key);
             return Err(fields.error(entry.line, format!("{message}; remove the key or change the format")));
         }
@@ -93,31 +101,26 @@ impl DataSpec {
             Some(entry) => Columns::from_yaml(&fields, entry, data_format)?,
             None => Columns::default(),
         };
-        let by_index = columns.all_by_index();
-        let header = match fields.get("header") {
-            Some(entry) => fields.boolean(entry)?,
-            None => delimited && !by_index,
-        };
+        let header = header.unwrap_or(delimited && !columns.all_by_index());
         if delimited && !header {
             columns.check_without_header(&fields, data_format)?;
         }
-        let quoting = match (fields.optional_named("quoting")?, format) {
-            (Some(quoting), _) => quoting,
-            (None, Format::Csv) => Quoting::Csv,
-            (None, _) => Quoting::None,
-        };
+        let quoting = quoting.unwrap_or(if format == Format::Csv { Quoting::Csv } else { Quoting::None });
         Ok(Some(DataSpec { line: data.line, train, dev, test, format, header, quoting, columns }))
     }
 }
 
-/// The format that the names of the files show: `.csv`, `.jsonl`, `.conll`; a `.tsv` is canonical unless columns, a
-/// header or quoting are spoken of.
-fn format_by_suffix<'p>(fields: &Fields, files: impl Iterator<Item = &'p PathBuf>) -> Result<Format> {
-    let speaks_of_columns = ["header", "quoting", "columns"].iter().any(|key| fields.get(key).is_some());
+/// The format that the names of the files show: `.csv`, `.jsonl`, `.conll`; a `.tsv` is canonical unless a key asks
+/// for columns, a header or quoting.
+fn format_by_suffix<'p>(
+    fields: &Fields,
+    files: impl Iterator<Item = &'p PathBuf>,
+    asks_for_columns: bool,
+) -> Result<Format> {
     let mut found = None;
     for path in files {
         let format = match path.extension().and_then(|suffix| suffix.to_str()) {
-            Some("tsv") if speaks_of_columns => Some(Format::Tsv),
+            Some("tsv") if asks_for_columns => Some(Format::Tsv),
             Some("tsv") => Some(Format::Canonical),
             Some("csv") => Some(Format::Csv),
             Some("jsonl") => Some(Format::Jsonl),

@@ -59,13 +59,12 @@ fn row(rules: &Rules, line: &Line) -> Result<Row> {
         );
         return Err(rules.error(line.number, message));
     };
-    let hypothesis =
-        hypothesis.map(|text| rules.text(line.number, Cell { text, column: "column 4 (hypothesis)" })).transpose()?;
-    Ok(Row {
-        line: line.number,
-        uid: uid.to_string(),
-        label: rules.label(line.number, Cell { text: label, column: "column 2 (label)" })?,
-        premise: rules.text(line.number, Cell { text: premise, column: "column 3 (premise)" })?,
-        hypothesis,
-    })
+    let number = line.number;
+    let label = rules.label(number, Cell { text: label, column: "column 2 (label)" })?;
+    let premise = rules.text(number, Cell { text: premise, column: "column 3 (premise)" })?;
+    let hypothesis = match hypothesis {
+        Some(text) => Some(rules.text(number, Cell { text, column: "column 4 (hypothesis)" })?),
+        None => None,
+    };
+    Ok(Row { line: number, uid: uid.to_string(), label, premise, hypothesis })
 }
