@@ -1,1 +1,24 @@
-//! Placeholder until its first file lands.
+//! Tasks: what a user asks the heads to learn.
+//!
+//! - [`TaskFile`] reads MT-DNN's task definition YAML as it stands, plus Manyhead's own keys (`data`, `weight`,
+//!   `learning_rate`, `max_length`), and refuses by name, with the line, whatever it does not understand.
+//! - [`TaskDef`] is one task: its kind, its classes and labels, its losses and metrics, where its data lies.
+//! - [`Label`] is a label of a sample, read by the rules of its task.
+//!
+//! This floor knows nothing of `data/`: it says where files are and what a label means; `data/` reads them.
+
+mod data_spec;
+mod fields;
+mod file;
+mod label;
+pub(crate) mod message;
+mod names;
+mod read_task;
+mod task;
+mod yaml;
+
+pub use data_spec::{Column, Columns, DataSpec};
+pub use file::TaskFile;
+pub use label::Label;
+pub use names::{ACTIVATIONS, DataFormat, Format, LossName, METRICS, Quoting, TaskType};
+pub use task::TaskDef;

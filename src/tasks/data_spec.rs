@@ -1,0 +1,212 @@
+//! The key `data:` of a task: which files, in which format, with which columns.
+
+use std::path::{Path, PathBuf};
+
+use super::fields::Fields;
+use super::message::{listed, shown};
+use super::names::{DataFormat, Format, Quoting};
+use super::yaml::Entry;
+use crate::Result;
+
+const KEYS: &[&str] = &["train", "dev", "test", "format", "header", "quoting", "columns"];
+const ROLES: [&str; 4] = ["uid", "label", "premise", "hypothesis"];
+/// No sensible file has more columns.
+const MAX_COLUMN: usize = 9999;
+
+/// Which column of a tsv or csv file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Column {
+    /// By its name in the header.
+    Name(String),
+    /// By its place, counted from 0.
+    Index(usize),
+}
+
+/// Which column is what. One that is not given is looked for in the header under its own name ("premise").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Identifies a sample; a file without one gets running numbers.
+    pub uid: Option<Column>,
+    /// The label.
+    pub label: Option<Column>,
+    /// The first text.
+    pub premise: Option<Column>,
+    /// The second text.
+    pub hypothesis: Option<Column>,
+}
+
+/// Where a task's data lies and how it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataSpec {
+    /// The line of `data:` in the task file.
+    pub line: usize,
+    /// Training data; the path is resolved against the task file's folder.
+    pub train: Option<PathBuf>,
+    /// Data to select models by.
+    pub dev: Option<PathBuf>,
+    /// Data to predict.
+    pub test: Option<PathBuf>,
+    /// Layout of all three files.
+    pub format: Format,
+    /// tsv and csv: whether the first line names the columns.
+    pub header: bool,
+    /// tsv and csv: what a double quote means.
+    pub quoting: Quoting,
+    /// tsv and csv: which column is what.
+    pub columns: Columns,
+}
+
+impl DataSpec {
+    /// The file of `split`; none if that split has no file, or is not one of train, dev and test.
+    pub fn file(&self, split: &str) -> Option<&Path> {
+        match split {
+            "train" => self.train.as_deref(),
+            "dev" => self.dev.as_deref(),
+            "test" => self.test.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// `data:` out of a task's keys, if it is there.
+    pub(super) fn from_yaml(task: &Fields, data_format: DataFormat) -> Result<Option<DataSpec>> {
+        let Some(data) = task.get("data") else { return Ok(None) };
+        let fields = Fields::new(task.path, format!("{}: data", task.what), data.line, &data.value, KEYS)?;
+
+        let folder = task.path.parent().unwrap_or(Path::new(""));
+        let file = |split| fields.get(split).map(|entry| fields.text(entry).map(|name| folder.join(name))).transpose();
+        let (train, dev, test) = (file("train")?, file("dev")?, file("test")?);
+        let files = [&train, &dev, &test];
+        if files.iter().all(|file| file.is_none()) {
+            return Err(fields.error(data.line, "no file is named; add 'train: PATH', 'dev: PATH' or 'test: PATH'"));
+        }
+        let header = fields.get("header").map(|entry| fields.boolean(entry)).transpose()?;
+        let quoting: Option<Quoting> = fields.optional_named("quoting")?;
+        // A key that only makes sense for tsv and csv; 'header: false' and 'quoting: none' ask for nothing.
+        let asking = match (header, quoting) {
+            (Some(true), _) => fields.get("header"),
+            (_, Some(Quoting::Csv)) => fields.get("quoting"),
+            _ => fields.get("columns"),
+        };
+        let format = match fields.get("format") {
+            Some(entry) => fields.named(entry)?,
+            None => format_by_suffix(&fields, files.into_iter().flatten(), asking.is_some())?,
+        };
+        let delimited = matches!(format, Format::Tsv | Format::Csv);
+        if !delimited && let Some(entry) = asking {
+            let message = format!("'{}' is for the formats tsv and csv; the format here is {format}", entry.key);
+            return Err(fields.error(entry.line, format!("{message}; remove the key or change the format")));
+        }
+
+        let columns = match fields.get("columns") {
+            Some(entry) => Columns::from_yaml(&fields, entry, data_format)?,
+            None => Columns::default(),
+        };
+        let header = header.unwrap_or(delimited && !columns.all_by_index());
+        if delimited && !header {
+            columns.check_without_header(&fields, data_format)?;
+        }
+        let quoting = quoting.unwrap_or(if format == Format::Csv { Quoting::Csv } else { Quoting::None });
+        Ok(Some(DataSpec { line: data.line, train, dev, test, format, header, quoting, columns }))
+    }
+}
+
+/// The format that the names of the files show: `.csv`, `.jsonl`, `.conll`; a `.tsv` is canonical unless a key asks
+/// for columns, a header or quoting.
+fn format_by_suffix<'p>(
+    fields: &Fields,
+    files: impl Iterator<Item = &'p PathBuf>,
+    asks_for_columns: bool,
+) -> Result<Format> {
+    let mut found = None;
+    for path in files {
+        let format = match path.extension().and_then(|suffix| suffix.to_str()) {
+            Some("tsv") if asks_for_columns => Some(Format::Tsv),
+            Some("tsv") => Some(Format::Canonical),
+            Some("csv") => Some(Format::Csv),
+            Some("jsonl") => Some(Format::Jsonl),
+            Some("conll") => Some(Format::Conll),
+            _ => None,
+        };
+        if format.is_none() || found.is_some_and(|other| Some(other) != format) {
+            let message = format!("the format does not follow from the name of {}; add 'format: tsv'", path.display());
+            return Err(fields.error(fields.line, format!("{message}, or another of {}", formats())));
+        }
+        found = format;
+    }
+    Ok(found.unwrap_or(Format::Canonical))
+}
+
+fn formats() -> String {
+    use super::names::Named;
+    listed(Format::ALL.iter().map(|format| format.name()))
+}
+
+impl Columns {
+    fn get(&self, role: &str) -> Option<&Column> {
+        match role {
+            "uid" => self.uid.as_ref(),
+            "label" => self.label.as_ref(),
+            "premise" => self.premise.as_ref(),
+            _ => self.hypothesis.as_ref(),
+        }
+    }
+
+    /// At least one column is given, and none by name.
+    fn all_by_index(&self) -> bool {
+        let mut given = ROLES.iter().filter_map(|role| self.get(role)).peekable();
+        given.peek().is_some() && given.all(|column| matches!(column, Column::Index(_)))
+    }
+
+    fn from_yaml(data: &Fields, entry: &Entry, data_format: DataFormat) -> Result<Columns> {
+        let what = format!("{}: columns", data.what);
+        let fields = Fields::new(data.path, what, entry.line, &entry.value, &ROLES)?;
+        let column = |role| fields.get(role).map(|entry| read_column(&fields, entry)).transpose();
+        let columns = Columns {
+            uid: column("uid")?,
+            label: column("label")?,
+            premise: column("premise")?,
+            hypothesis: column("hypothesis")?,
+        };
+        for (place, role) in ROLES.iter().enumerate() {
+            let Some(entry) = fields.get(role) else { continue };
+            let same = |other: &&&str| columns.get(other) == columns.get(role);
+            if let Some(other) = ROLES.iter().take(place).find(same) {
+                let message = format!("{role}: the same column as {other}; one column cannot be both");
+                return Err(fields.error(entry.line, message));
+            }
+        }
+        if data_format == DataFormat::PremiseOnly
+            && let Some(entry) = fields.get("hypothesis")
+        {
+            let message = "hypothesis: data_format PremiseOnly has no second text; remove the key, or write \
+                           'data_format: PremiseAndOneHypothesis'";
+            return Err(fields.error(entry.line, message));
+        }
+        Ok(columns)
+    }
+
+    /// Without a header there are no names: the texts' columns must be given, and all by index.
+    fn check_without_header(&self, data: &Fields, data_format: DataFormat) -> Result<()> {
+        let line = data.get("columns").map_or(data.line, |entry| entry.line);
+        for role in ROLES {
+            let needed = role == "premise" || (role == "hypothesis" && data_format != DataFormat::PremiseOnly);
+            let problem = match self.get(role) {
+                Some(Column::Name(name)) => format!("{role}: {} is a name", shown(name)),
+                None if needed => format!("{role} is not given"),
+                _ => continue,
+            };
+            let message = format!("columns: {problem}, but the file has no header; give the column's index from 0");
+            return Err(data.error(line, message));
+        }
+        Ok(())
+    }
+}
+
+/// A column by its index, or by its name; a name that looks like a number is written in quotes.
+fn read_column(fields: &Fields, entry: &Entry) -> Result<Column> {
+    let text = fields.text(entry)?;
+    if !entry.value.is_quoted() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(Column::Index(fields.integer(entry, 0, MAX_COLUMN)?));
+    }
+    Ok(Column::Name(text.to_string()))
+}

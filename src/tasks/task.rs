@@ -1,0 +1,111 @@
+//! One task, as its definition says.
+
+use std::path::{Path, PathBuf};
+
+use super::data_spec::DataSpec;
+use super::names::{DataFormat, LossName, TaskType};
+use crate::{Error, Result};
+
+/// One task of a task file, checked: what [`TaskDef::require_trainable`] lets pass is consistent in itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskDef {
+    /// Its name: the key in the file.
+    pub name: String,
+    /// The file that defines it.
+    pub path: PathBuf,
+    /// The line of its name in that file, counted from 1.
+    pub line: usize,
+    /// What one sample consists of.
+    pub data_format: DataFormat,
+    /// What is predicted.
+    pub kind: TaskType,
+    /// Width of the head's output.
+    pub n_class: usize,
+    /// Names out of [`super::METRICS`], in the file's order; at least one.
+    pub metrics: Vec<String>,
+    /// Names of the classes; the index is the class. For Classification exactly `n_class` of them.
+    pub labels: Option<Vec<String>>,
+    /// Dropout in the head, in [0, 1).
+    pub dropout_p: Option<f32>,
+    /// Training loss; [`TaskDef::training_loss`] fills in the default.
+    pub loss: Option<LossName>,
+    /// Loss against a teacher's output.
+    pub kd_loss: Option<LossName>,
+    /// Divergence for adversarial training.
+    pub adv_loss: Option<LossName>,
+    /// Splits the task's files come in; `train`, `dev`, `test` where the file names none.
+    pub split_names: Vec<String>,
+    /// The pooler's activation, out of [`super::ACTIVATIONS`].
+    pub actf: Option<String>,
+    /// Where the data lies, if the file says so.
+    pub data: Option<DataSpec>,
+    /// Factor on the task's loss, finite and at least 0.
+    pub weight: f32,
+    /// The task's own peak learning rate, above 0.
+    pub learning_rate: Option<f64>,
+    /// The task's own limit on tokens of a sample.
+    pub max_length: Option<usize>,
+}
+
+impl TaskDef {
+    /// "task 'cola' (glue.yml:1)", for messages.
+    pub(crate) fn place(&self) -> String {
+        format!("task '{}' ({}:{})", self.name, self.path.display(), self.line)
+    }
+
+    /// The training loss: what the file names, else the one that belongs to the kind of task.
+    pub fn training_loss(&self) -> Option<LossName> {
+        self.loss.or_else(|| self.kind.losses().first().copied())
+    }
+
+    /// Refuses by name what can be read but not yet trained: everything except Classification and Regression over
+    /// PremiseOnly or PremiseAndOneHypothesis.
+    pub fn require_trainable(&self) -> Result<()> {
+        let unsupported = |what: String, hint: &str| Err(Error::unsupported(format!("{}: {what}", self.place()), hint));
+        if !matches!(self.kind, TaskType::Classification | TaskType::Regression) {
+            let hint = "Classification and Regression can be trained; take the task out of the file";
+            return unsupported(format!("task_type {}", self.kind), hint);
+        }
+        if !matches!(self.data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis) {
+            let hint = "PremiseOnly and PremiseAndOneHypothesis can be trained; take the task out of the file";
+            return unsupported(format!("data_format {}", self.data_format), hint);
+        }
+        if self.kind == TaskType::Classification && self.n_class < 2 {
+            return unsupported("Classification with n_class 1".into(), "one class leaves nothing to learn; give two");
+        }
+        Ok(())
+    }
+
+    /// The file of `split`: what `data:` names, else `{data_dir}/{task}_{split}.tsv`, or `.json` (tokenised) where
+    /// only that exists. None if the task has no such split; a file that `data:` names must exist.
+    pub fn data_file(&self, split: &str, data_dir: Option<&Path>) -> Result<Option<PathBuf>> {
+        if let Some(data) = &self.data {
+            let Some(path) = data.file(split) else { return Ok(None) };
+            if exists(path)? {
+                return Ok(Some(path.to_path_buf()));
+            }
+            let message = format!("task '{}': data: {split}: there is no file {}", self.name, path.display());
+            return Err(Error::input(&self.path, data.line, format!("{message}; correct the path")));
+        }
+        if split.is_empty() || split.contains(['/', '\\', '\0']) {
+            let message = format!("'{}' cannot be part of a file name; give the name of a split", split.escape_debug());
+            return Err(Error::argument("split", message));
+        }
+        let Some(folder) = data_dir else {
+            let message = format!("{} has no 'data:'; give the folder of its files, or add 'data:'", self.place());
+            return Err(Error::argument("--data-dir", message));
+        };
+        for suffix in ["tsv", "json"] {
+            let path = folder.join(format!("{}_{split}.{suffix}", self.name));
+            if exists(&path)? {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether `path` is there; a folder that may not be searched is an error, not an absence.
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| Error::io("look for", path, e))
+}
