@@ -12,7 +12,10 @@
 //! To add a family: a file beside this one, and a line in [`runner`].
 
 mod case;
+mod losses;
 mod metrics;
+mod ops;
+mod optim;
 #[cfg(feature = "cli")]
 mod tokenizer;
 
@@ -30,7 +33,10 @@ type Runner = fn(&Case, &mut Report) -> Result<(), String>;
 /// Who computes a case. One line a family, or one part of it (`case.is_a("ops/attention")`).
 fn runner(case: &Case) -> Option<Runner> {
     match case.family() {
+        "losses" => losses::runner(case),
         "metrics" => Some(metrics::run),
+        "ops" => ops::runner(case),
+        "optim" => optim::runner(case),
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),

@@ -198,7 +198,10 @@ impl Chunks {
             }
             let text = String::from_utf8(bytes);
             let text = text.map_err(|e| {
-                refuse(&format!("is not valid UTF-8 (byte {} of the line); convert the file", e.utf8_error().valid_up_to()))
+                refuse(&format!(
+                    "is not valid UTF-8 (byte {} of the line); convert the file",
+                    e.utf8_error().valid_up_to()
+                ))
             })?;
             lines.push((self.line, text));
             // On a pipe: answer what has come before waiting for more.

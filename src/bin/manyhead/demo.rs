@@ -43,8 +43,17 @@ macro_rules! sentiment {
 
 /// The data travel in the program: the demo needs no other file.
 const FILES: [(&str, &str); 11] = sentiment!(
-    "tasks.yml", "LICENSE", "README.md", "tweets_train.tsv", "tweets_dev.tsv", "films_train.tsv", "films_dev.tsv",
-    "products_train.tsv", "products_dev.tsv", "news_train.tsv", "news_dev.tsv"
+    "tasks.yml",
+    "LICENSE",
+    "README.md",
+    "tweets_train.tsv",
+    "tweets_dev.tsv",
+    "films_train.tsv",
+    "films_dev.tsv",
+    "products_train.tsv",
+    "products_dev.tsv",
+    "news_train.tsv",
+    "news_dev.tsv"
 );
 const TEST_FILES: [(&str, &str); 4] =
     sentiment!("tweets_test.tsv", "films_test.tsv", "products_test.tsv", "news_test.tsv");

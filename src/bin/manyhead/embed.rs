@@ -12,11 +12,13 @@ use super::common::{Chunks, Common, Failure, Output};
 
 /// Turn texts into vectors
 #[derive(Args, Clone)]
-#[command(after_help = "Input lines: a text, or {\"text\": …, \"text_pair\": …}, or {\"token_id\": […], \"type_id\": […]}; \
+#[command(
+    after_help = "Input lines: a text, or {\"text\": …, \"text_pair\": …}, or {\"token_id\": […], \"type_id\": […]}; \
     a \"uid\" is handed on.\n\n\
     Output: JSON lines {\"index\", \"uid\", \"embedding\"}; or, for a name that ends in .safetensors, the tensor\n\
     `embeddings` [N, H] (with --pool none: `last_hidden` [T, H] and `cu_seqlens` [N + 1]).\n\n\
-    Example:\n  manyhead embed --encoder minilm --input texts.txt --normalize --output vectors.safetensors")]
+    Example:\n  manyhead embed --encoder minilm --input texts.txt --normalize --output vectors.safetensors"
+)]
 pub struct Arguments {
     /// Folder in Hugging Face layout, or a name that can be fetched (minilm)
     #[arg(long, value_name = "DIR|NAME")]

@@ -90,7 +90,8 @@ impl Progress {
             bar.set_message(self.status());
             return;
         }
-        let due = (self.batches - self.spoken_at) * LINES >= self.totals.batches || self.spoken.elapsed() > LINE_SECONDS;
+        let due =
+            (self.batches - self.spoken_at) * LINES >= self.totals.batches || self.spoken.elapsed() > LINE_SECONDS;
         if due && !self.quiet {
             let done = (self.batches - self.first_batch).max(1);
             let left = self.totals.batches.saturating_sub(self.batches);
@@ -120,7 +121,9 @@ pub fn duration(seconds: f64) -> String {
 impl Observer for Progress {
     fn event(&mut self, event: &Event<'_>) -> manyhead::Result<()> {
         match event {
-            Event::Start { totals, batches_done, updates_done, .. } => self.start(*totals, *batches_done, *updates_done),
+            Event::Start { totals, batches_done, updates_done, .. } => {
+                self.start(*totals, *batches_done, *updates_done)
+            }
             Event::Batch { task, loss, tokens, .. } => {
                 self.tokens += tokens;
                 self.batches += 1;

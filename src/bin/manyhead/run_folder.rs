@@ -8,8 +8,7 @@ use manyhead::Error;
 use super::common::Failure;
 
 /// What a run writes into its folder; `--overwrite` deletes these and nothing else.
-const OURS: [&str; 7] =
-    ["checkpoints", "best", "best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
+const OURS: [&str; 7] = ["checkpoints", "best", "best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
 const LOCK: &str = ".lock";
 
 /// An output folder, locked.

@@ -111,7 +111,10 @@ pub fn matrices(results: &[SplitEvaluation]) -> String {
     for result in results {
         for (_, score) in &result.metrics {
             let Score::Matrix { labels, rows } = score else { continue };
-            text.push_str(&format!("\n{} {}: confusion matrix, rows true, columns predicted\n", result.task, result.split));
+            text.push_str(&format!(
+                "\n{} {}: confusion matrix, rows true, columns predicted\n",
+                result.task, result.split
+            ));
             let mut table = Table::default();
             table.row(["".to_string()].into_iter().chain(labels.iter().map(|label| label.to_string())));
             for (label, row) in labels.iter().zip(rows) {

@@ -130,7 +130,9 @@ pub enum Switch {
 fn parse_sampling(name: &str) -> Result<String, String> {
     match name {
         "proportional" => Ok(name.to_string()),
-        "uniform" | "sqrt" | "temperature" | "sequential" => Err(format!("sampling '{name}' is not implemented yet; use proportional")),
+        "uniform" | "sqrt" | "temperature" | "sequential" => {
+            Err(format!("sampling '{name}' is not implemented yet; use proportional"))
+        }
         _ => Err("the only one so far is proportional".into()),
     }
 }
@@ -351,8 +353,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     };
     check(&arguments.out, existing)?;
     let tasks = TaskFile::read(&arguments.tasks)?.tasks;
-    let mut prepared =
-        prepare(&tasks, &arguments.encoder, arguments.data_dir.as_deref(), &arguments.options, common)?;
+    let mut prepared = prepare(&tasks, &arguments.encoder, arguments.data_dir.as_deref(), &arguments.options, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let encoder = Path::new(&arguments.encoder);
     let encoder = if encoder.exists() { absolute(encoder) } else { arguments.encoder.clone() };
