@@ -26,7 +26,6 @@ pub fn forward(cpu: &Cpu, pooling: Pooling, width: usize, cu_seqlens: &[u32], x:
 }
 
 /// dx += the gradient of y, sequence by sequence.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     cpu: &Cpu,
     pooling: Pooling,
