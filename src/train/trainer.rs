@@ -144,11 +144,10 @@ impl<'a> Run<'a> {
         let mut last = Vec::new();
         while self.state.epoch < self.totals.epochs && !self.reached_limit() {
             let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
-            for group in plan.chunks(self.trainer.options.accumulate) {
-                // Groups that a resumed run has behind it.
-                if self.state.position > 0 && self.group_is_done(&plan, group) {
-                    continue;
-                }
+            // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
+            let accumulate = self.trainer.options.accumulate;
+            let done = (self.state.position as usize).div_ceil(accumulate);
+            for group in plan.chunks(accumulate).skip(done) {
                 self.update(model, group, observer)?;
                 self.after_update(model, observer)?;
                 if self.reached_limit() {
@@ -162,12 +161,6 @@ impl<'a> Run<'a> {
 
     fn reached_limit(&self) -> bool {
         self.trainer.options.max_updates.is_some_and(|limit| self.state.updates >= limit)
-    }
-
-    fn group_is_done(&self, plan: &[BatchPlan], group: &[BatchPlan]) -> bool {
-        // Both slices lie in one allocation: the distance of their starts is the group's place in the plan.
-        let start = (group.as_ptr() as usize - plan.as_ptr() as usize) / size_of::<BatchPlan>();
-        (start as u64) < self.state.position
     }
 
     fn resume(&mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
