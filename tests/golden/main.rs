@@ -12,7 +12,12 @@
 //! To add a family: a file beside this one, and a line in [`runner`].
 
 mod case;
+mod encoders;
+mod engine;
+mod heads;
 mod metrics;
+#[cfg(feature = "cli")]
+mod minilm;
 #[cfg(feature = "cli")]
 mod tokenizer;
 
@@ -30,7 +35,12 @@ type Runner = fn(&Case, &mut Report) -> Result<(), String>;
 /// Who computes a case. One line a family, or one part of it (`case.is_a("ops/attention")`).
 fn runner(case: &Case) -> Option<Runner> {
     match case.family() {
+        "encoders" if encoders::is_known(case) => Some(encoders::run),
+        "heads" if heads::is_known(case) => Some(heads::run),
         "metrics" => Some(metrics::run),
+        // Its weights are fetched.
+        #[cfg(feature = "cli")]
+        "minilm" => Some(minilm::run),
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
