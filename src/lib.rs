@@ -14,6 +14,7 @@ pub mod rng;
 pub mod tape;
 pub mod tasks;
 pub mod tensor;
+pub mod train;
 
 pub use device::Device;
 pub use error::{Error, Result};

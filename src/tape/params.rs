@@ -104,6 +104,11 @@ impl Params {
         self.entries[id.0].trainable = trainable;
     }
 
+    /// Switches weight decay of a parameter on or off.
+    pub fn set_decay(&mut self, id: ParamId, decay: bool) {
+        self.entries[id.0].decay = decay;
+    }
+
     /// The elements of an entry.
     pub fn get(&self, id: ParamId) -> &[f32] {
         &self.data[self.entries[id.0].range.clone()]
@@ -123,6 +128,11 @@ impl Params {
     /// The whole arena, to be written.
     pub fn arena_mut(&mut self) -> &mut [f32] {
         &mut self.data
+    }
+
+    /// The whole arena, to be written, beside the entries that say what lies where.
+    pub fn arena_and_entries(&mut self) -> (&mut [f32], &[Entry]) {
+        (&mut self.data, &self.entries)
     }
 
     /// Number of trained and frozen numbers, without the gaps.

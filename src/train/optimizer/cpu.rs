@@ -1,0 +1,199 @@
+//! The optimizers' kernels on the CPU: each reads and writes an element's parameter, gradient and moments once.
+//!
+//! Moments move by `m += (1 − β)(g − m)`: 1 − β is rounded once from f64, whereas β and 1 − β rounded apart do not add
+//! up to 1 (β₂ = 0.999 in f32: v would end 1.3e-5 too large).
+
+use super::{OptimizerKind, OptimizerOptions};
+use crate::device::Cpu;
+use crate::device::cpu::Shared;
+use crate::device::cpu::simd::simd_kernel;
+use crate::tape::Entry;
+use crate::train::pieces;
+
+/// What a kernel multiplies with: the same for all elements of an entry in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Factors {
+    /// Factor of the gradient.
+    scale: f32,
+    /// 1 − β₁; the momentum for SGD.
+    first: f32,
+    /// 1 − β₂; β₂ for the Adamax rules.
+    second: f32,
+    epsilon: f32,
+    /// Factor of the direction: the learning rate with what the rule makes of it.
+    rate: f32,
+    /// Factor of √v in AdamW: 1 / √(1 − β₂ᵗ).
+    correction: f32,
+    /// Decay of the parameter in this step, ηλ; λ where decay goes into the gradient.
+    decay: f32,
+    /// RAdam: whether the step is divided by √v + ε.
+    adaptive: bool,
+}
+
+impl Factors {
+    /// The factors of an entry's step number `step`, counted from 1.
+    pub fn new(options: &OptimizerOptions, step: u64, learning_rate: f64, weight_decay: f64, scale: f32) -> Factors {
+        let OptimizerOptions { kind, beta1, beta2, epsilon, .. } = *options;
+        let t = step as f64;
+        let corrections = [1.0 - beta1.powf(t), 1.0 - beta2.powf(t)];
+        let mut factors = Factors {
+            scale,
+            first: (1.0 - beta1) as f32,
+            second: (1.0 - beta2) as f32,
+            epsilon: epsilon as f32,
+            rate: (learning_rate / corrections[0]) as f32,
+            correction: (1.0 / corrections[1].sqrt()) as f32,
+            decay: (learning_rate * weight_decay) as f32,
+            adaptive: true,
+        };
+        match kind {
+            OptimizerKind::AdamW => {}
+            OptimizerKind::Adamax => factors.second = beta2 as f32,
+            OptimizerKind::AdamaxLegacy => {
+                factors.second = beta2 as f32;
+                factors.rate = learning_rate as f32;
+            }
+            OptimizerKind::RAdam { .. } => {
+                let most = 2.0 / (1.0 - beta2) - 1.0;
+                let length = most - 2.0 * t * beta2.powf(t) / corrections[1];
+                factors.adaptive = length >= 5.0;
+                if factors.adaptive {
+                    let rectified = (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length);
+                    factors.rate = (learning_rate * (rectified * corrections[1]).sqrt() / corrections[0]) as f32;
+                }
+            }
+            OptimizerKind::Sgd { momentum, decoupled } => {
+                factors.first = momentum;
+                factors.rate = learning_rate as f32;
+                if !decoupled {
+                    factors.decay = weight_decay as f32;
+                }
+            }
+        }
+        factors
+    }
+}
+
+/// One step for all entries that have factors. `first` and `second` are as long as `values`, or empty.
+pub fn step(
+    cpu: &Cpu,
+    kind: OptimizerKind,
+    entries: &[Entry],
+    factors: &[Option<Factors>],
+    values: &mut [f32],
+    gradients: &[f32],
+    [first, second]: [&mut [f32]; 2],
+) {
+    let len = values.len();
+    let (values, first, second) = (Shared::new(values), Shared::new(first), Shared::new(second));
+    let isa = cpu.isa();
+    cpu.parallel(pieces::count(len), |piece| {
+        for (index, part) in pieces::parts(entries, pieces::range(piece, len)) {
+            let Some(factors) = factors[index] else { continue };
+            let gradient = &gradients[part.clone()];
+            // SAFETY: pieces are disjoint, and so are the entries within one.
+            let [values, first, second] =
+                [values, first, second].map(|arena| unsafe { arena.slice(part.start, part.len()) });
+            match kind {
+                OptimizerKind::AdamW => adamw(isa, values, gradient, first, second, factors),
+                OptimizerKind::Adamax => adamax(isa, values, gradient, first, second, factors),
+                OptimizerKind::AdamaxLegacy => adamax_legacy(isa, values, gradient, first, second, factors),
+                OptimizerKind::RAdam { decay_first } => {
+                    radam(isa, values, gradient, first, second, factors, decay_first);
+                }
+                OptimizerKind::Sgd { momentum: 0.0, decoupled } => sgd(isa, values, gradient, factors, decoupled),
+                OptimizerKind::Sgd { decoupled, .. } => {
+                    sgd_momentum(isa, values, gradient, first, factors, decoupled);
+                }
+            }
+        }
+    });
+}
+
+simd_kernel! {
+    fn adamw(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Factors) {
+        let len = values.len();
+        let (gradient, first, second) = (&gradient[..len], &mut first[..len], &mut second[..len]);
+        for i in 0..len {
+            let g = f.scale * gradient[i];
+            first[i] += f.first * (g - first[i]);
+            second[i] += f.second * (g * g - second[i]);
+            let direction = first[i] / (second[i].sqrt() * f.correction + f.epsilon);
+            values[i] -= f.decay * values[i] + f.rate * direction;
+        }
+    }
+}
+
+simd_kernel! {
+    fn adamax(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Factors) {
+        let len = values.len();
+        let (gradient, first, second) = (&gradient[..len], &mut first[..len], &mut second[..len]);
+        for i in 0..len {
+            let g = f.scale * gradient[i];
+            first[i] += f.first * (g - first[i]);
+            let (old, new) = (f.second * second[i], g.abs() + f.epsilon);
+            second[i] = if old > new { old } else { new };
+            values[i] -= f.decay * values[i] + f.rate * (first[i] / second[i]);
+        }
+    }
+}
+
+simd_kernel! {
+    fn adamax_legacy(values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Factors) {
+        let len = values.len();
+        let (gradient, first, second) = (&gradient[..len], &mut first[..len], &mut second[..len]);
+        for i in 0..len {
+            let g = f.scale * gradient[i];
+            first[i] += f.first * (g - first[i]);
+            let (old, new) = (f.second * second[i], g.abs() + f.epsilon);
+            second[i] = if old > new { old } else { new };
+            values[i] -= f.decay * values[i] + f.rate * (first[i] / (second[i] + f.epsilon));
+        }
+    }
+}
+
+simd_kernel! {
+    fn radam(
+        values: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        f: Factors,
+        decay_first: bool,
+    ) {
+        let len = values.len();
+        let (gradient, first, second) = (&gradient[..len], &mut first[..len], &mut second[..len]);
+        for i in 0..len {
+            let g = f.scale * gradient[i];
+            first[i] += f.first * (g - first[i]);
+            second[i] += f.second * (g * g - second[i]);
+            let divisor = if f.adaptive { second[i].sqrt() + f.epsilon } else { 1.0 };
+            let change = f.rate * (first[i] / divisor);
+            let decayed = if decay_first { values[i] } else { values[i] - change };
+            values[i] -= f.decay * decayed + change;
+        }
+    }
+}
+
+simd_kernel! {
+    fn sgd(values: &mut [f32], gradient: &[f32], f: Factors, decoupled: bool) {
+        for (value, gradient) in values.iter_mut().zip(gradient) {
+            let g = f.scale * gradient;
+            *value -= if decoupled { f.decay * *value + f.rate * g } else { f.rate * (g + f.decay * *value) };
+        }
+    }
+}
+
+simd_kernel! {
+    fn sgd_momentum(values: &mut [f32], gradient: &[f32], first: &mut [f32], f: Factors, decoupled: bool) {
+        let len = values.len();
+        let (gradient, first) = (&gradient[..len], &mut first[..len]);
+        for i in 0..len {
+            let g = f.scale * gradient[i];
+            let g = if decoupled { g } else { g + f.decay * values[i] };
+            first[i] = f.first * first[i] + g;
+            let decay = if decoupled { f.decay * values[i] } else { 0.0 };
+            values[i] -= decay + f.rate * first[i];
+        }
+    }
+}
