@@ -1,10 +1,14 @@
-//! What the families that run the engine share: the device, packed batches, parameters filled by name, gradients.
+//! What the families that run the engine share: the device, packed batches, parameters filled by name, gradients,
+//! and the losses of the kinds of tasks.
 
 #![allow(dead_code)] // each family uses its own part
 
+use std::sync::Arc;
+
 use manyhead::Device;
+use manyhead::losses;
 use manyhead::nn::PackedBatch;
-use manyhead::tape::{Gradients, Params};
+use manyhead::tape::{Gradients, Params, Tape, Var};
 
 use crate::case::Tensors;
 
@@ -69,4 +73,29 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 /// Σ aᵢ bᵢ in double precision.
 pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// The kind of a task.
+pub enum Kind {
+    Classification,
+    Regression,
+    /// With this number of candidates a question.
+    Ranking(u32),
+    Token,
+}
+
+/// The loss of a task of this kind, with the labels of this name.
+pub fn loss(tape: &mut Tape<'_>, kind: &Kind, logits: Var, tensors: &Tensors, labels: &str) -> Result<Var, String> {
+    let classes = || -> Result<Arc<[i32]>, String> { Ok(tensors.i32s(labels)?.into()) };
+    let loss = match kind {
+        Kind::Classification => losses::classification(tape, logits, &classes()?),
+        Kind::Regression => losses::regression(tape, logits, tensors.f32(labels)?),
+        Kind::Token => losses::token_labels(tape, logits, &classes()?),
+        Kind::Ranking(candidates) => {
+            let labels = classes()?;
+            let groups: Arc<[u32]> = (0..=labels.len() as u32).map(|question| question * candidates).collect();
+            losses::ranking(tape, logits, &groups, &labels)
+        }
+    };
+    loss.map_err(text_of)
 }

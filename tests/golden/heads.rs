@@ -4,22 +4,12 @@
 use std::sync::Arc;
 
 use manyhead::heads::{Head, PooledHead, TokenHead};
-use manyhead::losses;
 use manyhead::nn::PackedBatch;
 use manyhead::ops::Activation;
 use manyhead::tape::{Gradients, Params, Tape, TapeMemory};
 
-use crate::case::{Case, Data, Gradient, Report, Tensors};
-use crate::engine::{device, fill, gradient, text_of, u32s};
-
-/// The task that a head is for.
-enum Kind {
-    Classification,
-    Regression,
-    /// With this number of candidates a question.
-    Ranking(u32),
-    Token,
-}
+use crate::case::{Case, Data, Gradient, Report};
+use crate::engine::{Kind, device, fill, gradient, loss, text_of, u32s};
 
 /// Whether the engine has the head of this case. A case that cannot be read is for [`run`] to report.
 pub fn is_known(case: &Case) -> bool {
@@ -75,7 +65,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     }
     let logits = head.forward(&mut tape, hidden, &batch).map_err(text_of)?;
     report.close("logits", tape.view(logits).map_err(text_of)?.data, expected.f32("logits")?, atol, rtol);
-    let loss = loss(&mut tape, &kind, logits, &inputs)?;
+    let loss = loss(&mut tape, &kind, logits, &inputs, "labels")?;
     let value = tape.scalar(loss).map_err(text_of)?;
     report.scalar("loss", value.into(), expected.scalar("loss")?, atol, rtol);
 
@@ -123,24 +113,4 @@ fn activation(case: &Case) -> Result<Activation, String> {
     let what = case.json["what"].as_str().unwrap_or("");
     let name = what.split_once("dense -> ").and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("tanh");
     Activation::parse(name).ok_or_else(|| format!("the activation '{name}' is not known"))
-}
-
-fn loss(
-    tape: &mut Tape<'_>,
-    kind: &Kind,
-    logits: manyhead::tape::Var,
-    inputs: &Tensors,
-) -> Result<manyhead::tape::Var, String> {
-    let classes = || -> Result<Arc<[i32]>, String> { Ok(inputs.i32s("labels")?.into()) };
-    let loss = match kind {
-        Kind::Classification => losses::classification(tape, logits, &classes()?),
-        Kind::Regression => losses::regression(tape, logits, inputs.f32("labels")?),
-        Kind::Token => losses::token_labels(tape, logits, &classes()?),
-        Kind::Ranking(candidates) => {
-            let labels = classes()?;
-            let groups: Arc<[u32]> = (0..=labels.len() as u32).map(|question| question * candidates).collect();
-            losses::ranking(tape, logits, &groups, &labels)
-        }
-    };
-    loss.map_err(text_of)
 }

@@ -20,6 +20,7 @@ mod metrics;
 mod minilm;
 #[cfg(feature = "cli")]
 mod tokenizer;
+mod trajectory;
 
 use std::any::Any;
 use std::fs;
@@ -44,6 +45,7 @@ fn runner(case: &Case) -> Option<Runner> {
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
+        "trajectory" if trajectory::is_known(case) => Some(trajectory::run),
         _ => None,
     }
 }
