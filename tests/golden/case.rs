@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use manyhead::Device;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -102,6 +104,16 @@ impl Case {
     pub fn tensors(&self, file: &str) -> Result<Tensors, String> {
         Tensors::read(&self.path(file))
     }
+}
+
+/// The device that all cases run on: `MANYHEAD_DEVICE`, or `auto`.
+pub fn device() -> manyhead::Result<&'static Device> {
+    static DEVICE: OnceLock<manyhead::Result<Device>> = OnceLock::new();
+    let parse = || {
+        let name = std::env::var("MANYHEAD_DEVICE").ok().filter(|name| !name.is_empty());
+        Device::parse(name.as_deref().unwrap_or("auto"), 0)
+    };
+    DEVICE.get_or_init(parse).as_ref().map_err(Clone::clone)
 }
 
 /// The content of a JSON file.

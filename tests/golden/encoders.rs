@@ -14,13 +14,18 @@ use manyhead::tape::{Gradients, Params, Tape, TapeMemory};
 use manyhead::{Device, Error};
 use serde_json::Value;
 
-use crate::case::{Case, Gradient, Report};
-use crate::engine::{batch, bits, device, dot, gradient, text_of};
+use crate::Runner;
+use crate::case::{Case, Gradient, Report, device};
+use crate::engine::{batch, bits, dot, gradient, text_of};
 
 const PACKED: [&str; 4] = ["packed_input_ids", "packed_token_type_ids", "packed_positions", "cu_seqlens"];
 
+pub fn runner(case: &Case) -> Option<Runner> {
+    is_known(case).then_some(run)
+}
+
 /// Whether the registry knows the architecture. Anything else that is wrong with a case is for [`run`] to say.
-pub fn is_known(case: &Case) -> bool {
+fn is_known(case: &Case) -> bool {
     let path = encoders::config_path(&case.dir);
     let config = case.read_json("config.json").unwrap_or(Value::Null);
     match encoders::build(&path, &config, &mut Params::default()) {
@@ -29,11 +34,11 @@ pub fn is_known(case: &Case) -> bool {
     }
 }
 
-pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
+fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let mut params = Params::default();
     let loaded = encoders::load(&case.dir, &mut params).map_err(text_of)?;
     report.exact("unexpected tensors", &loaded.unexpected, &[]);
-    let model = Model { net: loaded.net, params, device: device()? };
+    let model = Model { net: loaded.net, params, device: device().map_err(text_of)? };
     let inputs = case.tensors("inputs.safetensors")?;
     let batch_of_all = batch(&inputs, PACKED)?;
     model.values_and_gradients(case, report, &batch_of_all, inputs.f32("R")?)?;
@@ -44,7 +49,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
 struct Model {
     net: Box<dyn EncoderNet>,
     params: Params,
-    device: Device,
+    device: &'static Device,
 }
 
 /// What a forward pass gives: `[T, E]`, `[T, H]`, `[B, H]`.
@@ -57,7 +62,7 @@ struct Outputs {
 impl Model {
     /// A forward pass without recording, from the embedding block's output if it is given.
     fn infer(&self, batch: &PackedBatch, embedded: Option<&[f32]>) -> Result<Outputs, String> {
-        let mut tape = Tape::inference(&self.params, &self.device, TapeMemory::default());
+        let mut tape = Tape::inference(&self.params, self.device, TapeMemory::default());
         let embedded = match embedded {
             Some(values) => tape.leaf_from([batch.tokens(), values.len() / batch.tokens()], values),
             None => self.net.embed(&mut tape, batch, None),
@@ -87,7 +92,7 @@ impl Model {
         let expected = case.tensors("expected.safetensors")?;
         let width = expected.shape("grad.word_embedding")?.last().copied().unwrap_or(0);
 
-        let mut tape = Tape::recording(&self.params, &self.device, TapeMemory::default(), None);
+        let mut tape = Tape::recording(&self.params, self.device, TapeMemory::default(), None);
         tape.check_slots(true);
         let delta = tape.leaf_from([batch.tokens(), width], &vec![0.0; batch.tokens() * width]).map_err(text_of)?;
         let embedded = self.net.embed(&mut tape, batch, Some(delta)).map_err(text_of)?;

@@ -1,11 +1,10 @@
-//! What the families that run the engine share: the device, packed batches, parameters filled by name, gradients,
+//! What the families that run the engine share: packed batches, parameters filled by name, gradients,
 //! and the losses of the kinds of tasks.
 
 #![allow(dead_code)] // each family uses its own part
 
 use std::sync::Arc;
 
-use manyhead::Device;
 use manyhead::losses;
 use manyhead::nn::PackedBatch;
 use manyhead::tape::{Gradients, Params, Tape, Var};
@@ -15,12 +14,6 @@ use crate::case::Tensors;
 /// An error of the engine as the runner reports it.
 pub fn text_of(error: manyhead::Error) -> String {
     error.to_string()
-}
-
-/// The device that `MANYHEAD_DEVICE` names, `auto` without it.
-pub fn device() -> Result<Device, String> {
-    let name = std::env::var("MANYHEAD_DEVICE").unwrap_or_else(|_| "auto".into());
-    Device::parse(&name, 0).map_err(text_of)
 }
 
 /// Whole numbers from 0 on as the engine wants them.

@@ -8,11 +8,16 @@ use manyhead::nn::PackedBatch;
 use manyhead::ops::Activation;
 use manyhead::tape::{Gradients, Params, Tape, TapeMemory};
 
-use crate::case::{Case, Data, Gradient, Report};
-use crate::engine::{Kind, device, fill, gradient, loss, text_of, u32s};
+use crate::Runner;
+use crate::case::{Case, Data, Gradient, Report, device};
+use crate::engine::{Kind, fill, gradient, loss, text_of, u32s};
+
+pub fn runner(case: &Case) -> Option<Runner> {
+    is_known(case).then_some(run)
+}
 
 /// Whether the engine has the head of this case. A case that cannot be read is for [`run`] to report.
-pub fn is_known(case: &Case) -> bool {
+fn is_known(case: &Case) -> bool {
     !matches!(kind(case), Ok(None))
 }
 
@@ -38,7 +43,7 @@ fn kind(case: &Case) -> Result<Option<Kind>, String> {
     })
 }
 
-pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
+fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let kind = kind(case)?.ok_or("this head has no runner")?;
     let (atol, rtol) = (case.atol()?, case.rtol()?);
     let inputs = case.tensors("inputs.safetensors")?;
@@ -55,8 +60,8 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
         positions: nothing,
         cu_seqlens: u32s(&inputs, "cu_seqlens")?.into(),
     };
-    let device = device()?;
-    let mut tape = Tape::recording(&params, &device, TapeMemory::default(), None);
+    let device = device().map_err(text_of)?;
+    let mut tape = Tape::recording(&params, device, TapeMemory::default(), None);
     tape.check_slots(true);
     let hidden = tape.leaf_from([tokens, width], hidden.f32()?).map_err(text_of)?;
     if let Head::Pooled(head) = &head {

@@ -15,9 +15,12 @@ mod case;
 mod encoders;
 mod engine;
 mod heads;
+mod losses;
 mod metrics;
 #[cfg(feature = "cli")]
 mod minilm;
+mod ops;
+mod optim;
 #[cfg(feature = "cli")]
 mod tokenizer;
 mod trajectory;
@@ -36,16 +39,19 @@ type Runner = fn(&Case, &mut Report) -> Result<(), String>;
 /// Who computes a case. One line a family, or one part of it (`case.is_a("ops/attention")`).
 fn runner(case: &Case) -> Option<Runner> {
     match case.family() {
-        "encoders" if encoders::is_known(case) => Some(encoders::run),
-        "heads" if heads::is_known(case) => Some(heads::run),
+        "encoders" => encoders::runner(case),
+        "heads" => heads::runner(case),
+        "losses" => losses::runner(case),
         "metrics" => Some(metrics::run),
         // Its weights are fetched.
         #[cfg(feature = "cli")]
         "minilm" => Some(minilm::run),
+        "ops" => ops::runner(case),
+        "optim" => optim::runner(case),
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
-        "trajectory" if trajectory::is_known(case) => Some(trajectory::run),
+        "trajectory" => trajectory::runner(case),
         _ => None,
     }
 }

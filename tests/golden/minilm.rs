@@ -8,8 +8,8 @@ use manyhead::nn::PackedBatch;
 use manyhead::ops::{self, Pooling};
 use manyhead::tape::{Params, Tape, TapeMemory};
 
-use crate::case::{Case, Report};
-use crate::engine::{device, dot, text_of, u32s};
+use crate::case::{Case, Report, device};
+use crate::engine::{dot, text_of, u32s};
 
 pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let cache = fetch::cache_dir(None).map_err(text_of)?;
@@ -30,8 +30,8 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     report.exact("packed_token_type_ids", &batch.type_ids, &u32s(&inputs, "packed_token_type_ids")?);
     report.exact("cu_seqlens", &batch.cu_seqlens, &u32s(&inputs, "cu_seqlens")?);
 
-    let device = device()?;
-    let mut tape = Tape::inference(&params, &device, TapeMemory::default());
+    let device = device().map_err(text_of)?;
+    let mut tape = Tape::inference(&params, device, TapeMemory::default());
     let hidden = net.forward(&mut tape, &batch).map_err(text_of)?;
     let pooler = net.pooler().ok_or("the encoder has no pooler")?;
     let pooled = pooler.forward(&mut tape, hidden, &batch).map_err(text_of)?;

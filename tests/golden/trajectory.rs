@@ -14,14 +14,19 @@ use manyhead::train::{Optimizer, OptimizerKind, OptimizerOptions, Schedule, Sche
 use manyhead::{Device, Error};
 use serde_json::{Value, json};
 
-use crate::case::{Case, Report, Tensors, Trained};
-use crate::engine::{Kind, batch, device, fill, loss, text_of};
+use crate::Runner;
+use crate::case::{Case, Report, Tensors, Trained, device};
+use crate::engine::{Kind, batch, fill, loss, text_of};
 
 /// Learning rates are a few operations in f64; the cases have no tolerance for them.
 const LEARNING_RATE_RTOL: f64 = 1e-12;
 
+pub fn runner(case: &Case) -> Option<Runner> {
+    is_known(case).then_some(run)
+}
+
 /// Multi-task training of an architecture that the registry knows. Other trajectories have no `task_of_batch`.
-pub fn is_known(case: &Case) -> bool {
+fn is_known(case: &Case) -> bool {
     if !case.config()["task_of_batch"].is_array() || !case.exists("initial.safetensors") {
         return false;
     }
@@ -32,7 +37,7 @@ pub fn is_known(case: &Case) -> bool {
     }
 }
 
-pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
+fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let mut compared = false;
     for (file, zero) in [("expected_skip.safetensors", false), ("expected_zero.safetensors", true)] {
         if case.exists(file) {
@@ -48,7 +53,7 @@ struct Training {
     net: Box<dyn EncoderNet>,
     params: Params,
     tasks: Vec<(Head, Kind)>,
-    device: Device,
+    device: &'static Device,
 }
 
 /// What a training run gives.
@@ -72,7 +77,7 @@ impl Training {
             tasks.push(add_head(&mut params, net.as_ref(), task, &initial)?);
         }
         fill(&mut params, &initial, |name| stored_name(net.prefix(), name))?;
-        Ok(Training { net, params, tasks, device: device()? })
+        Ok(Training { net, params, tasks, device: device().map_err(text_of)? })
     }
 
     fn run(mut self, case: &Case, zero_untouched: bool) -> Result<Outcome, String> {
@@ -95,7 +100,7 @@ impl Training {
                 let name = |what: &str| format!("batch{number:02}.{what}");
                 let names = ["ids", "types", "pos", "cu"].map(name);
                 let batch = batch(&batches, names.each_ref().map(String::as_str))?;
-                let mut tape = Tape::recording(&self.params, &self.device, memory, None);
+                let mut tape = Tape::recording(&self.params, self.device, memory, None);
                 let hidden = self.net.forward(&mut tape, &batch).map_err(text_of)?;
                 let logits = head.forward(&mut tape, hidden, &batch).map_err(text_of)?;
                 let loss = loss(&mut tape, kind, logits, &batches, &name("labels"))?;
@@ -107,9 +112,9 @@ impl Training {
             if zero_untouched {
                 gradients.zero_untouched(&self.params);
             }
-            let norm = grad_norm(&self.device, &self.params, &gradients);
+            let norm = grad_norm(self.device, &self.params, &gradients);
             let rate = schedule.learning_rate(update as u64);
-            let step = optimizer.step(&self.device, &mut self.params, &gradients, rate, clip_factor(norm, clip));
+            let step = optimizer.step(self.device, &mut self.params, &gradients, rate, clip_factor(norm, clip));
             step.map_err(text_of)?;
             norms.push(norm);
             rates.push(rate);

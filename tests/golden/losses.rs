@@ -1,0 +1,137 @@
+//! The family `losses`: values and gradients of loss functions. A variant is a name with `<variant>.value` and
+//! `<variant>.grad.<input>`; one that is not known here fails.
+
+use std::sync::Arc;
+
+use manyhead::ops::{CrossEntropyOptions, Reduction, Rows, cross_entropy, mse, weighted_mse};
+use manyhead::tape::{Tape, Var};
+
+use crate::case::{Case, Report, Tensors};
+use crate::ops::{compare_gradients, differentiate, matrix};
+
+/// The runner of one kind of loss.
+pub fn runner(case: &Case) -> Option<fn(&Case, &mut Report) -> Result<(), String>> {
+    let kinds: [(&str, fn(&Case, &mut Report) -> Result<(), String>); 3] =
+        [("losses/cross-entropy", run_cross_entropy), ("losses/mse", run_mse), ("losses/ranking", run_ranking)];
+    kinds.into_iter().find(|(prefix, _)| case.is_a(prefix)).map(|(_, run)| run)
+}
+
+/// The variants of a case, and what their comparison needs.
+struct Variants<'a> {
+    data: &'a Tensors,
+    report: &'a mut Report,
+    atol: f64,
+    rtol: f64,
+    gradients: Vec<(String, Vec<f32>)>,
+}
+
+impl<'a> Variants<'a> {
+    fn new(case: &Case, data: &'a Tensors, report: &'a mut Report) -> Result<Variants<'a>, String> {
+        Ok(Variants { data, report, atol: case.atol()?, rtol: case.rtol()?, gradients: Vec::new() })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.data.names().filter_map(|name| name.strip_suffix(".value"))
+    }
+
+    fn unknown(&mut self, variant: &str) {
+        self.report.fail(variant, "no such variant is known");
+    }
+
+    /// Computes a variant from the tensors `input.<name>` and compares its value, and the gradients that the file has.
+    fn compare(
+        &mut self,
+        variant: &str,
+        inputs: &[&str],
+        build: impl FnOnce(&mut Tape<'_>, &[Var]) -> manyhead::Result<Var>,
+    ) -> Result<(), String> {
+        let mut leaves = Vec::new();
+        for name in inputs {
+            let name = format!("input.{name}");
+            leaves.push((self.data.f32(&name)?, matrix(self.data, &name)?));
+        }
+        let outcome = differentiate(&leaves, &[1.0], build).map_err(|error| format!("{variant}: {error}"))?;
+        let value = format!("{variant}.value");
+        let got = f64::from(outcome.output[0]);
+        self.report.scalar(&value, got, self.data.scalar(&value)?, self.atol, self.rtol);
+        let named = inputs.iter().map(|name| format!("{variant}.grad.{name}")).zip(outcome.gradients);
+        self.gradients.extend(named.filter(|(name, _)| self.data.has(name)));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), String> {
+        compare_gradients(self.data, self.report, &self.gradients)
+    }
+}
+
+/// Logits `[…, classes]` and targets of the leading extents.
+fn run_cross_entropy(case: &Case, report: &mut Report) -> Result<(), String> {
+    let data = case.tensors("data.safetensors")?;
+    let mut variants = Variants::new(case, &data, report)?;
+    for variant in variants.names() {
+        let weights = || data.f32("input.weight").map(|weights| Some(Arc::from(weights)));
+        let smoothing = variant.strip_prefix("smooth_").map(str::parse);
+        let (sample_weights, reduction, smoothing) = match (variant, smoothing) {
+            ("mean" | "ignore", _) => (None, Reduction::Mean, 0.0),
+            ("sum", _) => (None, Reduction::Sum, 0.0),
+            ("legacy_weighted_sum", _) => (weights()?, Reduction::Sum, 0.0),
+            ("weighted_mean", _) => (weights()?, Reduction::Mean, 0.0),
+            ("weighted_row_mean", _) => (weights()?, Reduction::RowMean, 0.0),
+            (_, Some(Ok(smoothing))) => (None, Reduction::Mean, smoothing),
+            _ => {
+                variants.unknown(variant);
+                continue;
+            }
+        };
+        let targets: Arc<[i32]> =
+            data.i32s(if variant == "mean" { "input.target" } else { "input.target_ignored" })?.into();
+        let options = CrossEntropyOptions { sample_weights, reduction, smoothing, ..CrossEntropyOptions::default() };
+        variants.compare(variant, &["logits"], |tape, leaves| cross_entropy(tape, leaves[0], &targets, options))?;
+    }
+    variants.finish()
+}
+
+fn run_mse(case: &Case, report: &mut Report) -> Result<(), String> {
+    let data = case.tensors("data.safetensors")?;
+    let mut variants = Variants::new(case, &data, report)?;
+    for variant in variants.names() {
+        let (weights, reduction) = match variant {
+            "mse" | "mse_both" => (None, Reduction::Mean),
+            "weighted_mean" => (Some(Arc::from(data.f32("input.weight")?)), Reduction::Mean),
+            "legacy_sum" => (None, Reduction::Sum),
+            _ => {
+                variants.unknown(variant);
+                continue;
+            }
+        };
+        variants.compare(variant, &["pred", "target"], |tape, leaves| match (weights, reduction) {
+            (None, Reduction::Mean) => mse(tape, leaves[0], leaves[1]),
+            (weights, reduction) => weighted_mse(tape, leaves[0], leaves[1], weights, reduction),
+        })?;
+    }
+    variants.finish()
+}
+
+/// Scores of B · K candidates in a row; the softmax is over the K of a question.
+fn run_ranking(case: &Case, report: &mut Report) -> Result<(), String> {
+    let data = case.tensors("data.safetensors")?;
+    let mut variants = Variants::new(case, &data, report)?;
+    let candidates = case.config_usize("K")?.max(1);
+    let scores = data.f32("input.scores")?.len();
+    let borders: Vec<u32> = (0..=scores / candidates).map(|question| (question * candidates) as u32).collect();
+    for variant in variants.names() {
+        let targets: Vec<i32> = match variant {
+            "ranking" => data.i32s("input.target")?,
+            "legacy_ranking" => data.i32s("input.legacy_target")?.into_iter().step_by(candidates).collect(),
+            _ => {
+                variants.unknown(variant);
+                continue;
+            }
+        };
+        let options =
+            CrossEntropyOptions { rows: Rows::Groups(borders.clone().into()), ..CrossEntropyOptions::default() };
+        let targets = targets.into();
+        variants.compare(variant, &["scores"], |tape, leaves| cross_entropy(tape, leaves[0], &targets, options))?;
+    }
+    variants.finish()
+}
