@@ -8,6 +8,7 @@ pub mod heads;
 pub mod interop;
 pub mod losses;
 pub mod metrics;
+pub mod model;
 pub mod nn;
 pub mod ops;
 pub mod rng;
@@ -18,3 +19,6 @@ pub mod train;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use model::{Encoder, MultiTaskModel};
+pub use tasks::TaskFile;
+pub use train::{TrainOptions, Trainer, TrainingData};

@@ -29,10 +29,6 @@ fn load(dir: &Path) -> Tokenizer {
     Tokenizer::load(dir).unwrap()
 }
 
-fn pool(threads: usize) -> rayon::ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
-}
-
 #[test]
 fn the_configuration_decides_about_case_accents_and_chinese() {
     let uncased = folder(None);
@@ -107,20 +103,6 @@ fn a_text_beyond_the_limit_is_refused() {
     let text = " ".repeat(MAX_TEXT_BYTES + 1);
     let error = load(dir.path()).encode(&text, None, 10).unwrap_err().to_string();
     assert!(error.contains("split"), "{error}");
-}
-
-#[test]
-fn a_batch_is_its_texts_one_by_one_and_fails_at_the_first_bad_one() {
-    let dir = folder(None);
-    let tokenizer = load(dir.path());
-    let texts: Vec<String> = (0..200).map(|index| "hello world, ".repeat(index % 17)).collect();
-    let inputs: Vec<(&str, Option<&str>)> =
-        texts.iter().map(|text| (text.as_str(), (text.len() % 2 == 0).then_some("worlds"))).collect();
-    let one_by_one: Vec<_> = inputs.iter().map(|(text, pair)| tokenizer.encode(text, *pair, 24).unwrap()).collect();
-    for threads in [1, 3] {
-        assert_eq!(tokenizer.encode_batch(&inputs, 24, &pool(threads)).unwrap(), one_by_one);
-    }
-    assert!(tokenizer.encode_batch(&inputs, 2, &pool(2)).is_err());
 }
 
 #[test]

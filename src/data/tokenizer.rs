@@ -6,13 +6,11 @@
 //! left over goes to the text that was longer *before* truncation (to the second one if they were equal), as
 //! tokenizers 0.23.3 does; 0.23.2 cuts both texts early and then cannot tell which was longer.
 //!
-//! A [`Tokenizer`] is `Send + Sync` and never changes. Batches run on the thread pool the caller gives; the global
-//! pool of rayon is never touched. Nothing here needs a network.
+//! A [`Tokenizer`] is `Send + Sync` and never changes; it starts no threads of its own. Nothing here needs a network.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use tokenizers::tokenizer::PostProcessor;
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{InputSequence, PostProcessorWrapper};
@@ -124,18 +122,6 @@ impl Tokenizer {
         let first = || self.inner.encode(InputSequence::from(words), false);
         let (encoding, truncated) = self.finish(bytes, false, max_length, first, || Ok(None))?;
         self.gather(&encoding, truncated, |_, word| words.get(word).copied().unwrap_or(""))
-    }
-
-    /// Encodes many texts or pairs on `pool`, in order. Of several errors the first one in order is returned.
-    pub fn encode_batch(
-        &self,
-        inputs: &[(&str, Option<&str>)],
-        max_length: usize,
-        pool: &rayon::ThreadPool,
-    ) -> Result<Vec<Encoding>> {
-        let encodings: Vec<Result<Encoding>> =
-            pool.install(|| inputs.par_iter().map(|(text, pair)| self.encode(text, *pair, max_length)).collect());
-        encodings.into_iter().collect()
     }
 
     /// The largest id plus one: what an embedding table must have at least.

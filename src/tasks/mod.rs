@@ -7,18 +7,24 @@
 //!
 //! This floor knows nothing of `data/`: it says where files are and what a label means; `data/` reads them.
 
+mod classification;
 mod data_spec;
 mod fields;
 mod file;
+mod kind;
 mod label;
 pub(crate) mod message;
 mod names;
 mod read_task;
+mod regression;
 mod task;
+mod write;
 mod yaml;
 
 pub use data_spec::{Column, Columns, DataSpec};
 pub use file::TaskFile;
+pub use kind::{HeadSite, Kind, Prediction};
 pub use label::Label;
 pub use names::{ACTIVATIONS, DataFormat, Format, LossName, METRICS, Quoting, TaskType};
 pub use task::TaskDef;
+pub use write::to_yaml;

@@ -1,14 +1,26 @@
-//! Training: what turns gradients into better parameters.
+//! Training: optimizers, schedules, the step, the loop, checkpoints.
 //!
-//! Above the tape and the parameter arenas, below the command line. [`Optimizer`] changes the arena in one fused pass,
-//! [`grad_norm`] and [`clip_factor`] bound its gradients, and [`Schedule`] says how fast. All of it is a function of
-//! its inputs alone: the same bits with any number of threads.
+//! [`Trainer`] is the loop; [`Step`] is one update, for loops of one's own. [`Optimizer`] changes the arena in one
+//! fused pass, [`grad_norm`] and [`clip_factor`] bound its gradients, [`Schedule`] says how fast. All of it is a
+//! function of its inputs alone: the same bits with any number of threads. Nothing is printed: an [`Observer`] is told
+//! what happens.
 
+mod checkpoint;
 pub mod clip;
+mod data;
+mod observer;
 pub mod optimizer;
+mod options;
 mod pieces;
 pub mod schedule;
+mod step;
+mod trainer;
 
 pub use clip::{check_norm, clip_factor, grad_norm};
+pub use data::{TaskData, TrainingData, read_split};
+pub use observer::{Event, Observer, SplitEvaluation, Totals};
 pub use optimizer::{Optimizer, OptimizerKind, OptimizerOptions};
+pub use options::{TrainOptions, Untouched};
 pub use schedule::{Schedule, ScheduleKind, warmup_updates};
+pub use step::Step;
+pub use trainer::{TrainReport, Trainer, evaluate_all};

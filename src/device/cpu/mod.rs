@@ -94,6 +94,15 @@ impl Cpu {
         }
     }
 
+    /// `work` applied to every item, in parallel; the results in order.
+    pub fn map<I: Sync, R: Send>(&self, items: &[I], work: impl Fn(&I) -> R + Send + Sync) -> Vec<R> {
+        use rayon::iter::IntoParallelRefIterator;
+        match &self.inner.pool {
+            Some(pool) => pool.install(|| items.par_iter().map(work).collect()),
+            None => items.iter().map(work).collect(),
+        }
+    }
+
     /// A scratch buffer of at least `len` floats with unspecified content; it goes back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
         let mut data = match self.inner.scratch.lock() {

@@ -1,0 +1,89 @@
+//! A model on disk: the encoder in Hugging Face layout, so that `AutoModel.from_pretrained` reads it, and beside it
+//! `heads.safetensors`, `tasks.yml` (with the label maps) and `manyhead.json`.
+
+use std::path::{Path, PathBuf};
+
+use super::{Encoder, HeadOptions, MultiTaskModel, PoolerChoice};
+use crate::device::Device;
+use crate::encoders;
+use crate::error::{Error, Result};
+use crate::interop::atomic;
+use crate::interop::safetensors::{self, TensorData};
+use crate::tasks::{TaskFile, to_yaml};
+
+const HEADS: &str = "heads.safetensors";
+const TASKS: &str = "tasks.yml";
+const SETTINGS: &str = "manyhead.json";
+
+impl MultiTaskModel {
+    /// Reads a model folder that [`MultiTaskModel::save`] has written.
+    pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<MultiTaskModel> {
+        let folder = folder.as_ref();
+        atomic::restore_dir(folder)?;
+        if folder.is_dir() && !folder.join(TASKS).exists() {
+            let message = format!("has no {TASKS}: this is not a model that manyhead has trained");
+            return Err(Error::input(folder, None, message));
+        }
+        let encoder = Encoder::load(folder, device)?;
+        let tasks = TaskFile::read(folder.join(TASKS))?;
+        let path = folder.join(SETTINGS);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let settings: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
+        let max_length = settings.get("max_length").and_then(serde_json::Value::as_u64);
+        let max_length = max_length.ok_or_else(|| Error::config(&path, "max_length", "is missing"))? as usize;
+        let heads = folder.join(HEADS);
+        let pooler =
+            if MultiTaskModel::heads_have_dense(&heads)? { PoolerChoice::Fresh } else { PoolerChoice::Encoder };
+        let options = HeadOptions { pooler, max_length: Some(max_length), ..Default::default() };
+        let mut model = MultiTaskModel::new(encoder, &tasks.tasks, options)?;
+        model.load_heads(&heads)?;
+        Ok(model)
+    }
+
+    /// Writes the model into `folder`, which appears whole or not at all; an older one there is replaced.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let temporary = temporary_beside(folder)?;
+        let written = self.write_into(&temporary).and_then(|()| atomic::replace_dir(&temporary, folder));
+        if written.is_err() {
+            let _ = std::fs::remove_dir_all(&temporary);
+        }
+        written
+    }
+
+    fn write_into(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let params = &self.encoder.params;
+        let part = |heads: bool| -> Vec<(&str, &[usize], TensorData<'_>)> {
+            let entries = params.entries().iter().zip(params.ids());
+            let chosen = entries.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);
+            chosen.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect()
+        };
+        safetensors::write(encoders::weights_path(folder), &part(false), None)?;
+        safetensors::write(folder.join(HEADS), &part(true), None)?;
+        write_json(&encoders::config_path(folder), &self.encoder.net.config())?;
+        self.encoder.tokenizer.save(folder)?;
+        let tasks: Vec<_> = self.tasks().collect();
+        atomic::write_bytes(folder.join(TASKS), to_yaml(&tasks).as_bytes())?;
+        let pooler = if self.fresh_pooler { "fresh" } else { "encoder" };
+        let settings = serde_json::json!({
+            "manyhead": env!("CARGO_PKG_VERSION"), "max_length": self.max_length, "pooler": pooler,
+        });
+        write_json(&folder.join(SETTINGS), &settings)
+    }
+}
+
+/// Writes a JSON file, indented, with a newline at its end.
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    atomic::write_bytes(path, format!("{value:#}\n").as_bytes())
+}
+
+/// A folder name beside `folder` that no other process uses; its parent is made.
+pub(crate) fn temporary_beside(folder: &Path) -> Result<PathBuf> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.ok_or_else(|| Error::argument("folder", format!("{} has no name", folder.display())))?;
+    Ok(parent.join(format!(".{name}.{}.tmp", std::process::id())))
+}

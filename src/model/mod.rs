@@ -1,0 +1,10 @@
+//! Models as a user has them: texts in, vectors or predictions out.
+
+mod encoder;
+mod folder;
+mod multi_task;
+
+pub(crate) use folder::{temporary_beside, write_json};
+
+pub use encoder::{Embeddings, Encoder, Pool};
+pub use multi_task::{Evaluation, HeadOptions, MultiTaskModel, PoolerChoice};

@@ -1,0 +1,282 @@
+//! One encoder, many heads.
+
+use std::path::Path;
+
+use super::Encoder;
+use super::encoder::token_batches;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::heads::Head;
+use crate::interop::safetensors::TensorFile;
+use crate::metrics::{Metric, Score};
+use crate::nn::PackedBatch;
+use crate::tape::{Tape, TapeMemory, Var};
+use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskDef};
+
+/// Which dense layer the pooled heads stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PoolerChoice {
+    /// The encoder's own pooler if the checkpoint has one.
+    #[default]
+    Auto,
+    /// The encoder's own pooler, shared by all tasks and trained.
+    Encoder,
+    /// A new dense layer for each task.
+    Fresh,
+}
+
+impl PoolerChoice {
+    /// Reads `auto`, `encoder` or `fresh`.
+    pub fn parse(name: &str) -> Option<PoolerChoice> {
+        Some(match name {
+            "auto" => PoolerChoice::Auto,
+            "encoder" => PoolerChoice::Encoder,
+            "fresh" => PoolerChoice::Fresh,
+            _ => return None,
+        })
+    }
+}
+
+/// How heads are made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeadOptions {
+    /// Which dense layer they stand on.
+    pub pooler: PoolerChoice,
+    /// Hidden, attention and head dropout; None: as the encoder's configuration and the tasks say.
+    pub dropout: Option<f32>,
+    /// Longest sequence in tokens; None: as the encoder allows.
+    pub max_length: Option<usize>,
+    /// The seed of the random weights.
+    pub seed: u64,
+}
+
+impl Default for HeadOptions {
+    fn default() -> HeadOptions {
+        HeadOptions { pooler: PoolerChoice::Auto, dropout: None, max_length: None, seed: 1 }
+    }
+}
+
+/// Head dropout of a task whose file names none (MT-DNN's shipped task files say 0.1 almost everywhere).
+const HEAD_DROPOUT: f32 = 0.1;
+
+pub(super) struct TaskHead {
+    pub def: TaskDef,
+    pub kind: &'static dyn Kind,
+    pub head: Head,
+}
+
+/// An encoder with a head for each task.
+pub struct MultiTaskModel {
+    pub(super) encoder: Encoder,
+    pub(super) tasks: Vec<TaskHead>,
+    pub(super) max_length: usize,
+    pub(super) fresh_pooler: bool,
+}
+
+/// How well a model does on a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Number of examples.
+    pub examples: usize,
+    /// Mean loss over them.
+    pub loss: f64,
+    /// The task's metrics, in the file's order.
+    pub metrics: Vec<(Metric, Score)>,
+    /// One prediction an example, in order.
+    pub predictions: Vec<Prediction>,
+}
+
+impl Evaluation {
+    /// The value of the first metric: what the best checkpoint is chosen by.
+    pub fn first(&self) -> Option<f64> {
+        match self.metrics.first() {
+            Some((_, Score::Value(value))) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+impl MultiTaskModel {
+    /// Puts a new head for each task on an encoder.
+    ///
+    /// # Errors
+    /// A kind of task that cannot be trained, a metric or activation that does not fit, a pooler that is asked for
+    /// and not there.
+    pub fn new(mut encoder: Encoder, tasks: &[TaskDef], options: HeadOptions) -> Result<MultiTaskModel> {
+        let own = encoder.net.pooler();
+        let pooler = match (options.pooler, own) {
+            (PoolerChoice::Fresh, _) | (PoolerChoice::Auto, None) => None,
+            (PoolerChoice::Auto | PoolerChoice::Encoder, Some(pooler)) => Some(pooler),
+            (PoolerChoice::Encoder, None) => {
+                return Err(Error::argument("pooler", "the encoder has no pooler of its own; use --pooler fresh"));
+            }
+        };
+        if let Some(p) = options.dropout {
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::argument("dropout", format!("{p} is not from 0 up to (not including) 1")));
+            }
+            encoder.net.set_dropout(p);
+        }
+        let limit = encoder.net.max_length();
+        let max_length = options.max_length.unwrap_or(limit);
+        if max_length > limit || max_length < 3 {
+            let message = format!("{max_length} tokens; this encoder takes from 3 to {limit}");
+            return Err(Error::argument("max-length", message));
+        }
+        if let (None, Some(unused)) = (pooler, own) {
+            // Nothing goes through it: it keeps its weights, whatever the convention for untouched tensors.
+            encoder.params.set_trainable(unused.dense.weight, false);
+            encoder.params.set_trainable(unused.dense.bias, false);
+        }
+        let hidden = encoder.net.hidden_size();
+        let mut heads = Vec::new();
+        for def in tasks {
+            let kind = def.kind()?;
+            def.metric_list()?;
+            if def.learning_rate.is_some() {
+                let what = format!("task '{}' ({}:{}): learning_rate", def.name, def.path.display(), def.line);
+                return Err(Error::unsupported(what, "remove the key; --learning-rate holds for all tasks"));
+            }
+            let dropout = options.dropout.or(def.dropout_p).unwrap_or(HEAD_DROPOUT);
+            let params = &mut encoder.params;
+            let head = kind.head(def, HeadSite { params, hidden, pooler, seed: options.seed, dropout })?;
+            heads.push(TaskHead { def: def.clone(), kind, head });
+        }
+        if heads.is_empty() {
+            return Err(Error::argument("tasks", "there is no task"));
+        }
+        Ok(MultiTaskModel { encoder, tasks: heads, max_length, fresh_pooler: pooler.is_none() })
+    }
+
+    /// Overwrites the heads with those of a head file; its names must be exactly the model's.
+    pub fn load_heads(&mut self, path: &Path) -> Result<()> {
+        let file = TensorFile::open(path)?;
+        let wanted: Vec<String> = self.head_names().map(String::from).collect();
+        let found: Vec<&str> = file.names().collect();
+        let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|name| !found.contains(name)).collect();
+        let extra: Vec<&str> = found.iter().copied().filter(|name| !wanted.iter().any(|w| w == name)).collect();
+        if !missing.is_empty() || !extra.is_empty() {
+            let list = |names: &[&str]| if names.is_empty() { "none".into() } else { names.join(", ") };
+            let message = format!("does not fit the tasks; missing: {}; unknown: {}", list(&missing), list(&extra));
+            return Err(Error::input(path, None, message));
+        }
+        for name in &wanted {
+            if let Some(id) = self.encoder.params.find(name) {
+                let shape = self.encoder.params.entry(id).shape;
+                file.read_f32_into(name, shape.extents(), self.encoder.params.get_mut(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a head file holds dense layers, which imply [`PoolerChoice::Fresh`].
+    pub fn heads_have_dense(path: &Path) -> Result<bool> {
+        Ok(TensorFile::open(path)?.names().any(|name| name.ends_with(".dense.weight")))
+    }
+
+    pub(super) fn head_names(&self) -> impl Iterator<Item = &str> {
+        self.encoder.params.entries().iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with("heads."))
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The encoder, to be changed (its parameters, by a training loop).
+    pub fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.encoder
+    }
+
+    /// The tasks, in order.
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &TaskDef> {
+        self.tasks.iter().map(|task| &task.def)
+    }
+
+    /// The index of a task.
+    ///
+    /// # Errors
+    /// An unknown name; the message lists the known ones.
+    pub fn task(&self, name: &str) -> Result<usize> {
+        self.tasks.iter().position(|task| task.def.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.tasks().map(|task| task.name.as_str()).collect();
+            Error::argument("task", format!("the model has no task '{name}'; it has {}", known.join(", ")))
+        })
+    }
+
+    /// Longest sequence of a task, in tokens.
+    pub fn max_length(&self, task: usize) -> usize {
+        self.tasks[task].def.max_length.map_or(self.max_length, |limit| limit.min(self.max_length))
+    }
+
+    /// Logits of a batch of one task.
+    pub fn logits(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch) -> Result<Var> {
+        let hidden = self.encoder.forward(tape, batch)?;
+        self.tasks[task].head.forward(tape, hidden, batch)
+    }
+
+    /// The mean loss of a batch with labels.
+    pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch, labels: &[Label]) -> Result<Var> {
+        let logits = self.logits(tape, task, batch)?;
+        self.tasks[task].kind.loss(tape, logits, labels)
+    }
+
+    /// Predictions for texts or pairs, in order.
+    pub fn predict(&self, task: usize, texts: &[(&str, Option<&str>)]) -> Result<Vec<Prediction>> {
+        let tokenizer = &self.encoder.tokenizer;
+        let encode = |(text, pair): &(&str, Option<&str>)| tokenizer.encode(text, *pair, self.max_length(task));
+        let cpu = self.encoder.device.as_cpu();
+        let encodings: Vec<_> = cpu.map(texts, encode).into_iter().collect::<Result<_>>()?;
+        let tokens: Vec<_> = encodings.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice())).collect();
+        let mut predictions = Vec::with_capacity(texts.len());
+        let mut memory = TapeMemory::default();
+        for batch in token_batches(&tokens) {
+            let packed = PackedBatch::pack(batch.iter().copied())?;
+            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
+            let logits = self.logits(&mut tape, task, &packed)?;
+            self.decode(&tape, task, logits, &mut predictions)?;
+            memory = tape.finish();
+        }
+        Ok(predictions)
+    }
+
+    /// Loss and metrics over a split.
+    pub fn evaluate(&self, task: usize, dataset: &Dataset) -> Result<Evaluation> {
+        let mut labels = Vec::with_capacity(dataset.len());
+        let mut predictions = Vec::with_capacity(dataset.len());
+        let mut total = 0.0f64;
+        let mut memory = TapeMemory::default();
+        let mut start = 0;
+        while start < dataset.len() {
+            let (mut end, mut tokens) = (start, 0);
+            while end < dataset.len() && (end == start || tokens + dataset.length(end) <= super::encoder::BATCH_TOKENS)
+            {
+                tokens += dataset.length(end);
+                end += 1;
+            }
+            let examples: Vec<u32> = (start as u32..end as u32).collect();
+            let (packed, gold) = (dataset.batch(&examples)?, dataset.labels(&examples)?);
+            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
+            let logits = self.logits(&mut tape, task, &packed)?;
+            let loss = self.tasks[task].kind.loss(&mut tape, logits, &gold)?;
+            total += tape.scalar(loss)? as f64 * gold.len() as f64;
+            self.decode(&tape, task, logits, &mut predictions)?;
+            memory = tape.finish();
+            labels.extend(gold);
+            start = end;
+        }
+        let TaskHead { def, kind, .. } = &self.tasks[task];
+        let metrics = def.metric_list()?.into_iter();
+        let metrics: Result<Vec<_>> =
+            metrics.map(|metric| Ok((metric, kind.metric(def, metric, &labels, &predictions)?))).collect();
+        let examples = labels.len();
+        Ok(Evaluation { examples, loss: total / examples.max(1) as f64, metrics: metrics?, predictions })
+    }
+
+    fn decode(&self, tape: &Tape<'_>, task: usize, logits: Var, into: &mut Vec<Prediction>) -> Result<()> {
+        let logits = tape.view(logits)?;
+        let width = logits.shape.width().max(1);
+        into.extend(logits.data.chunks_exact(width).map(|row| self.tasks[task].kind.decode(row)));
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Classification: one class an example.
+
+use std::sync::Arc;
+
+use super::kind::{HeadSite, Kind, Prediction};
+use super::{Label, TaskDef};
+use crate::error::{Error, Result};
+use crate::heads::{Head, PooledHead};
+use crate::metrics::{self, Metric, Score};
+use crate::tape::{Tape, Var};
+use crate::{losses, ops};
+
+/// Pooled head with `n_class` outputs, mean cross-entropy, softmax.
+pub(super) struct Classification;
+
+impl Kind for Classification {
+    fn head(&self, task: &TaskDef, site: HeadSite<'_>) -> Result<Head> {
+        pooled_head(task, site, task.n_class)
+    }
+
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, labels: &[Label]) -> Result<Var> {
+        let classes: Result<Arc<[i32]>> = labels
+            .iter()
+            .map(|label| match label {
+                Label::Class(class) => Ok(*class as i32),
+                Label::Value(value) => Err(Error::argument("label", format!("{value} is a number, not a class"))),
+            })
+            .collect();
+        losses::classification(tape, logits, &classes?)
+    }
+
+    fn decode(&self, logits: &[f32]) -> Prediction {
+        let probabilities: Vec<f32> = ops::log_softmax(logits).iter().map(|x| x.exp()).collect();
+        // The first of equals; NaN never wins.
+        let better = |best: usize, class: usize| if logits[class] > logits[best] { class } else { best };
+        Prediction::Class { class: (0..logits.len()).fold(0, better), probabilities }
+    }
+
+    fn metric(&self, task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score> {
+        let (mut gold, mut predicted, mut second) = (Vec::new(), Vec::new(), Vec::new());
+        for (label, prediction) in labels.iter().zip(predictions) {
+            if let (Label::Class(label), Prediction::Class { class, probabilities }) = (label, prediction) {
+                gold.push(*label);
+                predicted.push(*class);
+                second.push(probabilities.get(1).copied().unwrap_or(0.0) as f64);
+            }
+        }
+        metrics::classification(metric, &gold, &predicted, Some(&second), task.n_class)
+    }
+}
+
+/// The head of every kind with one row of logits a sequence.
+pub(super) fn pooled_head(task: &TaskDef, site: HeadSite<'_>, outputs: usize) -> Result<Head> {
+    let HeadSite { params, hidden, pooler, seed, dropout } = site;
+    if let (Some(pooler), Some(actf)) = (&pooler, &task.actf)
+        && ops::Activation::parse(actf) != Some(pooler.activation)
+    {
+        let own = pooler.activation.name();
+        let message = format!(
+            "task '{}' asks for actf {actf}, the encoder's own pooler has {own}; remove actf, or use --pooler fresh",
+            task.name
+        );
+        return Err(Error::input(&task.path, task.line, message));
+    }
+    let activation = task.activation()?;
+    let head = PooledHead::add(params, &task.name, hidden, outputs, pooler, activation, dropout, seed)?;
+    Ok(Head::Pooled(head))
+}

@@ -1,0 +1,55 @@
+//! Task definitions back to YAML, as [`super::TaskFile`] reads them: what a saved model needs to know of its tasks.
+
+use std::fmt::Write;
+
+use super::TaskDef;
+
+/// The definitions without their `data:`, which belongs to a run and not to a model.
+pub fn to_yaml(tasks: &[&TaskDef]) -> String {
+    let mut text = String::new();
+    for task in tasks {
+        write_task(&mut text, task);
+    }
+    text
+}
+
+/// A text in quotes: JSON's strings are YAML's too.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn list(items: &[String]) -> String {
+    format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+}
+
+fn write_task(text: &mut String, task: &TaskDef) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}:", quoted(&task.name));
+    let mut key = |key: &str, value: String| {
+        let _ = writeln!(text, "  {key}: {value}");
+    };
+    key("data_format", task.data_format.name().into());
+    key("task_type", task.kind.name().into());
+    key("n_class", task.n_class.to_string());
+    key("metric_meta", list(&task.metrics));
+    key("enable_san", "false".into());
+    if let Some(labels) = &task.labels {
+        key("labels", list(labels));
+    }
+    if let Some(dropout) = task.dropout_p {
+        key("dropout_p", dropout.to_string());
+    }
+    for (name, loss) in [("loss", task.loss), ("kd_loss", task.kd_loss), ("adv_loss", task.adv_loss)] {
+        if let Some(loss) = loss {
+            key(name, loss.name().into());
+        }
+    }
+    key("split_names", list(&task.split_names));
+    if let Some(actf) = &task.actf {
+        key("actf", actf.clone());
+    }
+    key("weight", task.weight.to_string());
+    if let Some(max_length) = task.max_length {
+        key("max_length", max_length.to_string());
+    }
+}

@@ -1,0 +1,234 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! `checkpoints/step-N/` holds `params.safetensors`, `optimizer.safetensors`, `state.json`, and `manifest.json` with
+//! size and hash of the other three. It appears whole or not at all; one that was damaged later is recognised by its
+//! manifest and passed over.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::optimizer::Optimizer;
+use crate::error::{Error, Result};
+use crate::interop::atomic;
+use crate::interop::safetensors::{self, TensorData, TensorFile};
+use crate::model::{temporary_beside, write_json};
+use crate::tape::Params;
+
+const FILES: [&str; 3] = ["params.safetensors", "optimizer.safetensors", "state.json"];
+const MANIFEST: &str = "manifest.json";
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The epoch it is in.
+    pub epoch: u64,
+    /// Batches of this epoch that are done.
+    pub position: u64,
+    /// Batches done over the whole run.
+    pub batches: u64,
+    /// Updates done over the whole run.
+    pub updates: u64,
+    /// Epoch and mean of the best evaluation so far.
+    pub best: Option<(u64, f64)>,
+    /// The options that decide the weights, and the fingerprint of the data.
+    pub run: Vec<(String, String)>,
+}
+
+impl State {
+    fn to_json(&self) -> Value {
+        let run: serde_json::Map<String, Value> =
+            self.run.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+        json!({
+            "version": 1, "epoch": self.epoch, "position": self.position, "batches": self.batches,
+            "updates": self.updates, "best_epoch": self.best.map(|best| best.0),
+            "best_mean": self.best.map(|best| best.1), "run": run,
+        })
+    }
+
+    fn from_json(path: &Path, value: &Value) -> Result<State> {
+        let number = |key: &str| {
+            let found = value.get(key).and_then(Value::as_u64);
+            found.ok_or_else(|| Error::config(path, key, "is missing or no whole number"))
+        };
+        let run = value.get("run").and_then(Value::as_object);
+        let run = run.ok_or_else(|| Error::config(path, "run", "is missing"))?.iter();
+        let best_mean = value.get("best_mean").and_then(Value::as_f64);
+        Ok(State {
+            epoch: number("epoch")?,
+            position: number("position")?,
+            batches: number("batches")?,
+            updates: number("updates")?,
+            best: best_mean.and_then(|mean| Some((number("best_epoch").ok()?, mean))),
+            run: run.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_string())).collect(),
+        })
+    }
+
+    /// # Errors
+    /// The first option in which the checkpoint's run differs from this one, with both values.
+    pub fn require_same_run(&self, folder: &Path, run: &[(String, String)]) -> Result<()> {
+        for (name, value) in run {
+            let stored = self.run.iter().find(|(stored, _)| stored == name).map(|(_, value)| value.as_str());
+            if stored != Some(value) {
+                let stored = stored.unwrap_or("nothing");
+                let message = format!(
+                    "the run in {} was made with {name} = {stored}, not {value}; resume it with the same, or start anew with --overwrite",
+                    folder.display()
+                );
+                return Err(Error::argument("--resume", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a checkpoint and deletes all but the newest `keep`.
+pub fn write(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State, keep: usize) -> Result<PathBuf> {
+    let target = folder.join(format!("step-{}", state.updates));
+    let temporary = temporary_beside(&target)?;
+    let written =
+        write_files(&temporary, params, optimizer, state).and_then(|()| atomic::replace_dir(&temporary, &target));
+    if let Err(error) = written {
+        let _ = std::fs::remove_dir_all(&temporary);
+        return Err(error);
+    }
+    for (_, old) in list(folder)?.into_iter().rev().skip(keep) {
+        std::fs::remove_dir_all(&old).map_err(|e| Error::io("delete", &old, e))?;
+    }
+    Ok(target)
+}
+
+fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    let entries = params.entries().iter().zip(params.ids());
+    let weights: Vec<_> =
+        entries.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect();
+    safetensors::write(folder.join(FILES[0]), &weights, None)?;
+    let (first, second, steps) = optimizer.state();
+    let steps: Vec<i64> = steps.iter().map(|step| *step as i64).collect();
+    let (first_shape, second_shape, steps_shape) = ([first.len()], [second.len()], [steps.len()]);
+    let tensors: [(&str, &[usize], TensorData<'_>); 3] = [
+        ("first_moment", &first_shape, TensorData::F32(first)),
+        ("second_moment", &second_shape, TensorData::F32(second)),
+        ("steps", &steps_shape, TensorData::I64(&steps)),
+    ];
+    safetensors::write(folder.join(FILES[1]), &tensors, None)?;
+    write_json(&folder.join(FILES[2]), &state.to_json())?;
+    let mut manifest = serde_json::Map::new();
+    for name in FILES {
+        let (bytes, hash) = hash_file(&folder.join(name))?;
+        manifest.insert(name.into(), json!({"bytes": bytes, "hash": format!("{hash:016x}")}));
+    }
+    write_json(&folder.join(MANIFEST), &Value::Object(manifest))
+}
+
+/// All checkpoint folders, oldest first.
+pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(Error::io("read", folder, error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io("read", folder, e))?.path();
+        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("step-"));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Reads the newest checkpoint that is whole into `params` and `optimizer`. Damaged ones are reported to `damaged`
+/// and passed over; None if there is no checkpoint.
+///
+/// # Errors
+/// There are checkpoints, but none is whole.
+pub fn read_newest(
+    folder: &Path,
+    params: &mut Params,
+    optimizer: &mut Optimizer,
+    mut damaged: impl FnMut(&Path, &Error) -> Result<()>,
+) -> Result<Option<State>> {
+    let all = list(folder)?;
+    for (_, path) in all.iter().rev() {
+        match check(path).and_then(|()| read(path, params, optimizer)) {
+            Ok(state) => return Ok(Some(state)),
+            Err(error) => damaged(path, &error)?,
+        }
+    }
+    match all.is_empty() {
+        true => Ok(None),
+        false => Err(Error::input(folder, None, "none of the checkpoints is whole; start anew with --overwrite")),
+    }
+}
+
+/// Compares a checkpoint with its manifest.
+fn check(folder: &Path) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let manifest = read_json(&path)?;
+    for name in FILES {
+        let entry = manifest.get(name).ok_or_else(|| Error::config(&path, name, "is missing"))?;
+        let (bytes, hash) = hash_file(&folder.join(name))?;
+        let same_hash = entry.get("hash").and_then(Value::as_str) == Some(&format!("{hash:016x}"));
+        if entry.get("bytes").and_then(Value::as_u64) != Some(bytes) || !same_hash {
+            return Err(Error::input(
+                folder.join(name),
+                None,
+                "is damaged: its size or content is not what was written",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn read(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<State> {
+    let path = folder.join(FILES[2]);
+    let state = State::from_json(&path, &read_json(&path)?)?;
+    let moments = TensorFile::open(folder.join(FILES[1]))?;
+    let (_, first) = moments.read_f32("first_moment")?;
+    let (_, second) = moments.read_f32("second_moment")?;
+    let (_, steps) = moments.read_i64("steps")?;
+    let steps: Vec<u64> = steps.into_iter().map(|step| step.max(0) as u64).collect();
+    let weights = TensorFile::open(folder.join(FILES[0]))?;
+    let ids: Vec<_> = params.ids().collect();
+    for id in ids {
+        let entry = params.entry(id).clone();
+        weights.read_f32_into(&entry.name, entry.shape.extents(), params.get_mut(id))?;
+    }
+    optimizer.restore(&first, &second, &steps)?;
+    Ok(state)
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::input(path, e.line(), format!("is not valid JSON: {e}")))
+}
+
+/// Size, and FNV-1a over words of eight bytes: each step can be undone, so no single changed word goes unnoticed.
+fn hash_file(path: &Path) -> Result<(u64, u64)> {
+    use std::io::Read;
+    let mut file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let mut buffer = vec![0u8; 1 << 20];
+    let (mut bytes, mut hash) = (0u64, 0xcbf2_9ce4_8422_2325u64);
+    loop {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..]).map_err(|e| Error::io("read", path, e))? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        for word in buffer[..filled].chunks(8) {
+            let mut padded = [0u8; 8];
+            padded[..word.len()].copy_from_slice(word);
+            hash = (hash ^ u64::from_le_bytes(padded)).wrapping_mul(0x0100_0000_01b3);
+        }
+        bytes += filled as u64;
+        if filled < buffer.len() {
+            return Ok((bytes, hash));
+        }
+    }
+}

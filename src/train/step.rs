@@ -1,0 +1,108 @@
+//! One update: batches forward and backward, clipping, the optimizer.
+
+use super::clip::{check_norm, clip_factor, grad_norm};
+use super::optimizer::Optimizer;
+use super::options::{TrainOptions, Untouched};
+use crate::error::{Error, Result};
+use crate::model::MultiTaskModel;
+use crate::nn::PackedBatch;
+use crate::tape::{Gradients, Random, Tape, TapeMemory};
+use crate::tasks::Label;
+
+/// Gradients, optimizer state and memory of a run. After the first steps an update allocates no activations.
+pub struct Step {
+    gradients: Gradients,
+    optimizer: Optimizer,
+    memory: TapeMemory,
+    seed: u64,
+    clip: f64,
+    untouched: Untouched,
+    check: bool,
+    updates: u64,
+}
+
+impl Step {
+    /// The state before the first update.
+    pub fn new(model: &MultiTaskModel, options: &TrainOptions) -> Result<Step> {
+        let params = model.encoder().params();
+        Ok(Step {
+            gradients: Gradients::new(params),
+            optimizer: Optimizer::new(options.optimizer, params)?,
+            memory: TapeMemory::default(),
+            seed: options.seed,
+            clip: options.clip,
+            untouched: options.untouched,
+            check: options.check,
+            updates: 0,
+        })
+    }
+
+    /// Forward and backward of one batch; its gradient, times `scale`, is added to what this update has so far.
+    /// `number` is the batch's number in the run: the masks are drawn from it. Returns the unscaled loss.
+    pub fn batch(
+        &mut self,
+        model: &MultiTaskModel,
+        task: usize,
+        batch: &PackedBatch,
+        labels: &[Label],
+        scale: f32,
+        number: u64,
+    ) -> Result<f64> {
+        // On the device's own threads from beginning to end: its parallel parts then start without a hand-over.
+        model.encoder().device().as_cpu().run(|| self.forward_backward(model, task, batch, labels, scale, number))
+    }
+
+    fn forward_backward(
+        &mut self,
+        model: &MultiTaskModel,
+        task: usize,
+        batch: &PackedBatch,
+        labels: &[Label],
+        scale: f32,
+        number: u64,
+    ) -> Result<f64> {
+        let encoder = model.encoder();
+        let random = Some(Random::new(self.seed, number));
+        let mut tape = Tape::recording(encoder.params(), encoder.device(), std::mem::take(&mut self.memory), random);
+        tape.check_slots(self.check);
+        let loss = model.loss(&mut tape, task, batch, labels)?;
+        let value = tape.scalar(loss)?;
+        if !value.is_finite() {
+            let hint = "lower --learning-rate, or look at the labels of this task";
+            return Err(Error::NonFinite { what: format!("the loss of batch {number}"), hint: hint.into() });
+        }
+        tape.backward(loss, scale, &mut self.gradients)?;
+        if self.check {
+            self.gradients.check(encoder.params(), tape.used())?;
+        }
+        self.memory = tape.finish();
+        Ok(value as f64)
+    }
+
+    /// Changes the weights by the gradients of the batches since the last update. Returns the gradient's norm before
+    /// clipping.
+    pub fn update(&mut self, model: &mut MultiTaskModel, learning_rate: f64) -> Result<f64> {
+        let device = model.encoder().device().clone();
+        let params = &mut model.encoder_mut().params;
+        if self.untouched == Untouched::Zero {
+            self.gradients.zero_untouched(params);
+        }
+        let norm = grad_norm(&device, params, &self.gradients);
+        check_norm(norm, self.updates)?;
+        let scale = clip_factor(norm, self.clip);
+        self.optimizer.step(&device, params, &self.gradients, learning_rate, scale)?;
+        self.updates += 1;
+        self.gradients.clear();
+        Ok(norm)
+    }
+
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The optimizer, to restore its state.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+}

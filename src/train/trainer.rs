@@ -1,0 +1,268 @@
+//! The training loop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::checkpoint::{self, State};
+use super::data::TrainingData;
+use super::observer::{Event, Observer, SplitEvaluation, Totals};
+use super::options::TrainOptions;
+use super::schedule::{Schedule, warmup_updates};
+use super::step::Step;
+use crate::data::{BatchPlan, Dataset, epoch_plan};
+use crate::error::{Error, Result};
+use crate::model::MultiTaskModel;
+
+/// Trains a model. With an output folder it writes `checkpoints/` and `best/` there.
+#[derive(Clone, Debug, Default)]
+pub struct Trainer {
+    /// How to train.
+    pub options: TrainOptions,
+    /// Where checkpoints and the best model go; None: nowhere.
+    pub output: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint in `output`, if there is one.
+    pub resume: bool,
+    /// Raised by the caller: the run writes a checkpoint after the update at hand and ends with
+    /// [`Error::Interrupted`].
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+/// What a run has come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainReport {
+    /// Updates done.
+    pub updates: u64,
+    /// The evaluation after the last epoch.
+    pub last: Vec<SplitEvaluation>,
+    /// Epoch and mean of the best evaluation.
+    pub best: Option<(u64, f64)>,
+}
+
+impl Trainer {
+    /// A trainer with these options and no output.
+    pub fn new(options: TrainOptions) -> Trainer {
+        Trainer { options, ..Default::default() }
+    }
+
+    /// Trains `model` on `data`, which must have one entry for each of its tasks.
+    pub fn run(
+        &self,
+        model: &mut MultiTaskModel,
+        data: &TrainingData,
+        observer: &mut (dyn Observer + '_),
+    ) -> Result<TrainReport> {
+        Run::new(self, model, data)?.go(model, observer)
+    }
+}
+
+/// Evaluates every dev split of every task; also the mean of the tasks' first metrics (of a task with several dev
+/// splits: the mean over them). None if one of them is undefined or there is no dev split.
+pub fn evaluate_all(model: &MultiTaskModel, data: &TrainingData) -> Result<(Vec<SplitEvaluation>, Option<f64>)> {
+    let mut results = Vec::new();
+    let mut means = Vec::new();
+    for (index, task) in data.tasks.iter().enumerate() {
+        let mut firsts = Vec::new();
+        for (split, dataset) in &task.dev {
+            let evaluation = model.evaluate(index, dataset)?;
+            firsts.push(evaluation.first());
+            let name = model.tasks().nth(index).map(|task| task.name.clone()).unwrap_or_default();
+            let (examples, loss, metrics) = (evaluation.examples, evaluation.loss, evaluation.metrics);
+            results.push(SplitEvaluation { task: name, split: split.clone(), examples, loss, metrics });
+        }
+        if !firsts.is_empty() {
+            means.push(mean(&firsts));
+        }
+    }
+    let overall = if means.is_empty() { None } else { mean(&means) };
+    Ok((results, overall))
+}
+
+fn mean(values: &[Option<f64>]) -> Option<f64> {
+    let sum: Option<f64> = values.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
+    sum.map(|sum| sum / values.len() as f64)
+}
+
+/// A run under way.
+struct Run<'a> {
+    trainer: &'a Trainer,
+    data: &'a TrainingData,
+    train: Vec<&'a Dataset>,
+    step: Step,
+    state: State,
+    totals: Totals,
+    schedule: Schedule,
+    weights: Vec<f32>,
+    names: Vec<String>,
+}
+
+impl<'a> Run<'a> {
+    fn new(trainer: &'a Trainer, model: &MultiTaskModel, data: &'a TrainingData) -> Result<Run<'a>> {
+        let options = &trainer.options;
+        options.validate()?;
+        if data.tasks.len() != model.tasks().len() {
+            let message = format!("data for {} tasks, the model has {}", data.tasks.len(), model.tasks().len());
+            return Err(Error::argument("data", message));
+        }
+        let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
+        let mut totals = Totals { epochs: options.epochs, batches: 0, updates: 0 };
+        for epoch in 0..options.epochs {
+            let batches = epoch_plan(&train, options.batches(), epoch).len();
+            totals.batches += batches as u64;
+            totals.updates += batches.div_ceil(options.accumulate) as u64;
+        }
+        let mut run: Vec<(String, String)> =
+            options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
+        let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
+        run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
+        let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
+        run.push(("the tasks".into(), names.join(", ")));
+        let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
+        run.push(("the tasks' weights".into(), format!("{weights:?}")));
+        let schedule = Schedule {
+            kind: options.schedule,
+            base: options.learning_rate,
+            warmup: warmup_updates(options.warmup, totals.updates)?,
+            total: totals.updates,
+        };
+        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, run };
+        let step = Step::new(model, options)?;
+        Ok(Run { trainer, data, train, step, state, totals, schedule, weights, names })
+    }
+
+    fn checkpoints(&self) -> Option<PathBuf> {
+        self.trainer.output.as_ref().map(|folder| folder.join("checkpoints"))
+    }
+
+    fn go(mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<TrainReport> {
+        if self.trainer.resume {
+            self.resume(model, observer)?;
+        }
+        let (batches_done, updates_done) = (self.state.batches, self.state.updates);
+        observer.event(&Event::Start { totals: self.totals, batches_done, updates_done })?;
+        let mut last = Vec::new();
+        while self.state.epoch < self.totals.epochs && !self.reached_limit() {
+            let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
+            for group in plan.chunks(self.trainer.options.accumulate) {
+                // Groups that a resumed run has behind it.
+                if self.state.position > 0 && self.group_is_done(&plan, group) {
+                    continue;
+                }
+                self.update(model, group, observer)?;
+                self.after_update(model, observer)?;
+                if self.reached_limit() {
+                    break;
+                }
+            }
+            last = self.finish_epoch(model, observer)?;
+        }
+        Ok(TrainReport { updates: self.state.updates, last, best: self.state.best })
+    }
+
+    fn reached_limit(&self) -> bool {
+        self.trainer.options.max_updates.is_some_and(|limit| self.state.updates >= limit)
+    }
+
+    fn group_is_done(&self, plan: &[BatchPlan], group: &[BatchPlan]) -> bool {
+        // Both slices lie in one allocation: the distance of their starts is the group's place in the plan.
+        let start = (group.as_ptr() as usize - plan.as_ptr() as usize) / size_of::<BatchPlan>();
+        (start as u64) < self.state.position
+    }
+
+    fn resume(&mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
+        let Some(folder) = self.checkpoints() else { return Ok(()) };
+        let damaged = |path: &Path, error: &Error| {
+            observer.event(&Event::Message(&format!("passing over the checkpoint {}: {error}", path.display())))
+        };
+        let params = &mut model.encoder_mut().params;
+        let found = checkpoint::read_newest(&folder, params, self.step.optimizer_mut(), damaged)?;
+        if let Some(state) = found {
+            state.require_same_run(&folder, &self.state.run)?;
+            self.state = state;
+        }
+        Ok(())
+    }
+
+    /// The batches of one update, forward and backward, then the update.
+    fn update(
+        &mut self,
+        model: &mut MultiTaskModel,
+        group: &[BatchPlan],
+        observer: &mut (dyn Observer + '_),
+    ) -> Result<()> {
+        for plan in group {
+            let start = Instant::now();
+            let dataset = self.train[plan.task];
+            let (batch, labels) = (dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?);
+            let scale = self.weights[plan.task] / group.len() as f32;
+            let loss = self.step.batch(model, plan.task, &batch, &labels, scale, self.state.batches);
+            let name = &self.names[plan.task];
+            let loss = loss.map_err(|error| match error {
+                Error::NonFinite { what, hint } => Error::NonFinite { what: format!("task '{name}': {what}"), hint },
+                other => other,
+            })?;
+            observer.event(&Event::Batch {
+                epoch: self.state.epoch,
+                batch: self.state.batches,
+                update: self.state.updates,
+                task: name,
+                loss,
+                loss_terms: &[("task", loss)],
+                tokens: batch.tokens(),
+                examples: plan.examples.len(),
+                seconds: start.elapsed().as_secs_f64(),
+            })?;
+            self.state.batches += 1;
+            self.state.position += 1;
+        }
+        let learning_rate = self.schedule.learning_rate(self.state.updates);
+        let grad_norm = self.step.update(model, learning_rate)?;
+        observer.event(&Event::Update { update: self.state.updates, grad_norm, learning_rate })?;
+        self.state.updates += 1;
+        Ok(())
+    }
+
+    /// Looks at the stop flag and whether a checkpoint is due.
+    fn after_update(&mut self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
+        let stop = self.trainer.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates % every == 0);
+        if stop || due {
+            self.checkpoint(model, observer)?;
+        }
+        if stop { Err(Error::Interrupted { update: self.state.updates }) } else { Ok(()) }
+    }
+
+    fn checkpoint(&self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
+        let Some(folder) = self.checkpoints() else { return Ok(()) };
+        let (params, keep) = (model.encoder().params(), self.trainer.options.keep_checkpoints);
+        let written = checkpoint::write(&folder, params, self.step.optimizer(), &self.state, keep)?;
+        observer.event(&Event::Checkpoint { update: self.state.updates, folder: &written })
+    }
+
+    fn finish_epoch(
+        &mut self,
+        model: &MultiTaskModel,
+        observer: &mut (dyn Observer + '_),
+    ) -> Result<Vec<SplitEvaluation>> {
+        let (results, mean) = evaluate_all(model, self.data)?;
+        let epoch = self.state.epoch;
+        // Without a dev split the last epoch is the best.
+        let best = match (mean, self.state.best) {
+            (Some(mean), Some((_, before))) => mean > before,
+            (Some(_), None) => true,
+            (None, _) => results.is_empty(),
+        };
+        if best {
+            self.state.best = mean.map(|mean| (epoch, mean));
+            if let Some(folder) = &self.trainer.output {
+                model.save(folder.join("best"))?;
+            }
+        }
+        observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
+        self.state.epoch += 1;
+        self.state.position = 0;
+        self.checkpoint(model, observer)?;
+        Ok(results)
+    }
+}
