@@ -98,7 +98,7 @@ impl BertConfig {
             })?,
             pooler: config.get("add_pooling_layer").and_then(Value::as_bool).unwrap_or(true),
         };
-        if read.hidden_size % read.num_attention_heads != 0 {
+        if !read.hidden_size.is_multiple_of(read.num_attention_heads) {
             let message = format!("{} heads do not divide hidden_size {}", read.num_attention_heads, read.hidden_size);
             return Err(fail("num_attention_heads", message));
         }

@@ -125,9 +125,9 @@ impl Model {
 
         // The leaves alone, without any weight gradient: the same numbers.
         let alone = tape.backward_from(&[(hidden, r)], None, &[embedded, delta]).map_err(text_of)?;
-        for (name, with, without) in [("embedding_block", 0, 0), ("word_embedding", 1, 1)] {
+        for (index, name) in ["embedding_block", "word_embedding"].into_iter().enumerate() {
             let name = format!("grad.{name} without weight gradients, bits");
-            report.exact(&name, &bits(alone[without].data()), &bits(leaves[with].data()));
+            report.exact(&name, &bits(alone[index].data()), &bits(leaves[index].data()));
         }
 
         // The second loss, on the pooler's output.

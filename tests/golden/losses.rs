@@ -6,12 +6,13 @@ use std::sync::Arc;
 use manyhead::ops::{CrossEntropyOptions, Reduction, Rows, cross_entropy, mse, weighted_mse};
 use manyhead::tape::{Tape, Var};
 
+use crate::Runner;
 use crate::case::{Case, Report, Tensors};
 use crate::ops::{compare_gradients, differentiate, matrix};
 
 /// The runner of one kind of loss.
-pub fn runner(case: &Case) -> Option<fn(&Case, &mut Report) -> Result<(), String>> {
-    let kinds: [(&str, fn(&Case, &mut Report) -> Result<(), String>); 3] =
+pub fn runner(case: &Case) -> Option<Runner> {
+    let kinds: [(&str, Runner); 3] =
         [("losses/cross-entropy", run_cross_entropy), ("losses/mse", run_mse), ("losses/ranking", run_ranking)];
     kinds.into_iter().find(|(prefix, _)| case.is_a(prefix)).map(|(_, run)| run)
 }

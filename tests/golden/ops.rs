@@ -8,11 +8,12 @@ use manyhead::ops::{
 };
 use manyhead::tape::{Params, Tape, TapeMemory, Var};
 
+use crate::Runner;
 use crate::case::{Case, Report, Tensors, device};
 
 /// The runner of one kind of operation.
-pub fn runner(case: &Case) -> Option<fn(&Case, &mut Report) -> Result<(), String>> {
-    let kinds: [(&str, fn(&Case, &mut Report) -> Result<(), String>); 5] = [
+pub fn runner(case: &Case) -> Option<Runner> {
+    let kinds: [(&str, Runner); 5] = [
         ("ops/attention", run_attention),
         ("ops/norms", run_norms),
         ("ops/activations", run_activations),

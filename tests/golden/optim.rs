@@ -4,17 +4,18 @@ use manyhead::Error;
 use manyhead::tape::{Gradients, ParamId, Params};
 use manyhead::train::{Optimizer, OptimizerKind, OptimizerOptions, Schedule, ScheduleKind, clip_factor, grad_norm};
 
+use crate::Runner;
 use crate::case::{Case, Report, Tensors, device};
 
 /// The runner of one kind of case.
-pub fn runner(case: &Case) -> Option<fn(&Case, &mut Report) -> Result<(), String>> {
+pub fn runner(case: &Case) -> Option<Runner> {
     if case.is_a("optim/clip") {
         return Some(run_clip);
     }
     if case.is_a("optim/schedules") {
         return Some(run_schedules);
     }
-    kind(case).map(|_| run_optimizer as fn(&Case, &mut Report) -> Result<(), String>)
+    kind(case).map(|_| run_optimizer as Runner)
 }
 
 /// The optimizer of a case: what it is called, and what its configuration says about decay and momentum.
@@ -41,11 +42,14 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
+/// The parameters of an arena and their names.
+type Ids<'a> = Vec<(&'a str, ParamId)>;
+
 /// A parameter arena with the tensors `names`, the first of each as `first` gives it.
 fn arena<'a>(
     names: &[&'a str],
     first: impl Fn(&str) -> Result<(Vec<usize>, Vec<f32>), String>,
-) -> Result<(Params, Vec<(&'a str, ParamId)>), String> {
+) -> Result<(Params, Ids<'a>), String> {
     let mut params = Params::default();
     let mut ids = Vec::new();
     for name in names {
