@@ -55,6 +55,13 @@ impl Embeddings {
     pub fn text(&self, i: usize) -> &[f32] {
         &self.data[self.cu_seqlens[i] * self.width..self.cu_seqlens[i + 1] * self.width]
     }
+
+    /// Appends the rows of `other`, which has the same width.
+    pub fn extend(&mut self, other: &Embeddings) {
+        let start = self.data.len() / self.width.max(1);
+        self.data.extend_from_slice(&other.data);
+        self.cu_seqlens.extend(other.cu_seqlens.iter().skip(1).map(|end| start + end));
+    }
 }
 
 /// An encoder, its parameters and its tokenizer. `Send + Sync`: one model serves many threads.

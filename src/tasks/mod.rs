@@ -19,7 +19,7 @@ mod read_task;
 mod regression;
 mod task;
 mod write;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use data_spec::{Column, Columns, DataSpec};
 pub use file::TaskFile;

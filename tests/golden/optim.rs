@@ -30,7 +30,7 @@ fn kind(case: &Case) -> Option<OptimizerKind> {
         (
             "optim/sgd",
             OptimizerKind::Sgd {
-                momentum: case.config_f64("momentum").unwrap_or(0.0) as f32,
+                momentum: case.config_f64("momentum").unwrap_or(0.0),
                 decoupled: decay.starts_with("decoupled"),
             },
         ),
@@ -42,14 +42,14 @@ fn text(error: Error) -> String {
     error.to_string()
 }
 
-/// The parameters of an arena and their names.
-type Ids<'a> = Vec<(&'a str, ParamId)>;
+/// Entries by the names that the case has for them.
+type Named<'a> = Vec<(&'a str, ParamId)>;
 
 /// A parameter arena with the tensors `names`, the first of each as `first` gives it.
 fn arena<'a>(
     names: &[&'a str],
     first: impl Fn(&str) -> Result<(Vec<usize>, Vec<f32>), String>,
-) -> Result<(Params, Ids<'a>), String> {
+) -> Result<(Params, Named<'a>), String> {
     let mut params = Params::default();
     let mut ids = Vec::new();
     for name in names {

@@ -1,1 +1,62 @@
-fn main() {}
+//! The command line: `main` parses, runs, and returns an exit code. Results go to standard output, talk to standard
+//! error.
+
+mod common;
+mod demo;
+mod embed;
+mod eval;
+mod predict;
+mod progress;
+mod run_folder;
+mod table;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use common::{Common, Failure};
+
+/// Fine-tune one text encoder on many tasks at once; evaluate it, predict with it.
+#[derive(Parser)]
+#[command(name = "manyhead", version, propagate_version = true, args_override_self = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted.\n\
+    Start with `manyhead demo`: it trains on real data in a few minutes.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(train::Arguments),
+    Eval(eval::Arguments),
+    Predict(predict::Arguments),
+    Embed(embed::Arguments),
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match train::with_run_file(std::env::args_os().collect(), &Cli::command()) {
+        Ok(arguments) => arguments,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let cli = match Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let common = &cli.common;
+    let result = match cli.command {
+        Command::Train(arguments) => train::run(arguments, common),
+        Command::Eval(arguments) => eval::run(arguments, common),
+        Command::Predict(arguments) => predict::run(arguments, common),
+        Command::Embed(arguments) => embed::run(arguments, common),
+        Command::Demo(arguments) => demo::run(arguments, common),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -13,9 +13,12 @@ const CUBIC: f32 = 0.044_715;
 
 #[inline(always)]
 fn tanh_gelu(z: f32) -> (f32, f32) {
-    let t = math::tanh(SQRT_2_OVER_PI * (z + CUBIC * z * z * z));
-    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * z * z);
-    (0.5 * z * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * inner)
+    // Beyond 20 the tanh is ±1 in f32; z² would overflow beyond 1e19, and 0 · ∞ make the slope NaN.
+    let inside = z.clamp(-20.0, 20.0);
+    let square = inside * inside;
+    let t = math::tanh(SQRT_2_OVER_PI * (inside + CUBIC * inside * square));
+    let inner = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * square);
+    (0.5 * z * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * inside * (1.0 - t * t) * inner)
 }
 
 simd_kernel! {

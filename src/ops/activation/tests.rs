@@ -1,5 +1,6 @@
 use super::*;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::gradcheck::{check, devices, random};
+use crate::tape::{Params, TapeMemory};
 
 /// erf by its Taylor series, exact to 1e-15 for |x| < 4.
 fn erf(x: f64) -> f64 {
@@ -39,6 +40,36 @@ fn activations_agree_with_f64() {
             check(&inputs[..1], None, &|tape, v| activation(tape, v[0], None, function), &|v| {
                 v[0].iter().map(|z| reference(function, *z)).collect()
             });
+        }
+    }
+}
+
+#[test]
+fn huge_arguments_give_the_limits_and_no_nan() {
+    let x = [-3e38f32, -1e20, -1e4, 1e4, 1e20, 3e38];
+    for (name, rising) in
+        [("gelu", true), ("gelu_new", true), ("relu", true), ("silu", true), ("tanh", false), ("sigmoid", false)]
+    {
+        let function = Activation::parse(name).unwrap();
+        for device in devices() {
+            let params = Params::default();
+            let mut tape = Tape::recording(&params, &device, TapeMemory::default(), None);
+            let leaf = tape.leaf_from([1, x.len()], &x).unwrap();
+            let y = activation(&mut tape, leaf, None, function).unwrap();
+            let low = if name == "tanh" { -1.0 } else { 0.0 };
+            let expected = x.map(|z| {
+                if z < 0.0 {
+                    low
+                } else if rising {
+                    z
+                } else {
+                    1.0
+                }
+            });
+            assert_eq!(tape.view(y).unwrap().data, expected, "{name} {device:?}");
+            let gradients = tape.backward_from(&[(y, &[1.0; 6])], None, &[leaf]).unwrap();
+            let slopes = x.map(|z| if rising && z > 0.0 { 1.0 } else { 0.0 });
+            assert_eq!(gradients[0].data(), slopes, "{name} {device:?}");
         }
     }
 }

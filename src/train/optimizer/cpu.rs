@@ -14,9 +14,9 @@ use crate::train::pieces;
 pub struct Factors {
     /// Factor of the gradient.
     scale: f32,
-    /// 1 − β₁; the momentum for SGD.
+    /// 1 − β₁; 1 − momentum for SGD.
     first: f32,
-    /// 1 − β₂; β₂ for the Adamax rules.
+    /// 1 − β₂.
     second: f32,
     epsilon: f32,
     /// Factor of the direction: the learning rate with what the rule makes of it.
@@ -46,12 +46,8 @@ impl Factors {
             adaptive: true,
         };
         match kind {
-            OptimizerKind::AdamW => {}
-            OptimizerKind::Adamax => factors.second = beta2 as f32,
-            OptimizerKind::AdamaxLegacy => {
-                factors.second = beta2 as f32;
-                factors.rate = learning_rate as f32;
-            }
+            OptimizerKind::AdamW | OptimizerKind::Adamax => {}
+            OptimizerKind::AdamaxLegacy => factors.rate = learning_rate as f32,
             OptimizerKind::RAdam { .. } => {
                 let most = 2.0 / (1.0 - beta2) - 1.0;
                 let length = most - 2.0 * t * beta2.powf(t) / corrections[1];
@@ -62,7 +58,7 @@ impl Factors {
                 }
             }
             OptimizerKind::Sgd { momentum, decoupled } => {
-                factors.first = momentum;
+                factors.first = (1.0 - momentum) as f32;
                 factors.rate = learning_rate as f32;
                 if !decoupled {
                     factors.decay = weight_decay as f32;
@@ -130,7 +126,7 @@ simd_kernel! {
         for i in 0..len {
             let g = f.scale * gradient[i];
             first[i] += f.first * (g - first[i]);
-            let (old, new) = (f.second * second[i], g.abs() + f.epsilon);
+            let (old, new) = (second[i] - f.second * second[i], g.abs() + f.epsilon);
             second[i] = if old > new { old } else { new };
             values[i] -= f.decay * values[i] + f.rate * (first[i] / second[i]);
         }
@@ -144,7 +140,7 @@ simd_kernel! {
         for i in 0..len {
             let g = f.scale * gradient[i];
             first[i] += f.first * (g - first[i]);
-            let (old, new) = (f.second * second[i], g.abs() + f.epsilon);
+            let (old, new) = (second[i] - f.second * second[i], g.abs() + f.epsilon);
             second[i] = if old > new { old } else { new };
             values[i] -= f.decay * values[i] + f.rate * (first[i] / (second[i] + f.epsilon));
         }
@@ -190,7 +186,7 @@ simd_kernel! {
         for i in 0..len {
             let g = f.scale * gradient[i];
             let g = if decoupled { g } else { g + f.decay * values[i] };
-            first[i] = f.first * first[i] + g;
+            first[i] += g - f.first * first[i];
             let decay = if decoupled { f.decay * values[i] } else { 0.0 };
             values[i] -= decay + f.rate * first[i];
         }

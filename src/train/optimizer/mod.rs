@@ -40,7 +40,7 @@ pub enum OptimizerKind {
     /// Gradient descent.
     Sgd {
         /// Share of the last step's direction that is kept.
-        momentum: f32,
+        momentum: f64,
         /// Whether decay acts on the parameter, not on the gradient.
         decoupled: bool,
     },
@@ -104,7 +104,7 @@ impl OptimizerOptions {
     fn check(&self) -> Result<()> {
         let fraction = |value: f64| (0.0..1.0).contains(&value);
         let momentum = match self.kind {
-            OptimizerKind::Sgd { momentum, .. } => momentum as f64,
+            OptimizerKind::Sgd { momentum, .. } => momentum,
             _ => 0.0,
         };
         for (name, value, fits) in [

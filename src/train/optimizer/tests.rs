@@ -72,7 +72,7 @@ fn rule(o: &OptimizerOptions, [x, m, v]: [f64; 3], g: f64, t: f64, rate: f64, de
         }
         OptimizerKind::Sgd { momentum, decoupled } => {
             let g = if decoupled { g } else { g + decay * x };
-            let b = momentum as f64 * m + g;
+            let b = momentum * m + g;
             [if decoupled { shrunk } else { x } - rate * b, b, 0.0]
         }
     }

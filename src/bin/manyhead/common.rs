@@ -1,0 +1,214 @@
+//! What all subcommands share: common flags, where encoders come from, input and output, failures.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use manyhead::interop::fetch;
+use manyhead::{Device, Error};
+
+/// Flags of every subcommand.
+#[derive(Args, Clone)]
+pub struct Common {
+    /// Where to compute: auto, cpu, cuda, cuda:N
+    #[arg(long, global = true, env = "MANYHEAD_DEVICE", default_value = "auto", help_heading = "Common")]
+    pub device: String,
+    /// Threads; 0 = as many as this process may use
+    #[arg(long, global = true, default_value_t = 0, help_heading = "Common")]
+    pub threads: usize,
+    /// Folder for fetched weights [default: the user's cache folder]
+    #[arg(long, global = true, env = fetch::CACHE_VARIABLE, value_name = "DIR", help_heading = "Common")]
+    pub cache: Option<PathBuf>,
+    /// No talk on standard error, only errors
+    #[arg(long, short, global = true, help_heading = "Common")]
+    pub quiet: bool,
+    /// Results as JSON on standard output
+    #[arg(long, global = true, help_heading = "Common")]
+    pub json: bool,
+}
+
+impl Common {
+    /// The device that the flags ask for.
+    pub fn device(&self) -> Result<Device, Failure> {
+        Ok(Device::parse(&self.device, self.threads)?)
+    }
+
+    /// One line for the user, unless they asked for quiet.
+    pub fn say(&self, message: &str) {
+        if !self.quiet {
+            eprintln!("{message}");
+        }
+    }
+
+    /// The folder of an encoder: a path, or a name that is fetched into the cache.
+    pub fn encoder_folder(&self, encoder: &str) -> Result<PathBuf, Failure> {
+        let path = Path::new(encoder);
+        if path.exists() || encoder.contains(std::path::MAIN_SEPARATOR) {
+            return Ok(path.to_path_buf());
+        }
+        let cache = fetch::cache_dir(self.cache.as_deref())?;
+        Ok(fetch::named(encoder, &cache, &|message| self.say(message))?)
+    }
+}
+
+/// Why a command ends without success.
+pub enum Failure {
+    /// An error of the library.
+    Error(Error),
+    /// Whoever read our output has gone: nothing to report.
+    OutputClosed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match &error {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Error(error),
+        }
+    }
+}
+
+impl Failure {
+    /// Tells the user and gives the exit code.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Failure::Error(error @ Error::Interrupted { .. }) => {
+                eprintln!("manyhead: {error}; go on with the same command and --resume");
+                ExitCode::from(error.exit_code())
+            }
+            Failure::Error(error) => {
+                eprintln!("manyhead: error: {error}");
+                ExitCode::from(error.exit_code())
+            }
+            Failure::OutputClosed => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Opens a file, or standard input for `-`.
+pub fn open_input(path: &Path) -> Result<BufReader<Box<dyn Read>>, Failure> {
+    if path == Path::new("-") {
+        return Ok(BufReader::with_capacity(1 << 16, Box::new(io::stdin())));
+    }
+    if path.is_dir() {
+        return Err(Error::input(path, None, "is a folder; give a file, or - for standard input").into());
+    }
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    Ok(BufReader::with_capacity(1 << 16, Box::new(file)))
+}
+
+/// A file that appears under its name only when it is finished, or standard output for `-`.
+pub struct Output {
+    path: PathBuf,
+    temporary: Option<PathBuf>,
+    writer: Box<dyn Write>,
+}
+
+impl Output {
+    /// Opens a file, or standard output for `-`.
+    pub fn open(path: &Path) -> Result<Output, Failure> {
+        let path = path.to_path_buf();
+        if path == Path::new("-") {
+            return Ok(Output { path, temporary: None, writer: Box::new(BufWriter::new(io::stdout())) });
+        }
+        if path.is_dir() {
+            return Err(Error::input(path, None, "is a folder; give the name of a file").into());
+        }
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = File::create(&temporary).map_err(|e| Error::io("write", &path, e))?;
+        Ok(Output { path, temporary: Some(temporary), writer: Box::new(BufWriter::new(file)) })
+    }
+
+    /// Writes one line.
+    pub fn line(&mut self, line: &str) -> Result<(), Failure> {
+        let written = self.writer.write_all(line.as_bytes()).and_then(|()| self.writer.write_all(b"\n"));
+        written.map_err(|e| Error::io("write", &self.path, e).into())
+    }
+
+    /// Hands everything on; a reader at the other end of a pipe sees it now.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        self.writer.flush().map_err(|e| Error::io("write", &self.path, e).into())
+    }
+
+    /// Gives a file its name.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        self.flush()?;
+        if let Some(temporary) = self.temporary.take() {
+            std::fs::rename(&temporary, &self.path).map_err(|e| Error::io("write", &self.path, e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Prints a result to standard output.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut output = Output::open(Path::new("-"))?;
+    output.line(text.trim_end_matches('\n'))?;
+    output.finish()
+}
+
+/// Lines in chunks: up to `most`, or as many as are there without waiting.
+pub struct Chunks {
+    reader: BufReader<Box<dyn Read>>,
+    path: PathBuf,
+    line: usize,
+    most: usize,
+}
+
+/// A longer line is no text.
+const LONGEST_LINE: u64 = 4 << 20;
+
+impl Chunks {
+    /// Opens a file, or standard input for `-`.
+    pub fn open(path: &Path, most: usize) -> Result<Chunks, Failure> {
+        Ok(Chunks { reader: open_input(path)?, path: path.to_path_buf(), line: 0, most })
+    }
+
+    /// The next lines with their numbers, counted from 1; empty at the end.
+    pub fn read(&mut self) -> Result<Vec<(usize, String)>, Failure> {
+        let mut lines = Vec::new();
+        while lines.len() < self.most {
+            let mut bytes = Vec::new();
+            let mut limited = (&mut self.reader).take(LONGEST_LINE);
+            limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", &self.path, e))?;
+            if bytes.is_empty() {
+                break;
+            }
+            self.line += 1;
+            let refuse = |message: &str| Error::input(&self.path, self.line, message);
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
+            } else if bytes.len() as u64 == LONGEST_LINE {
+                return Err(refuse("the line is longer than 4 MiB; split the text").into());
+            }
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+            let text = String::from_utf8(bytes);
+            let text = text.map_err(|e| {
+                refuse(&format!(
+                    "is not valid UTF-8 (byte {} of the line); convert the file",
+                    e.utf8_error().valid_up_to()
+                ))
+            })?;
+            lines.push((self.line, text));
+            // On a pipe: answer what has come before waiting for more.
+            if self.path == Path::new("-") && self.reader.buffer().is_empty() {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+}

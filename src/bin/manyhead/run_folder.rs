@@ -1,0 +1,70 @@
+//! The output folder of a run: what may stand there, and one process at a time.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use manyhead::Error;
+
+use super::common::Failure;
+
+/// What a run writes into its folder; `--overwrite` deletes these and nothing else.
+const OURS: [&str; 7] = ["checkpoints", "best", "best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
+const LOCK: &str = ".lock";
+
+/// An output folder, locked.
+pub struct RunFolder {
+    pub path: PathBuf,
+    /// Holds the lock until it is dropped.
+    _lock: File,
+}
+
+/// What to do with a folder that is not empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    Refuse,
+    Resume,
+    Overwrite,
+}
+
+/// Refuses a folder that is not empty, before anything is read or trained. Changes nothing.
+pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
+    if path.exists() && !path.is_dir() {
+        return Err(Error::argument("--out", format!("{} is a file, not a folder", path.display())).into());
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+    let occupied = entries.flatten().any(|entry| entry.file_name() != LOCK);
+    if occupied && existing == Existing::Refuse {
+        let message = format!(
+            "{} is not empty; --resume goes on with the run in it, --overwrite deletes that run, or give another folder",
+            path.display()
+        );
+        return Err(Error::argument("--out", message).into());
+    }
+    Ok(())
+}
+
+impl RunFolder {
+    /// Makes and locks the folder; `Overwrite` deletes the run in it.
+    pub fn open(path: &Path, existing: Existing) -> Result<RunFolder, Failure> {
+        check(path, existing)?;
+        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let lock_path = path.join(LOCK);
+        let lock = File::create(&lock_path).map_err(|e| Error::io("create", &lock_path, e))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::argument("--out", format!("another process is at work in {}", path.display())).into());
+        }
+        if existing == Existing::Overwrite {
+            for name in OURS {
+                let path = path.join(name);
+                let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                match removed {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("delete", &path, error).into());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(RunFolder { path: path.to_path_buf(), _lock: lock })
+    }
+}

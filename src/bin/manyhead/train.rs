@@ -1,0 +1,389 @@
+//! `manyhead train`: all tasks of a task file on one encoder.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Command, ValueEnum};
+use manyhead::model::{HeadOptions, PoolerChoice};
+use manyhead::tasks::TaskDef;
+use manyhead::train::{
+    Event, Observer, OptimizerKind, OptimizerOptions, ScheduleKind, TrainReport, Untouched, read_run_file,
+    write_run_file,
+};
+use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
+
+use super::common::{Common, Failure, print};
+use super::progress::Progress;
+use super::run_folder::{Existing, RunFolder, check};
+
+/// Fine-tune an encoder on all tasks of a task file
+#[derive(Args, Clone)]
+#[command(after_help = "Example:\n  manyhead train --tasks glue.yml --data-dir data --encoder minilm --out run1\n\n\
+    The output folder gets run.yml, log.jsonl, metrics.json, report.html, checkpoints/ and best/ (the model after\n\
+    the epoch with the best mean of the tasks' first metrics). Ctrl-C writes a checkpoint; --resume goes on from it.")]
+pub struct Arguments {
+    /// Task file (MT-DNN's YAML)
+    #[arg(long, value_name = "FILE")]
+    pub tasks: PathBuf,
+    /// Folder in Hugging Face layout, or a name that can be fetched (minilm)
+    #[arg(long, value_name = "DIR|NAME")]
+    pub encoder: String,
+    /// Output folder
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: Options,
+    /// Take the options of this file; flags given besides it win
+    #[arg(long, value_name = "FILE")]
+    pub run: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint in the output folder
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Delete the run that stands in the output folder
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// The options that decide what is learnt.
+#[derive(Args, Clone)]
+pub struct Options {
+    /// Passes through the data
+    #[arg(long, default_value_t = TrainOptions::default().epochs)]
+    pub epochs: u64,
+    /// Examples in a batch
+    #[arg(long, default_value_t = TrainOptions::default().batch_size)]
+    pub batch_size: usize,
+    /// Tokens in a batch, at most
+    #[arg(long, value_name = "N")]
+    pub batch_tokens: Option<usize>,
+    /// Peak learning rate
+    #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
+    pub learning_rate: f64,
+    /// adamw, adamax, adamax-legacy, radam or sgd
+    #[arg(long, default_value = "adamw", value_parser = |name: &str| OptimizerKind::parse(name).map(|_| name.to_string()))]
+    pub optimizer: String,
+    /// Weight decay, except for biases and layer normalisations
+    #[arg(long, default_value_t = TrainOptions::default().optimizer.weight_decay)]
+    pub weight_decay: f64,
+    /// linear, constant, cosine or polynomial
+    #[arg(long, default_value = "linear", value_parser = |name: &str| ScheduleKind::parse(name).map(|_| name.to_string()))]
+    pub schedule: String,
+    /// Warm-up: below 1 a fraction of all updates, else a number of updates
+    #[arg(long, default_value_t = TrainOptions::default().warmup)]
+    pub warmup: f64,
+    /// Largest norm of the gradient; 0 = no clipping
+    #[arg(long, default_value_t = TrainOptions::default().clip)]
+    pub clip: f64,
+    /// Batches that make one update
+    #[arg(long, default_value_t = TrainOptions::default().accumulate)]
+    pub accumulate: usize,
+    /// Longest sequence in tokens; longer texts are cut
+    #[arg(long, default_value_t = 128)]
+    pub max_length: usize,
+    /// Hidden, attention and head dropout [default: as the encoder's config and the tasks say]
+    #[arg(long, value_name = "P")]
+    pub dropout: Option<f32>,
+    /// auto, encoder (the checkpoint's own, shared) or fresh (a new one for each task)
+    #[arg(long, default_value = "auto", value_parser = ["auto", "encoder", "fresh"])]
+    pub pooler: String,
+    /// Head weights to begin with, in safetensors
+    #[arg(long, value_name = "FILE")]
+    pub heads: Option<PathBuf>,
+    /// Deal and shuffle the batches anew every epoch
+    #[arg(long, default_value = "on")]
+    pub shuffle: Switch,
+    /// How tasks are drawn: in proportion to their size
+    #[arg(long, default_value = "proportional", value_parser = parse_sampling)]
+    pub sampling: String,
+    /// Seed of everything random
+    #[arg(long, default_value_t = TrainOptions::default().seed)]
+    pub seed: u64,
+    /// auto or f32
+    #[arg(long, default_value = "auto", value_parser = parse_precision)]
+    pub precision: String,
+    /// Tensors that no batch of an update touched: left alone, or treated as having a zero gradient
+    #[arg(long, default_value = "skip", value_parser = ["skip", "zero"])]
+    pub untouched: String,
+    /// End after so many updates
+    #[arg(long, value_name = "N")]
+    pub max_updates: Option<u64>,
+    /// A checkpoint every N updates, besides those after each epoch
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<u64>,
+    /// Check after each backward pass that every parameter got its gradient (slower)
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// on or off.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+fn parse_sampling(name: &str) -> Result<String, String> {
+    match name {
+        "proportional" => Ok(name.to_string()),
+        "uniform" | "sqrt" | "temperature" | "sequential" => {
+            Err(format!("sampling '{name}' is not implemented yet; use proportional"))
+        }
+        _ => Err("the only one so far is proportional".into()),
+    }
+}
+
+fn parse_precision(name: &str) -> Result<String, String> {
+    match name {
+        "auto" | "f32" => Ok(name.to_string()),
+        "bf16" => Err("bf16 is not implemented yet; use f32".into()),
+        _ => Err("use auto or f32".into()),
+    }
+}
+
+impl Options {
+    /// What the library calls it.
+    pub fn resolve(&self) -> Result<TrainOptions, Failure> {
+        let optimizer = OptimizerOptions {
+            weight_decay: self.weight_decay,
+            ..OptimizerOptions::new(OptimizerKind::parse(&self.optimizer)?)
+        };
+        let options = TrainOptions {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            batch_tokens: self.batch_tokens,
+            learning_rate: self.learning_rate,
+            optimizer,
+            schedule: ScheduleKind::parse(&self.schedule)?,
+            warmup: self.warmup,
+            clip: self.clip,
+            accumulate: self.accumulate,
+            shuffle: self.shuffle == Switch::On,
+            seed: self.seed,
+            untouched: if self.untouched == "zero" { Untouched::Zero } else { Untouched::Skip },
+            check: self.check,
+            max_updates: self.max_updates,
+            checkpoint_every: self.checkpoint_every,
+            ..TrainOptions::default()
+        };
+        options.validate()?;
+        Ok(options)
+    }
+
+    fn head_options(&self) -> Result<HeadOptions, Failure> {
+        let mut pooler = PoolerChoice::parse(&self.pooler).unwrap_or_default();
+        if let Some(path) = &self.heads
+            && MultiTaskModel::heads_have_dense(path)?
+        {
+            if pooler == PoolerChoice::Encoder {
+                let message = format!("{} holds dense layers, which --pooler encoder has no use for", path.display());
+                return Err(Error::argument("--heads", message).into());
+            }
+            pooler = PoolerChoice::Fresh;
+        }
+        Ok(HeadOptions { pooler, dropout: self.dropout, max_length: Some(self.max_length), seed: self.seed })
+    }
+
+    /// As (flag, value), for `run.yml`.
+    pub fn list(&self) -> Vec<(String, String)> {
+        let mut list = vec![
+            ("epochs", self.epochs.to_string()),
+            ("batch-size", self.batch_size.to_string()),
+            ("learning-rate", self.learning_rate.to_string()),
+            ("optimizer", self.optimizer.clone()),
+            ("weight-decay", self.weight_decay.to_string()),
+            ("schedule", self.schedule.clone()),
+            ("warmup", self.warmup.to_string()),
+            ("clip", self.clip.to_string()),
+            ("accumulate", self.accumulate.to_string()),
+            ("max-length", self.max_length.to_string()),
+            ("pooler", self.pooler.clone()),
+            ("shuffle", if self.shuffle == Switch::On { "on".into() } else { "off".into() }),
+            ("sampling", self.sampling.clone()),
+            ("seed", self.seed.to_string()),
+            ("precision", self.precision.clone()),
+            ("untouched", self.untouched.clone()),
+            ("check", self.check.to_string()),
+        ];
+        let optional = [
+            ("batch-tokens", self.batch_tokens.map(|n| n.to_string())),
+            ("dropout", self.dropout.map(|p| p.to_string())),
+            ("heads", self.heads.as_ref().map(|path| absolute(path))),
+            ("max-updates", self.max_updates.map(|n| n.to_string())),
+            ("checkpoint-every", self.checkpoint_every.map(|n| n.to_string())),
+        ];
+        list.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        list.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+    }
+}
+
+/// A path that holds from any folder.
+pub fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+}
+
+/// Puts the options of `--run FILE` before the flags that were typed, which then win.
+pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Error> {
+    let Some(train) = arguments.iter().position(|argument| argument == "train") else { return Ok(arguments) };
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let file = arguments.iter().enumerate().find_map(|(i, argument)| match text(argument).strip_prefix("--run=") {
+        Some(file) => Some(file.to_string()),
+        None if argument == "--run" => arguments.get(i + 1).map(text),
+        None => None,
+    });
+    let Some(file) = file else { return Ok(arguments) };
+    let path = Path::new(&file);
+    let command = cli.find_subcommand("train");
+    let mut all = arguments[..=train].to_vec();
+    for option in read_run_file(path)? {
+        let known = command.is_some_and(|command| {
+            command.get_arguments().any(|argument| argument.get_long() == Some(option.name.as_str()))
+        });
+        if !known || ["run", "resume", "overwrite"].contains(&option.name.as_str()) {
+            let message = format!("'{}' is no option of a run; `manyhead train --help` lists them", option.name);
+            return Err(Error::input(path, option.line, message));
+        }
+        all.push(match option.value {
+            Some(value) => format!("--{}={value}", option.name).into(),
+            None => format!("--{}", option.name).into(),
+        });
+    }
+    all.extend_from_slice(&arguments[train + 1..]);
+    Ok(all)
+}
+
+/// A model and its data, ready to be trained.
+pub struct Prepared {
+    pub model: MultiTaskModel,
+    pub data: TrainingData,
+    pub options: TrainOptions,
+}
+
+/// Reads everything a run needs; nothing has been written yet when this fails.
+pub fn prepare(
+    tasks: &[TaskDef],
+    encoder: &str,
+    data_dir: Option<&Path>,
+    options: &Options,
+    common: &Common,
+) -> Result<Prepared, Failure> {
+    let train_options = options.resolve()?;
+    for task in tasks {
+        task.kind()?;
+    }
+    let head_options = options.head_options()?;
+    let encoder = Encoder::load(common.encoder_folder(encoder)?, &common.device()?)?;
+    if !encoder.unexpected().is_empty() {
+        common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
+    }
+    let mut model = MultiTaskModel::new(encoder, tasks, head_options)?;
+    if let Some(path) = &options.heads {
+        model.load_heads(path)?;
+    }
+    let data = TrainingData::read(&model, tasks, data_dir)?;
+    for (task, data) in tasks.iter().zip(&data.tasks) {
+        let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();
+        let cut = data.train.truncated();
+        let cut = if cut > 0 { format!("; {cut} texts cut to {} tokens", options.max_length) } else { String::new() };
+        let dev = if dev.is_empty() { "no dev split".into() } else { dev.join(", ") };
+        let (examples, tokens) = (data.train.len(), data.train.tokens());
+        common.say(&format!("{}: {examples} train ({tokens} tokens), {dev}{cut}", task.name));
+    }
+    Ok(Prepared { model, data, options: train_options })
+}
+
+/// A flag that Ctrl-C and SIGTERM raise; a second one ends the process at once.
+pub fn stop_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = flag.clone();
+    // Fails only if a handler is set already, and there is just this one.
+    let _ = ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this update; a checkpoint follows (once more: stop at once)");
+    });
+    flag
+}
+
+/// Observers of a run, one after the other; the progress is wanted back at the end.
+pub struct Watch {
+    pub progress: Progress,
+    pub files: Vec<Box<dyn Observer + Send>>,
+}
+
+impl Observer for Watch {
+    fn event(&mut self, event: &Event<'_>) -> manyhead::Result<()> {
+        self.files.iter_mut().try_for_each(|observer| observer.event(event))?;
+        self.progress.event(event)
+    }
+}
+
+/// Trains into a folder that is locked already.
+pub fn train_into(
+    folder: &RunFolder,
+    prepared: &mut Prepared,
+    run: &[(String, String)],
+    resume: bool,
+    watch: &mut Watch,
+) -> Result<TrainReport, Failure> {
+    let run_file = folder.path.join("run.yml");
+    if !(resume && run_file.exists()) {
+        write_run_file(&run_file, run)?;
+    }
+    let trainer = Trainer {
+        options: prepared.options.clone(),
+        output: Some(folder.path.clone()),
+        resume,
+        stop: Some(stop_flag()),
+    };
+    Ok(trainer.run(&mut prepared.model, &prepared.data, watch)?)
+}
+
+/// Runs the subcommand.
+pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
+    let existing = match (arguments.resume, arguments.overwrite) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Overwrite,
+        _ => Existing::Refuse,
+    };
+    check(&arguments.out, existing)?;
+    let tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    let mut prepared = prepare(&tasks, &arguments.encoder, arguments.data_dir.as_deref(), &arguments.options, common)?;
+    let folder = RunFolder::open(&arguments.out, existing)?;
+    let encoder = Path::new(&arguments.encoder);
+    let encoder = if encoder.exists() { absolute(encoder) } else { arguments.encoder.clone() };
+    let mut run = vec![
+        ("tasks".to_string(), absolute(&arguments.tasks)),
+        ("encoder".to_string(), encoder),
+        ("out".to_string(), absolute(&arguments.out)),
+    ];
+    run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
+    run.extend(arguments.options.list());
+    let files = report::observers(&folder.path, arguments.resume, &run)?;
+    let mut watch = Watch { progress: Progress::new(common.quiet), files };
+    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
+    let best = folder.path.join("best");
+    if common.json {
+        let best_epoch = result.best.map(|(epoch, _)| epoch);
+        let value = serde_json::json!({
+            "out": folder.path, "updates": result.updates, "best": {
+                "epoch": best_epoch, "mean": result.best.map(|(_, mean)| mean), "model": best,
+            },
+        });
+        return print(&value.to_string());
+    }
+    if !watch.progress.table.is_empty() {
+        print(&watch.progress.table.render())?;
+    }
+    let chosen = match result.best {
+        Some((epoch, mean)) => format!("best: epoch {}, mean {:.2}", epoch + 1, 100.0 * mean),
+        None => "no dev split: the last epoch counts as the best".into(),
+    };
+    common.say(&format!("{chosen}; the model is in {}", best.display()));
+    Ok(())
+}
