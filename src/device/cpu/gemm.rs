@@ -62,7 +62,6 @@ impl Write {
 impl Cpu {
     /// C[m, n] (+)= A[m, k] · B[k, n]; C is row-major without gaps. Does nothing if a slice is too small for its
     /// shape: the ops check shapes, with better messages, before they come here.
-    #[allow(clippy::too_many_arguments)] // the sizes and slices of every BLAS
     pub fn gemm(&self, m: usize, n: usize, k: usize, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
         if m == 0 || n == 0 || c.len() < m * n || !a.holds(m, k) || !b.holds(k, n) {
             debug_assert!(m == 0 || n == 0, "gemm: slices too small for {m} x {n} x {k}");
