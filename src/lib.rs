@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod model;
 pub mod nn;
 pub mod ops;
+pub mod report;
 pub mod rng;
 pub mod tape;
 pub mod tasks;
