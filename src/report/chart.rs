@@ -23,6 +23,8 @@ pub type Point = (f64, f64);
 #[derive(Debug, Default)]
 pub struct Series {
     pub name: String,
+    /// Index of its colour; from [`COLOURS`] on they come again, dashed.
+    pub style: usize,
     /// Joined by a line.
     pub line: Vec<Point>,
     /// Drawn faintly behind it.
@@ -79,8 +81,8 @@ impl Chart {
         let mut html = format!("<figure>\n<figcaption>{}</figcaption>\n", escape(&self.title));
         if self.series.len() > 1 {
             html.push_str("<div class=\"legend\">");
-            for (index, series) in self.series.iter().enumerate() {
-                let (class, dash) = style(index);
+            for series in &self.series {
+                let (class, dash) = style(series.style);
                 let _ = write!(
                     html,
                     "<span><svg width=\"26\" height=\"10\" class=\"{class}\" aria-hidden=\"true\"><path class=\"line\" \
@@ -172,16 +174,16 @@ impl Plot {
             escape(&chart.x_label)
         );
         let _ = writeln!(html, "<text class=\"name\" x=\"4\" y=\"14\">{}</text>", escape(&chart.y_label));
-        for (index, series) in chart.series.iter().enumerate() {
-            self.draw_raw(index, series, html);
+        for series in &chart.series {
+            self.draw_raw(series, html);
         }
-        for (index, series) in chart.series.iter().enumerate() {
-            self.draw_line(index, series, html);
+        for series in &chart.series {
+            self.draw_line(series, html);
         }
         html.push_str("</svg>\n");
     }
 
-    fn draw_raw(&self, index: usize, series: &Series, html: &mut String) {
+    fn draw_raw(&self, series: &Series, html: &mut String) {
         let mut path = String::new();
         for point in thinned(&series.raw) {
             if self.holds(point) {
@@ -190,12 +192,12 @@ impl Plot {
             }
         }
         if !path.is_empty() {
-            let _ = writeln!(html, "<path class=\"raw {}\" d=\"{path}\"/>", style(index).0);
+            let _ = writeln!(html, "<path class=\"raw {}\" d=\"{path}\"/>", style(series.style).0);
         }
     }
 
-    fn draw_line(&self, index: usize, series: &Series, html: &mut String) {
-        let (class, dash) = style(index);
+    fn draw_line(&self, series: &Series, html: &mut String) {
+        let (class, dash) = style(series.style);
         let points: Vec<Point> = thinned(&series.line).into_iter().filter(|&point| self.holds(point)).collect();
         let mut path = String::new();
         for &point in &points {
@@ -258,7 +260,7 @@ impl Axis {
         let largest = self.low.abs().max(self.high.abs());
         if value.abs() < self.step * 1e-6 {
             "0".into()
-        } else if largest < 1e-3 || largest >= 1e9 {
+        } else if !(1e-3..1e9).contains(&largest) {
             format!("{value:.1e}").replace(".0e", "e")
         } else if largest >= 1e6 {
             format!("{}M", decimals(value / 1e6, self.step / 1e6))
@@ -306,9 +308,9 @@ fn extent(values: impl Iterator<Item = f64>) -> Option<Point> {
 
 /// Every so many-th of the points, and the last one.
 fn thinned(points: &[Point]) -> Vec<Point> {
-    let stride = points.len().div_ceil(MOST_POINTS).max(1);
+    let stride: usize = points.len().div_ceil(MOST_POINTS).max(1);
     let mut thinned: Vec<Point> = points.iter().copied().step_by(stride).collect();
-    if stride > 1 && (points.len() - 1) % stride != 0 {
+    if stride > 1 && !(points.len() - 1).is_multiple_of(stride) {
         thinned.extend(points.last());
     }
     thinned

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::chart::{Chart, Point, Series, escape, smooth};
+use super::chart::{COLOURS, Chart, Point, Series, escape, smooth};
 use super::read::{Batch, Means, RunLog, TaskResult};
 use crate::error::Result;
 use crate::interop::atomic;
@@ -108,7 +108,8 @@ fn headline(html: &mut String, log: &RunLog, means: &Means) {
     }
     let tokens: u64 = log.batches.iter().map(|batch| batch.tokens).sum();
     let examples: u64 = log.batches.iter().map(|batch| batch.examples).sum();
-    let seconds: f64 = log.batches.iter().map(|batch| batch.seconds).sum();
+    // Not `sum`, which begins at −0.
+    let seconds = log.batches.iter().fold(0.0, |sum, batch| sum + batch.seconds);
     let speed = if seconds > 0.0 { grouped((tokens as f64 / seconds) as u64) } else { "–".into() };
     let (best, after) = match means.best {
         Some((epoch, Some(mean))) => (percent(mean), format!("best mean, {}", after(epoch))),
@@ -119,8 +120,8 @@ fn headline(html: &mut String, log: &RunLog, means: &Means) {
     let _ = writeln!(html, "<div class=\"first\"><b>{best}</b><span>{after}</span></div>");
     for (value, name) in [
         (grouped(log.updates.len() as u64), "updates"),
-        (grouped(examples), "examples"),
-        (grouped(tokens), "tokens"),
+        (short(examples), "examples"),
+        (short(tokens), "tokens"),
         (speed, "tokens per second"),
         (duration(seconds), "in forward and backward"),
     ] {
@@ -160,14 +161,14 @@ fn scores(html: &mut String, log: &RunLog, means: &Means) {
         return;
     }
     columns.sort_by_key(|column| column.task);
-    let many_splits = columns.iter().any(|column| column.split != columns[0].split);
     html.push_str("<div class=\"wide\"><table>\n<thead>\n<tr><th></th>");
     for group in columns.chunk_by(|a, b| a.task == b.task) {
         let _ = write!(html, "<th colspan=\"{}\">{}</th>", group.len(), escape(&log.tasks[group[0].task]));
     }
     html.push_str("<th></th></tr>\n<tr><th>After epoch</th>");
     for column in &columns {
-        let split = if many_splits { format!(" ({})", escape(column.split)) } else { String::new() };
+        let other = columns.iter().any(|c| c.task == column.task && c.split != column.split);
+        let split = if other { format!(" ({})", escape(column.split)) } else { String::new() };
         let _ = write!(html, "<th>{}{split}</th>", escape(column.metric));
     }
     html.push_str("<th>Mean</th></tr>\n</thead>\n<tbody>\n");
@@ -242,8 +243,8 @@ fn updates_chart(title: &str, y_label: &str, series: Vec<Series>) -> Chart {
     Chart { title: title.into(), x_label: "update".into(), y_label: y_label.into(), series, from_zero: true }
 }
 
-fn smoothed(name: &str, raw: Vec<Point>) -> Series {
-    Series { name: name.into(), line: smooth(&raw), raw, dots: false }
+fn smoothed(name: &str, style: usize, raw: Vec<Point>) -> Series {
+    Series { name: name.into(), style, line: smooth(&raw), raw, dots: false }
 }
 
 /// (update, sum of `numerator` / sum of `denominator` over its batches).
@@ -267,7 +268,7 @@ fn per_update<'a>(
 fn losses(log: &RunLog) -> Chart {
     let series = log.tasks.iter().enumerate().map(|(task, name)| {
         let batches = log.batches.iter().filter(|batch| batch.task == task);
-        smoothed(name, per_update(batches, |batch| batch.loss, |_| 1.0))
+        smoothed(name, task, per_update(batches, |batch| batch.loss, |_| 1.0))
     });
     updates_chart("Training loss by task", "loss", series.collect())
 }
@@ -280,12 +281,12 @@ fn learning_rate(log: &RunLog) -> Chart {
 
 fn grad_norm(log: &RunLog) -> Chart {
     let raw = log.updates.iter().filter_map(|update| Some((update.update as f64, update.grad_norm?)));
-    updates_chart("Gradient norm before clipping", "norm", vec![smoothed("gradient norm", raw.collect())])
+    updates_chart("Gradient norm before clipping", "norm", vec![smoothed("gradient norm", 0, raw.collect())])
 }
 
 fn speed(log: &RunLog) -> Chart {
     let raw = per_update(log.batches.iter(), |batch| Some(batch.tokens as f64), |batch| batch.seconds);
-    updates_chart("Tokens per second in forward and backward", "tokens/s", vec![smoothed("tokens per second", raw)])
+    updates_chart("Tokens per second in forward and backward", "tokens/s", vec![smoothed("tokens per second", 0, raw)])
 }
 
 /// One curve for each task and dev split, of what `value` gives.
@@ -301,11 +302,14 @@ fn by_epoch(log: &RunLog, title: &str, y_label: &str, value: impl Fn(&TaskResult
             }
         }
     }
-    let many_splits = curves.iter().any(|curve| curve.1 != curves[0].1);
-    let series = curves.into_iter().map(|(task, split, line)| {
-        let task = &log.tasks[task];
-        let name = if many_splits { format!("{task} ({split})") } else { task.clone() };
-        Series { name, line, raw: Vec::new(), dots: true }
+    curves.sort_by_key(|curve| curve.0);
+    let tasks: Vec<usize> = curves.iter().map(|curve| curve.0).collect();
+    let series = curves.into_iter().enumerate().map(|(index, (task, split, line))| {
+        // A task has one colour in all charts; its further splits are dashed.
+        let before = tasks[..index].iter().filter(|other| **other == task).count();
+        let alone = before == 0 && tasks.get(index + 1) != Some(&task);
+        let name = if alone { log.tasks[task].clone() } else { format!("{} ({split})", log.tasks[task]) };
+        Series { name, style: task + COLOURS * before, line, raw: Vec::new(), dots: true }
     });
     let (title, y_label, series) = (title.into(), y_label.into(), series.collect());
     Chart { title, x_label: "epochs of training".into(), y_label, series, from_zero: false }
@@ -335,7 +339,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -343,11 +347,16 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
+/// Ten millions and more in millions.
+fn short(number: u64) -> String {
+    if number < 10_000_000 { grouped(number) } else { format!("{:.1}M", number as f64 / 1e6) }
+}
+
 fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+        60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
+        _ => format!("{}h {:02}m", whole / 3600, whole / 60 % 60),
     }
 }
