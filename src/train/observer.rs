@@ -35,8 +35,8 @@ pub struct SplitEvaluation {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The run begins, or goes on after so many batches and updates.
-    Start { totals: Totals, batches_done: u64, updates_done: u64 },
+    /// The run begins, or goes on after so many evaluated epochs, batches and updates.
+    Start { totals: Totals, epochs_done: u64, batches_done: u64, updates_done: u64 },
     /// A batch went forward and backward.
     Batch {
         epoch: u64,
@@ -76,6 +76,13 @@ impl Observer for () {
 
 /// Several observers, told one after the other.
 impl Observer for Vec<Box<dyn Observer + '_>> {
+    fn event(&mut self, event: &Event<'_>) -> Result<()> {
+        self.iter_mut().try_for_each(|observer| observer.event(event))
+    }
+}
+
+/// The same, of observers that may be sent to another thread.
+impl Observer for Vec<Box<dyn Observer + Send + '_>> {
     fn event(&mut self, event: &Event<'_>) -> Result<()> {
         self.iter_mut().try_for_each(|observer| observer.event(event))
     }

@@ -139,8 +139,8 @@ impl<'a> Run<'a> {
         if self.trainer.resume {
             self.resume(model, observer)?;
         }
-        let (batches_done, updates_done) = (self.state.batches, self.state.updates);
-        observer.event(&Event::Start { totals: self.totals, batches_done, updates_done })?;
+        let (epochs_done, batches_done, updates_done) = (self.state.epoch, self.state.batches, self.state.updates);
+        observer.event(&Event::Start { totals: self.totals, epochs_done, batches_done, updates_done })?;
         let mut last = Vec::new();
         while self.state.epoch < self.totals.epochs && !self.reached_limit() {
             let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
