@@ -8,7 +8,8 @@ use manyhead::{Device, Encoder};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args().nth(1).ok_or("give the folder of a model")?;
     let encoder = Encoder::load(folder, &Device::cpu(0)?)?;
-    let texts = [("The cat sits outside.", None), ("A feline is resting in the open air.", None), ("Stocks fell.", None)];
+    let texts =
+        [("The cat sits outside.", None), ("A feline is resting in the open air.", None), ("Stocks fell.", None)];
     let vectors = encoder.embed(&texts, Pool::Mean, true)?;
     for (i, (text, _)) in texts.iter().enumerate() {
         let cosine: f32 = vectors.text(0).iter().zip(vectors.text(i)).map(|(a, b)| a * b).sum();

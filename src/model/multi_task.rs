@@ -178,6 +178,22 @@ impl MultiTaskModel {
         self.encoder.params.entries().iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with("heads."))
     }
 
+    /// What of the model decides how it is trained, as (name, value): a resumed run must have the same.
+    pub(crate) fn describe(&self) -> Vec<(String, String)> {
+        let config = self.encoder.net.config();
+        let rates = config.as_object().into_iter().flatten().filter(|(key, _)| key.contains("dropout"));
+        let mut dropout: Vec<String> = rates.map(|(key, p)| format!("{key} {p}")).collect();
+        dropout.extend(self.tasks.iter().map(|task| format!("{} {}", task.def.name, task.head.dropout())));
+        // FNV-1a over names, shapes, and what is frozen or decays.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for entry in self.encoder.params.entries() {
+            let line = format!("{} {:?} {} {}\n", entry.name, entry.shape, entry.trainable, entry.decay);
+            hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
+        }
+        let parameters = "the parameters (names, shapes, what is frozen)";
+        vec![("--dropout".into(), dropout.join(", ")), (parameters.into(), format!("{hash:016x}"))]
+    }
+
     /// The encoder.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
