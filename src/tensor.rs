@@ -42,10 +42,10 @@ impl Shape {
         self.extents().last().copied().unwrap_or(1)
     }
 
-    /// The product of all extents but the last.
+    /// The product of all extents but the last; saturates instead of overflowing.
     pub fn rows(&self) -> usize {
         let rank = self.rank.max(1);
-        self.extents[..rank - 1].iter().product()
+        self.extents[..rank - 1].iter().fold(1, |product, extent| product.saturating_mul(*extent))
     }
 }
 

@@ -91,7 +91,11 @@ impl Dataset {
     }
 
     /// The examples of these indices as one packed batch.
+    ///
+    /// # Errors
+    /// No example, or one that does not exist.
     pub fn batch(&self, examples: &[u32]) -> Result<PackedBatch> {
+        examples.iter().try_for_each(|example| self.check_example(*example))?;
         PackedBatch::pack(examples.iter().map(|i| {
             let at = self.offsets[*i as usize]..self.offsets[*i as usize + 1];
             (&self.ids[at.clone()], &self.type_ids[at])
@@ -101,14 +105,26 @@ impl Dataset {
     /// Their labels.
     ///
     /// # Errors
-    /// An example without a label.
+    /// An example without a label, or one that does not exist.
     pub fn labels(&self, examples: &[u32]) -> Result<Vec<Label>> {
         let label = |i: &u32| {
+            self.check_example(*i)?;
             let missing =
                 || Error::input(&self.path, None, format!("example '{}' has no label", self.uids[*i as usize]));
             self.labels[*i as usize].ok_or_else(missing)
         };
         examples.iter().map(label).collect()
+    }
+
+    fn check_example(&self, example: u32) -> Result<()> {
+        if (example as usize) < self.len() {
+            return Ok(());
+        }
+        Err(Error::input(
+            &self.path,
+            None,
+            format!("there is no example {example}; the last one is {}", self.len() as i64 - 1),
+        ))
     }
 
     /// A number that changes if any token or label does: a resumed run must see the data it began with.

@@ -27,4 +27,12 @@ impl Head {
             Head::Token(head) => head.forward(tape, hidden),
         }
     }
+
+    /// Dropout probability inside the head.
+    pub fn dropout(&self) -> f32 {
+        match self {
+            Head::Pooled(head) => head.dropout,
+            Head::Token(head) => head.dropout,
+        }
+    }
 }

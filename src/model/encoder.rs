@@ -110,6 +110,11 @@ impl Encoder {
         &self.params
     }
 
+    /// The parameters, to be changed or frozen.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

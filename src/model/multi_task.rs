@@ -178,6 +178,22 @@ impl MultiTaskModel {
         self.encoder.params.entries().iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with("heads."))
     }
 
+    /// What of the model decides how it is trained, as (name, value): a resumed run must have the same.
+    pub(crate) fn describe(&self) -> Vec<(String, String)> {
+        let config = self.encoder.net.config();
+        let rates = config.as_object().into_iter().flatten().filter(|(key, _)| key.contains("dropout"));
+        let mut dropout: Vec<String> = rates.map(|(key, p)| format!("{key} {p}")).collect();
+        dropout.extend(self.tasks.iter().map(|task| format!("{} {}", task.def.name, task.head.dropout())));
+        // FNV-1a over names, shapes, and what is frozen or decays.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for entry in self.encoder.params.entries() {
+            let line = format!("{} {:?} {} {}\n", entry.name, entry.shape, entry.trainable, entry.decay);
+            hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
+        }
+        let parameters = "the parameters (names, shapes, what is frozen)";
+        vec![("--dropout".into(), dropout.join(", ")), (parameters.into(), format!("{hash:016x}"))]
+    }
+
     /// The encoder.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
@@ -204,26 +220,35 @@ impl MultiTaskModel {
         })
     }
 
-    /// Longest sequence of a task, in tokens.
+    /// Longest sequence of a task, in tokens; that of the model for a task that does not exist.
     pub fn max_length(&self, task: usize) -> usize {
-        self.tasks[task].def.max_length.map_or(self.max_length, |limit| limit.min(self.max_length))
+        let own = self.tasks.get(task).and_then(|task| task.def.max_length);
+        own.map_or(self.max_length, |limit| limit.min(self.max_length))
+    }
+
+    fn head(&self, task: usize) -> Result<&TaskHead> {
+        let missing =
+            || Error::argument("task", format!("there is no task {task}; the model has {}", self.tasks.len()));
+        self.tasks.get(task).ok_or_else(missing)
     }
 
     /// Logits of a batch of one task.
     pub fn logits(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch) -> Result<Var> {
+        let head = &self.head(task)?.head;
         let hidden = self.encoder.forward(tape, batch)?;
-        self.tasks[task].head.forward(tape, hidden, batch)
+        head.forward(tape, hidden, batch)
     }
 
     /// The mean loss of a batch with labels.
     pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch, labels: &[Label]) -> Result<Var> {
         let logits = self.logits(tape, task, batch)?;
-        self.tasks[task].kind.loss(tape, logits, labels)
+        self.head(task)?.kind.loss(tape, logits, labels)
     }
 
     /// Predictions for texts or pairs, in order.
     pub fn predict(&self, task: usize, texts: &[(&str, Option<&str>)]) -> Result<Vec<Prediction>> {
         let tokenizer = &self.encoder.tokenizer;
+        let kind = self.head(task)?.kind;
         let encode = |(text, pair): &(&str, Option<&str>)| tokenizer.encode(text, *pair, self.max_length(task));
         let cpu = self.encoder.device.as_cpu();
         let encodings: Vec<_> = cpu.map(texts, encode).into_iter().collect::<Result<_>>()?;
@@ -234,7 +259,7 @@ impl MultiTaskModel {
             let packed = PackedBatch::pack(batch.iter().copied())?;
             let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
             let logits = self.logits(&mut tape, task, &packed)?;
-            self.decode(&tape, task, logits, &mut predictions)?;
+            decode(&tape, kind, logits, &mut predictions)?;
             memory = tape.finish();
         }
         Ok(predictions)
@@ -242,6 +267,7 @@ impl MultiTaskModel {
 
     /// Loss and metrics over a split.
     pub fn evaluate(&self, task: usize, dataset: &Dataset) -> Result<Evaluation> {
+        let TaskHead { def, kind, .. } = self.head(task)?;
         let mut labels = Vec::with_capacity(dataset.len());
         let mut predictions = Vec::with_capacity(dataset.len());
         let mut total = 0.0f64;
@@ -258,25 +284,24 @@ impl MultiTaskModel {
             let (packed, gold) = (dataset.batch(&examples)?, dataset.labels(&examples)?);
             let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
             let logits = self.logits(&mut tape, task, &packed)?;
-            let loss = self.tasks[task].kind.loss(&mut tape, logits, &gold)?;
+            let loss = kind.loss(&mut tape, logits, &gold)?;
             total += tape.scalar(loss)? as f64 * gold.len() as f64;
-            self.decode(&tape, task, logits, &mut predictions)?;
+            decode(&tape, *kind, logits, &mut predictions)?;
             memory = tape.finish();
             labels.extend(gold);
             start = end;
         }
-        let TaskHead { def, kind, .. } = &self.tasks[task];
         let metrics = def.metric_list()?.into_iter();
         let metrics: Result<Vec<_>> =
             metrics.map(|metric| Ok((metric, kind.metric(def, metric, &labels, &predictions)?))).collect();
         let examples = labels.len();
         Ok(Evaluation { examples, loss: total / examples.max(1) as f64, metrics: metrics?, predictions })
     }
+}
 
-    fn decode(&self, tape: &Tape<'_>, task: usize, logits: Var, into: &mut Vec<Prediction>) -> Result<()> {
-        let logits = tape.view(logits)?;
-        let width = logits.shape.width().max(1);
-        into.extend(logits.data.chunks_exact(width).map(|row| self.tasks[task].kind.decode(row)));
-        Ok(())
-    }
+fn decode(tape: &Tape<'_>, kind: &dyn Kind, logits: Var, into: &mut Vec<Prediction>) -> Result<()> {
+    let logits = tape.view(logits)?;
+    let width = logits.shape.width().max(1);
+    into.extend(logits.data.chunks_exact(width).map(|row| kind.decode(row)));
+    Ok(())
 }

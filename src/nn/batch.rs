@@ -58,6 +58,6 @@ impl PackedBatch {
 
     /// Length of the longest sequence.
     pub fn longest(&self) -> usize {
-        self.cu_seqlens.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
+        self.cu_seqlens.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) as usize).max().unwrap_or(0)
     }
 }

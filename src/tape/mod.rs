@@ -106,10 +106,11 @@ impl<'p> Tape<'p> {
 
     /// Puts a copy of `data` on the tape, in a buffer of the workspace.
     pub fn leaf_from(&mut self, shape: impl Into<Shape>, data: &[f32]) -> Result<Var> {
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
-        if tensor.data().len() != data.len() {
-            return Err(Error::shape("leaf", format!("{} numbers for the shape {:?}", data.len(), tensor.shape())));
+        let shape = shape.into();
+        if shape.len() != data.len() {
+            return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
         }
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
         tensor.data_mut().copy_from_slice(data);
         Ok(self.leaf(tensor))
     }
@@ -187,6 +188,10 @@ impl<'p> Tape<'p> {
     /// The general backward pass: from any values with given upstream gradients, towards the parameters (if
     /// `gradients` is given; added to what is there) and towards `leaves`, whose gradients are returned in order. A
     /// leaf may also be a value in the middle. A leaf that the outputs do not depend on has a gradient of zeros.
+    ///
+    /// # Errors
+    /// A tape that does not record; values of another tape; an upstream gradient of the wrong length; a parameter as
+    /// the start or as a leaf; a leaf that is named twice; gradients of other parameters.
     pub fn backward_from(
         &mut self,
         seeds: &[(Var, &[f32])],
@@ -197,9 +202,20 @@ impl<'p> Tape<'p> {
             return Err(Error::argument("backward", "this tape does not record: there is nothing to go back along"));
         }
         if let Some(gradients) = &gradients
-            && gradients.data.len() != self.params.arena().len()
+            && (gradients.data.len(), gradients.touched.len())
+                != (self.params.arena().len(), self.params.entries().len())
         {
             return Err(Error::argument("backward", "the gradients belong to other parameters"));
+        }
+        for (position, leaf) in leaves.iter().enumerate() {
+            self.view(*leaf)?;
+            if matches!(leaf, Var::Param(_)) {
+                let message = "a parameter cannot be a leaf; its gradient goes to the gradients of the parameters";
+                return Err(Error::argument("backward", message));
+            }
+            if leaves[..position].contains(leaf) {
+                return Err(Error::argument("backward", format!("{leaf:?} is named twice among the leaves")));
+            }
         }
         self.mark_needed(gradients.is_some(), leaves);
         let memory = &mut self.memory;

@@ -2,7 +2,7 @@
 //!
 //! `checkpoints/step-N/` holds `params.safetensors`, `optimizer.safetensors`, `state.json`, and `manifest.json` with
 //! size and hash of the other three. It appears whole or not at all; one that was damaged later is recognised by its
-//! manifest and passed over.
+//! manifest and passed over. What a crash leaves half written or moved aside is put in order by [`tidy`].
 
 use std::path::{Path, PathBuf};
 
@@ -82,7 +82,8 @@ impl State {
     }
 }
 
-/// Writes a checkpoint and deletes all but the newest `keep`.
+/// Writes a checkpoint, then deletes older ones until it and the newest before it are `keep`. Newer ones, which a run
+/// that was resumed passed over as damaged, are left alone: they must not push out the whole ones.
 pub fn write(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State, keep: usize) -> Result<PathBuf> {
     let target = folder.join(format!("step-{}", state.updates));
     let temporary = temporary_beside(&target)?;
@@ -92,10 +93,26 @@ pub fn write(folder: &Path, params: &Params, optimizer: &Optimizer, state: &Stat
         let _ = std::fs::remove_dir_all(&temporary);
         return Err(error);
     }
-    for (_, old) in list(folder)?.into_iter().rev().skip(keep) {
+    let older = list(folder)?.into_iter().rev().filter(|(update, _)| *update < state.updates);
+    for (_, old) in older.skip(keep.saturating_sub(1)) {
         std::fs::remove_dir_all(&old).map_err(|e| Error::io("delete", &old, e))?;
     }
     Ok(target)
+}
+
+/// Deletes half-written checkpoints, and puts one back that a crash between the two renames of its replacement left
+/// moved aside.
+pub fn tidy(folder: &Path) -> Result<()> {
+    for name in names(folder)? {
+        let path = folder.join(&name);
+        let Some(hidden) = name.strip_prefix(".step-") else { continue };
+        if let Some(number) = hidden.strip_suffix(".previous") {
+            atomic::restore_dir(folder.join(format!("step-{number}")))?;
+        } else if hidden.ends_with(".tmp") {
+            std::fs::remove_dir_all(&path).map_err(|e| Error::io("delete", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State) -> Result<()> {
@@ -124,38 +141,52 @@ fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, state: &St
 
 /// All checkpoint folders, oldest first.
 pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(Error::io("read", folder, error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io("read", folder, e))?.path();
-        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("step-"));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            found.push((number, path));
-        }
-    }
+    let numbered = |name: String| Some((name.strip_prefix("step-")?.parse().ok()?, folder.join(&name)));
+    let mut found: Vec<(u64, PathBuf)> = names(folder)?.into_iter().filter_map(numbered).collect();
     found.sort();
     Ok(found)
+}
+
+/// The names in a folder that are UTF-8; none if there is no such folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("read", folder, error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(|e| Error::io("read", folder, e))?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 /// Reads the newest checkpoint that is whole into `params` and `optimizer`. Damaged ones are reported to `damaged`
 /// and passed over; None if there is no checkpoint.
 ///
 /// # Errors
-/// There are checkpoints, but none is whole.
+/// There are checkpoints, but none is whole; the newest whole one is of another run than `run`. Nothing has been read
+/// into `params` and `optimizer` then.
 pub fn read_newest(
     folder: &Path,
+    run: &[(String, String)],
     params: &mut Params,
     optimizer: &mut Optimizer,
     mut damaged: impl FnMut(&Path, &Error) -> Result<()>,
 ) -> Result<Option<State>> {
     let all = list(folder)?;
     for (_, path) in all.iter().rev() {
-        match check(path).and_then(|()| read(path, params, optimizer)) {
-            Ok(state) => return Ok(Some(state)),
+        let state = match check(path).and_then(|()| read_state(path)) {
+            Ok(state) => state,
+            Err(error) => {
+                damaged(path, &error)?;
+                continue;
+            }
+        };
+        // Before its tensors are looked at: those of another run would not fit, and look damaged.
+        state.require_same_run(folder, run)?;
+        match read_tensors(path, params, optimizer) {
+            Ok(()) => return Ok(Some(state)),
             Err(error) => damaged(path, &error)?,
         }
     }
@@ -184,9 +215,12 @@ fn check(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<State> {
+fn read_state(folder: &Path) -> Result<State> {
     let path = folder.join(FILES[2]);
-    let state = State::from_json(&path, &read_json(&path)?)?;
+    State::from_json(&path, &read_json(&path)?)
+}
+
+fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
     let moments = TensorFile::open(folder.join(FILES[1]))?;
     let (_, first) = moments.read_f32("first_moment")?;
     let (_, second) = moments.read_f32("second_moment")?;
@@ -198,8 +232,7 @@ fn read(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result
         let entry = params.entry(id).clone();
         weights.read_f32_into(&entry.name, entry.shape.extents(), params.get_mut(id))?;
     }
-    optimizer.restore(&first, &second, &steps)?;
-    Ok(state)
+    optimizer.restore(&first, &second, &steps)
 }
 
 fn read_json(path: &Path) -> Result<Value> {

@@ -101,6 +101,11 @@ impl Step {
         &self.optimizer
     }
 
+    /// Counts on from so many updates (messages name them).
+    pub(super) fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+
     /// The optimizer, to restore its state.
     pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.optimizer

@@ -22,9 +22,10 @@ pub struct Trainer {
     pub options: TrainOptions,
     /// Where checkpoints and the best model go; None: nowhere.
     pub output: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint in `output`, if there is one.
+    /// Go on from the newest whole checkpoint in `output`, if there is one. Without it a folder with checkpoints is
+    /// refused: two runs must not mix theirs.
     pub resume: bool,
-    /// Raised by the caller: the run writes a checkpoint after the update at hand and ends with
+    /// Raised by the caller: the run writes a checkpoint after the update or evaluation at hand and ends with
     /// [`Error::Interrupted`].
     pub stop: Option<Arc<AtomicBool>>,
 }
@@ -32,9 +33,11 @@ pub struct Trainer {
 /// What a run has come to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainReport {
-    /// Updates done.
+    /// Updates done, those of earlier runs that this one went on from included.
     pub updates: u64,
-    /// The evaluation after the last epoch.
+    /// Updates that earlier runs had done: as many as `updates` if there was nothing left to do.
+    pub updates_before: u64,
+    /// The evaluation after the last epoch; empty if there was nothing left to do.
     pub last: Vec<SplitEvaluation>,
     /// Epoch and mean of the best evaluation.
     pub best: Option<(u64, f64)>,
@@ -114,12 +117,13 @@ impl<'a> Run<'a> {
         }
         let mut run: Vec<(String, String)> =
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
-        let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
-        run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         run.push(("the tasks".into(), names.join(", ")));
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
+        run.extend(model.describe());
+        let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
+        run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let schedule = Schedule {
             kind: options.schedule,
             base: options.learning_rate,
@@ -136,13 +140,14 @@ impl<'a> Run<'a> {
     }
 
     fn go(mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<TrainReport> {
-        if self.trainer.resume {
-            self.resume(model, observer)?;
-        }
+        self.begin(model, observer)?;
         let (epochs_done, batches_done, updates_done) = (self.state.epoch, self.state.batches, self.state.updates);
         observer.event(&Event::Start { totals: self.totals, epochs_done, batches_done, updates_done })?;
+        if self.is_finished() {
+            observer.event(&Event::Message(&format!("all {updates_done} updates are done: nothing is left to do")))?;
+        }
         let mut last = Vec::new();
-        while self.state.epoch < self.totals.epochs && !self.reached_limit() {
+        while !self.is_finished() {
             let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
             // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
             let accumulate = self.trainer.options.accumulate;
@@ -154,24 +159,48 @@ impl<'a> Run<'a> {
                     break;
                 }
             }
-            last = self.finish_epoch(model, observer)?;
+            last = self.finish_epoch(model, plan.len(), observer)?;
+            if self.is_stopped() && !self.is_finished() {
+                return Err(Error::Interrupted { update: self.state.updates });
+            }
         }
-        Ok(TrainReport { updates: self.state.updates, last, best: self.state.best })
+        let updates = self.state.updates;
+        Ok(TrainReport { updates, updates_before: updates_done, last, best: self.state.best })
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.epoch >= self.totals.epochs || self.reached_limit()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.trainer.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
     fn reached_limit(&self) -> bool {
         self.trainer.options.max_updates.is_some_and(|limit| self.state.updates >= limit)
     }
 
-    fn resume(&mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
+    /// Looks at what is in the output folder: nothing, or a run to go on from.
+    fn begin(&mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
         let Some(folder) = self.checkpoints() else { return Ok(()) };
+        checkpoint::tidy(&folder)?;
+        if !self.trainer.resume {
+            if checkpoint::list(&folder)?.is_empty() {
+                return Ok(());
+            }
+            let message = format!(
+                "{} holds checkpoints of another run; go on with it (--resume), delete it (--overwrite), or give another folder",
+                folder.display()
+            );
+            return Err(Error::argument("output", message));
+        }
         let damaged = |path: &Path, error: &Error| {
             observer.event(&Event::Message(&format!("passing over the checkpoint {}: {error}", path.display())))
         };
         let params = &mut model.encoder_mut().params;
-        let found = checkpoint::read_newest(&folder, params, self.step.optimizer_mut(), damaged)?;
-        if let Some(state) = found {
-            state.require_same_run(&folder, &self.state.run)?;
+        let optimizer = self.step.optimizer_mut();
+        if let Some(state) = checkpoint::read_newest(&folder, &self.state.run, params, optimizer, damaged)? {
+            self.step.set_updates(state.updates);
             self.state = state;
         }
         Ok(())
@@ -218,7 +247,7 @@ impl<'a> Run<'a> {
 
     /// Looks at the stop flag and whether a checkpoint is due.
     fn after_update(&mut self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
-        let stop = self.trainer.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let stop = self.is_stopped();
         let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates.is_multiple_of(every));
         if stop || due {
             self.checkpoint(model, observer)?;
@@ -233,9 +262,12 @@ impl<'a> Run<'a> {
         observer.event(&Event::Checkpoint { update: self.state.updates, folder: &written })
     }
 
+    /// Evaluates and writes a checkpoint. An epoch that `max_updates` has cut short stays open: a run that is resumed
+    /// without the limit goes on in the middle of it.
     fn finish_epoch(
         &mut self,
         model: &MultiTaskModel,
+        batches: usize,
         observer: &mut (dyn Observer + '_),
     ) -> Result<Vec<SplitEvaluation>> {
         let (results, mean) = evaluate_all(model, self.data)?;
@@ -253,8 +285,10 @@ impl<'a> Run<'a> {
             }
         }
         observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
-        self.state.epoch += 1;
-        self.state.position = 0;
+        if self.state.position >= batches as u64 {
+            self.state.epoch += 1;
+            self.state.position = 0;
+        }
         self.checkpoint(model, observer)?;
         Ok(results)
     }

@@ -1,0 +1,283 @@
+//! The same seed and data give the same bits: with any number of threads, again and again; and the batches of an
+//! epoch are those that the options promise.
+
+mod support;
+
+use manyhead::data::{BatchOptions, BatchPlan, Dataset, epoch_plan};
+use manyhead::model::Pool;
+use manyhead::nn::PackedBatch;
+use manyhead::tape::{Tape, TapeMemory};
+use manyhead::train::{OptimizerKind, Schedule, Step, Untouched, evaluate_all, warmup_updates};
+use manyhead::{MultiTaskModel, TrainOptions, Trainer, TrainingData};
+use support::{Record, World, assert_same_weights, line, options, weights};
+
+const OPTIMIZERS: [OptimizerKind; 6] = [
+    OptimizerKind::AdamW,
+    OptimizerKind::Adamax,
+    OptimizerKind::AdamaxLegacy,
+    OptimizerKind::RAdam { decay_first: false },
+    OptimizerKind::Sgd { momentum: 0.0, decoupled: false },
+    OptimizerKind::Sgd { momentum: 0.9, decoupled: true },
+];
+
+fn run<'a>(world: &World, threads: usize, options: &TrainOptions) -> (MultiTaskModel, Record<'a>) {
+    let mut record = Record::default();
+    let (model, report) = world.train(threads, &Trainer::new(options.clone()), &mut record);
+    report.unwrap();
+    (model, record)
+}
+
+fn assert_same_run(what: &str, a: &(MultiTaskModel, Record<'_>), b: &(MultiTaskModel, Record<'_>)) {
+    assert!(!a.1.log.is_empty() && !a.1.evaluations.is_empty());
+    assert_eq!(a.1.log, b.1.log, "{what}: losses and norms");
+    assert_eq!(a.1.evaluations, b.1.evaluations, "{what}: evaluation");
+    assert_same_weights(what, &a.0, &b.0);
+}
+
+#[test]
+fn one_thread_two_and_three_give_the_same_bits_with_every_optimizer() {
+    let world = World::new();
+    for optimizer in OPTIMIZERS {
+        let options = TrainOptions { max_updates: Some(6), ..options(optimizer) };
+        let one = run(&world, 1, &options);
+        for threads in [2, 3] {
+            let many = run(&world, threads, &options);
+            assert_same_run(&format!("{optimizer:?}, {threads} threads"), &one, &many);
+        }
+    }
+}
+
+#[test]
+fn two_whole_runs_give_the_same_bits_and_another_seed_others() {
+    let world = World::new();
+    let first = run(&world, 2, &options(OptimizerKind::AdamW));
+    assert_same_run("the second run", &first, &run(&world, 2, &options(OptimizerKind::AdamW)));
+    let other = TrainOptions { seed: 8, ..options(OptimizerKind::AdamW) };
+    let other = run(&world, 2, &other);
+    assert_ne!(weights(&first.0), weights(&other.0));
+    assert_ne!(first.1.log, other.1.log);
+}
+
+#[test]
+fn dropout_and_clipping_take_part_in_these_runs() {
+    let world = World::new();
+    let options = TrainOptions { max_updates: Some(3), ..options(OptimizerKind::AdamW) };
+    let (model, record) = run(&world, 1, &options);
+    let mut without = world.model(1, Some(0.0));
+    let data = world.data(&without);
+    let mut quiet = Record::default();
+    Trainer::new(options.clone()).run(&mut without, &data, &mut quiet).unwrap();
+    assert_ne!(record.log[&(0, "batch")], quiet.log[&(0, "batch")], "dropout changes the first loss");
+    let (unclipped, _) = run(&world, 1, &TrainOptions { clip: 0.0, ..options });
+    assert_ne!(weights(&model), weights(&unclipped));
+}
+
+#[test]
+fn something_is_learnt() {
+    let world = World::new();
+    let options = TrainOptions { epochs: 6, accumulate: 1, clip: 1.0, ..options(OptimizerKind::AdamW) };
+    let mut model = world.model(2, None);
+    let data = world.data(&model);
+    let (before, _) = evaluate_all(&model, &data).unwrap();
+    let report = Trainer::new(options).run(&mut model, &data, &mut ()).unwrap();
+    for (before, after) in before.iter().zip(&report.last) {
+        assert!(after.loss < before.loss, "{}: {} -> {}", after.task, before.loss, after.loss);
+    }
+}
+
+#[test]
+fn batches_by_tokens_are_the_same_with_any_number_of_threads_and_within_the_limit() {
+    let world = World::new();
+    let options =
+        TrainOptions { batch_size: 64, batch_tokens: Some(150), max_updates: Some(8), ..options(OptimizerKind::AdamW) };
+    let one = run(&world, 1, &options);
+    assert_same_run("batches by tokens", &one, &run(&world, 3, &options));
+    let data = world.data(&one.0);
+    for (task, plan) in plans(&data, &options, 0) {
+        let tokens: usize = plan.examples.iter().map(|example| task.length(*example as usize)).sum();
+        assert!(tokens <= 150 || plan.examples.len() == 1, "{tokens} tokens");
+    }
+}
+
+/// The batches of an epoch with their task's data.
+fn plans<'d>(data: &'d TrainingData, options: &TrainOptions, epoch: u64) -> Vec<(&'d Dataset, BatchPlan)> {
+    let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
+    let plan = epoch_plan(&train, options.batches(), epoch);
+    plan.into_iter().map(|plan| (train[plan.task], plan)).collect()
+}
+
+#[test]
+fn without_shuffling_tasks_take_turns_until_each_is_used_up_and_short_batches_stay() {
+    let world = World::new();
+    let data = world.data(&world.model(1, None));
+    let options = TrainOptions { shuffle: false, ..options(OptimizerKind::AdamW) };
+    let plan: Vec<BatchPlan> = plans(&data, &options, 0).into_iter().map(|(_, plan)| plan).collect();
+    // 118, 70 and 41 rows in batches of 16: 8, 5 and 3 batches.
+    let order: Vec<usize> = plan.iter().map(|batch| batch.task).collect();
+    assert_eq!(order, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 0, 0, 0]);
+    for task in 0..3 {
+        let rows: Vec<u32> = plan.iter().filter(|batch| batch.task == task).flat_map(|b| b.examples.clone()).collect();
+        assert_eq!(rows, (0..support::TRAIN[task] as u32).collect::<Vec<_>>(), "file order");
+        let last = plan.iter().rfind(|batch| batch.task == task).unwrap();
+        assert_eq!(last.examples.len(), support::TRAIN[task] % 16);
+    }
+    let later: Vec<BatchPlan> = plans(&data, &options, 5).into_iter().map(|(_, plan)| plan).collect();
+    assert_eq!(plan, later, "every epoch is the same");
+}
+
+#[test]
+fn with_shuffling_every_example_comes_once_an_epoch_in_batches_dealt_anew() {
+    let world = World::new();
+    let data = world.data(&world.model(1, None));
+    let options = options(OptimizerKind::AdamW);
+    let compositions = |epoch| {
+        let mut sets: Vec<(usize, Vec<u32>)> = Vec::new();
+        for (_, mut plan) in plans(&data, &options, epoch) {
+            plan.examples.sort();
+            sets.push((plan.task, plan.examples));
+        }
+        sets
+    };
+    for epoch in 0..3 {
+        let sets = compositions(epoch);
+        for (task, rows) in support::TRAIN.iter().enumerate() {
+            let mut seen: Vec<u32> = sets.iter().filter(|set| set.0 == task).flat_map(|set| set.1.clone()).collect();
+            seen.sort();
+            assert_eq!(seen, (0..*rows as u32).collect::<Vec<_>>(), "task {task}, epoch {epoch}");
+        }
+    }
+    let (mut first, mut second) = (compositions(0), compositions(1));
+    assert_ne!(
+        first.iter().map(|set| set.0).collect::<Vec<_>>(),
+        second.iter().map(|set| set.0).collect::<Vec<_>>(),
+        "the order of the tasks changes"
+    );
+    first.sort();
+    second.sort();
+    assert_ne!(first, second, "the composition of the batches changes, not only their order");
+    let other = BatchOptions { seed: 8, ..options.batches() };
+    let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
+    assert_ne!(epoch_plan(&train, other, 0), epoch_plan(&train, options.batches(), 0));
+}
+
+#[test]
+fn a_run_is_the_loop_one_would_write_by_hand_and_leftover_batches_are_divided_by_their_own_number() {
+    let world = World::new();
+    for (accumulate, untouched) in [(3, Untouched::Skip), (7, Untouched::Zero)] {
+        // 16 batches an epoch: updates of 3, 3, 3, 3, 3 and 1, or of 7, 7 and 2.
+        let options = TrainOptions { accumulate, untouched, ..options(OptimizerKind::AdamW) };
+        let (trained, record) = run(&world, 1, &options);
+
+        let mut model = world.model(1, None);
+        let data = world.data(&model);
+        let task_weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
+        let mut step = Step::new(&model, &options).unwrap();
+        let total = 2 * 16u64.div_ceil(accumulate as u64);
+        let warmup = warmup_updates(options.warmup, total).unwrap();
+        let schedule = Schedule { kind: options.schedule, base: options.learning_rate, warmup, total };
+        let (mut batches, mut updates) = (0, 0);
+        for epoch in 0..2 {
+            let mut rest = plans(&data, &options, epoch);
+            assert_eq!(rest.len(), 16);
+            while !rest.is_empty() {
+                let group: Vec<_> = rest.drain(..accumulate.min(rest.len())).collect();
+                for (dataset, plan) in &group {
+                    let (batch, labels) =
+                        (dataset.batch(&plan.examples).unwrap(), dataset.labels(&plan.examples).unwrap());
+                    let scale = task_weights[plan.task] / group.len() as f32;
+                    let loss = step.batch(&model, plan.task, &batch, &labels, scale, batches).unwrap();
+                    assert!(record.log[&(batches, "batch")].contains(&format!("{:016x}", loss.to_bits())));
+                    batches += 1;
+                }
+                let norm = step.update(&mut model, schedule.learning_rate(updates)).unwrap();
+                assert!(record.log[&(updates, "update")].starts_with(&format!("{:016x}", norm.to_bits())));
+                updates += 1;
+            }
+        }
+        assert_eq!(updates, total);
+        assert_eq!(record.log.len() as u64, batches + updates);
+        assert_same_weights("by hand", &trained, &model);
+    }
+}
+
+/// Logits of a batch without dropout.
+fn logits(model: &MultiTaskModel, task: usize, batch: &PackedBatch, memory: TapeMemory) -> (Vec<u32>, TapeMemory) {
+    let mut tape = Tape::inference(model.encoder().params(), model.encoder().device(), memory);
+    let logits = model.logits(&mut tape, task, batch).unwrap();
+    let bits = tape.view(logits).unwrap().data.iter().map(|x| x.to_bits()).collect();
+    (bits, tape.finish())
+}
+
+#[test]
+fn a_sequence_has_the_same_logits_alone_and_packed_in_any_company() {
+    let world = World::new();
+    for threads in [1, 3] {
+        let model = world.model(threads, None);
+        let data = world.data(&model);
+        let mut memory = TapeMemory::default();
+        for (task, splits) in data.tasks.iter().enumerate() {
+            let dataset = &splits.train;
+            let all: Vec<u32> = (0..dataset.len() as u32).collect();
+            let whole;
+            (whole, memory) = logits(&model, task, &dataset.batch(&all).unwrap(), memory);
+            let width = whole.len() / all.len();
+            for size in [1, 2, 7, 33] {
+                for part in all.chunks(size) {
+                    // Backwards, so that a sequence also stands at another place of its batch.
+                    let order: Vec<u32> = part.iter().rev().copied().collect();
+                    let some;
+                    (some, memory) = logits(&model, task, &dataset.batch(&order).unwrap(), memory);
+                    for (row, example) in some.chunks(width).zip(&order) {
+                        let expected = &whole[*example as usize * width..][..width];
+                        assert_eq!(row, expected, "task {task}, example {example}, batches of {size}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recording_tape_without_dropout_gives_the_bits_of_inference() {
+    let world = World::new();
+    let model = world.model(2, None);
+    let data = world.data(&model);
+    let batch = data.tasks[1].train.batch(&[3, 1, 60, 2]).unwrap();
+    let (expected, memory) = logits(&model, 1, &batch, TapeMemory::default());
+    let mut tape = Tape::recording(model.encoder().params(), model.encoder().device(), memory, None);
+    let value = model.logits(&mut tape, 1, &batch).unwrap();
+    let bits: Vec<u32> = tape.view(value).unwrap().data.iter().map(|x| x.to_bits()).collect();
+    assert_eq!(bits, expected);
+}
+
+#[test]
+fn embeddings_and_predictions_do_not_depend_on_the_company_of_a_text() {
+    let world = World::new();
+    let model = world.model(2, None);
+    let texts: Vec<String> = (0..300).map(|i| format!("w{}{}", i % 12, " w30 w41".repeat(i % 17))).collect();
+    let all: Vec<(&str, Option<&str>)> = texts.iter().map(|text| (text.as_str(), None)).collect();
+    for pool in [Pool::Mean, Pool::Cls, Pool::Max, Pool::None] {
+        let together = model.encoder().embed(&all, pool, true).unwrap();
+        for i in [0, 1, 16, 150, 299] {
+            let alone = model.encoder().embed(&all[i..=i], pool, true).unwrap();
+            assert_eq!(alone.data, together.text(i), "{pool:?} of text {i}");
+        }
+    }
+    let together = model.predict(0, &all).unwrap();
+    for (i, prediction) in together.iter().enumerate().step_by(37) {
+        assert_eq!(model.predict(0, &all[i..=i]).unwrap(), [prediction.clone()]);
+    }
+}
+
+#[test]
+fn a_saved_model_evaluates_to_the_same_bits() {
+    let world = World::new();
+    let (model, _) = run(&world, 2, &TrainOptions { max_updates: Some(4), ..options(OptimizerKind::AdamW) });
+    model.save(world.path("saved")).unwrap();
+    let loaded = MultiTaskModel::load(world.path("saved"), model.encoder().device()).unwrap();
+    let lines = |model: &MultiTaskModel| {
+        let (results, _) = evaluate_all(model, &world.data(model)).unwrap();
+        results.iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&model), lines(&loaded));
+}
