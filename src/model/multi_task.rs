@@ -63,6 +63,7 @@ pub(super) struct TaskHead {
     pub def: TaskDef,
     pub kind: &'static dyn Kind,
     pub head: Head,
+    pub dropout: f32,
 }
 
 /// An encoder with a head for each task.
@@ -108,12 +109,12 @@ impl MultiTaskModel {
             (PoolerChoice::Fresh, _) | (PoolerChoice::Auto, None) => None,
             (PoolerChoice::Auto | PoolerChoice::Encoder, Some(pooler)) => Some(pooler),
             (PoolerChoice::Encoder, None) => {
-                return Err(Error::argument("pooler", "the encoder has no pooler of its own; use --pooler fresh"));
+                return Err(Error::argument("--pooler", "the encoder has no pooler of its own; use --pooler fresh"));
             }
         };
         if let Some(p) = options.dropout {
             if !(0.0..1.0).contains(&p) {
-                return Err(Error::argument("dropout", format!("{p} is not from 0 up to (not including) 1")));
+                return Err(Error::argument("--dropout", format!("{p} is not from 0 up to (not including) 1")));
             }
             encoder.net.set_dropout(p);
         }
@@ -121,7 +122,7 @@ impl MultiTaskModel {
         let max_length = options.max_length.unwrap_or(limit);
         if max_length > limit || max_length < 3 {
             let message = format!("{max_length} tokens; this encoder takes from 3 to {limit}");
-            return Err(Error::argument("max-length", message));
+            return Err(Error::argument("--max-length", message));
         }
         if let (None, Some(unused)) = (pooler, own) {
             // Nothing goes through it: it keeps its weights, whatever the convention for untouched tensors.
@@ -140,12 +141,28 @@ impl MultiTaskModel {
             let dropout = options.dropout.or(def.dropout_p).unwrap_or(HEAD_DROPOUT);
             let params = &mut encoder.params;
             let head = kind.head(def, HeadSite { params, hidden, pooler, seed: options.seed, dropout })?;
-            heads.push(TaskHead { def: def.clone(), kind, head });
+            heads.push(TaskHead { def: def.clone(), kind, head, dropout });
         }
         if heads.is_empty() {
             return Err(Error::argument("tasks", "there is no task"));
         }
         Ok(MultiTaskModel { encoder, tasks: heads, max_length, fresh_pooler: pooler.is_none() })
+    }
+
+    /// What decides how it is trained, beside its weights, as (name, value): a resumed run must have the same.
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let config = self.encoder.net.config();
+        let part = |key: &str| config.get(key).map_or("none".into(), |value| value.to_string());
+        let tasks = self.tasks.iter().map(|task| {
+            format!("{} ({}, n_class {}, dropout {})", task.def.name, task.def.kind, task.def.n_class, task.dropout)
+        });
+        vec![
+            ("the tasks", tasks.collect::<Vec<_>>().join(", ")),
+            ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
+            ("--max-length", self.max_length.to_string()),
+            ("hidden dropout", part("hidden_dropout_prob")),
+            ("attention dropout", part("attention_probs_dropout_prob")),
+        ]
     }
 
     /// Overwrites the heads with those of a head file; its names must be exactly the model's.
@@ -200,7 +217,7 @@ impl MultiTaskModel {
     pub fn task(&self, name: &str) -> Result<usize> {
         self.tasks.iter().position(|task| task.def.name == name).ok_or_else(|| {
             let known: Vec<_> = self.tasks().map(|task| task.name.as_str()).collect();
-            Error::argument("task", format!("the model has no task '{name}'; it has {}", known.join(", ")))
+            Error::argument("--task", format!("the model has no task '{name}'; it has {}", known.join(", ")))
         })
     }
 

@@ -145,17 +145,27 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// and passed over; None if there is no checkpoint.
 ///
 /// # Errors
-/// There are checkpoints, but none is whole.
+/// There are checkpoints, but none is whole; the newest whole one belongs to a run other than `run`.
 pub fn read_newest(
     folder: &Path,
+    run: &[(String, String)],
     params: &mut Params,
     optimizer: &mut Optimizer,
     mut damaged: impl FnMut(&Path, &Error) -> Result<()>,
 ) -> Result<Option<State>> {
     let all = list(folder)?;
     for (_, path) in all.iter().rev() {
-        match check(path).and_then(|()| read(path, params, optimizer)) {
-            Ok(state) => return Ok(Some(state)),
+        let state = match check(path).and_then(|()| read_state(path)) {
+            Ok(state) => state,
+            Err(error) => {
+                damaged(path, &error)?;
+                continue;
+            }
+        };
+        // Before the weights: those of another run would only look misshapen.
+        state.require_same_run(folder, run)?;
+        match read_weights(path, params, optimizer) {
+            Ok(()) => return Ok(Some(state)),
             Err(error) => damaged(path, &error)?,
         }
     }
@@ -184,9 +194,12 @@ fn check(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<State> {
+fn read_state(folder: &Path) -> Result<State> {
     let path = folder.join(FILES[2]);
-    let state = State::from_json(&path, &read_json(&path)?)?;
+    State::from_json(&path, &read_json(&path)?)
+}
+
+fn read_weights(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
     let moments = TensorFile::open(folder.join(FILES[1]))?;
     let (_, first) = moments.read_f32("first_moment")?;
     let (_, second) = moments.read_f32("second_moment")?;
@@ -198,8 +211,7 @@ fn read(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result
         let entry = params.entry(id).clone();
         weights.read_f32_into(&entry.name, entry.shape.extents(), params.get_mut(id))?;
     }
-    optimizer.restore(&first, &second, &steps)?;
-    Ok(state)
+    optimizer.restore(&first, &second, &steps)
 }
 
 fn read_json(path: &Path) -> Result<Value> {

@@ -114,10 +114,10 @@ impl<'a> Run<'a> {
         }
         let mut run: Vec<(String, String)> =
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
+        run.extend(model.describe().into_iter().map(|(name, value)| (name.to_string(), value)));
         let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
-        run.push(("the tasks".into(), names.join(", ")));
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let schedule = Schedule {
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
                     break;
                 }
             }
-            last = self.finish_epoch(model, observer)?;
+            last = self.finish_epoch(model, observer, plan.len() as u64)?;
         }
         Ok(TrainReport { updates: self.state.updates, last, best: self.state.best })
     }
@@ -176,9 +176,8 @@ impl<'a> Run<'a> {
             observer.event(&Event::Message(&format!("passing over the checkpoint {}: {error}", path.display())))
         };
         let params = &mut model.encoder_mut().params;
-        let found = checkpoint::read_newest(&folder, params, self.step.optimizer_mut(), damaged)?;
-        if let Some(state) = found {
-            state.require_same_run(&folder, &self.state.run)?;
+        let run = &self.state.run;
+        if let Some(state) = checkpoint::read_newest(&folder, run, params, self.step.optimizer_mut(), damaged)? {
             self.state = state;
         }
         Ok(())
@@ -244,6 +243,7 @@ impl<'a> Run<'a> {
         &mut self,
         model: &MultiTaskModel,
         observer: &mut (dyn Observer + '_),
+        batches: u64,
     ) -> Result<Vec<SplitEvaluation>> {
         let (results, mean) = evaluate_all(model, self.data)?;
         let epoch = self.state.epoch;
@@ -260,8 +260,11 @@ impl<'a> Run<'a> {
             }
         }
         observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
-        self.state.epoch += 1;
-        self.state.position = 0;
+        // A run that `max_updates` ended within an epoch can be resumed without that limit.
+        if self.state.position >= batches {
+            self.state.epoch += 1;
+            self.state.position = 0;
+        }
         self.checkpoint(model, observer)?;
         Ok(results)
     }
