@@ -51,7 +51,7 @@ impl Stream {
     /// A uniform number in [0, 1) with 53 bits, from words 2 · `element` and 2 · `element` + 1.
     pub fn uniform(&self, element: usize) -> f64 {
         let block = self.block((element / 2) as u32);
-        let [high, low] = if element % 2 == 0 { [block[0], block[1]] } else { [block[2], block[3]] };
+        let [high, low] = if element.is_multiple_of(2) { [block[0], block[1]] } else { [block[2], block[3]] };
         (((high as u64) << 32 | low as u64) >> 11) as f64 / (1u64 << 53) as f64
     }
 

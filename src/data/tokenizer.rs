@@ -139,7 +139,7 @@ impl Tokenizer {
         self.mask_id
     }
 
-    /// The id of a token as it stands in the vocabulary ("[CLS]", "##ing").
+    /// The id of a token as it stands in the vocabulary (`[CLS]`, `##ing`).
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::EncoderNet;
+use super::load::POOLER_KEY;
 use crate::error::{Error, Result};
 use crate::nn::{Block, BlockOptions, LayerNorm, Linear, PackedBatch, Pooler, init_normal};
 use crate::ops::{self, Activation, EmbeddingInputs};
@@ -96,9 +97,9 @@ impl BertConfig {
                 // Only needed for new weights.
                 if config.get("initializer_range").is_none() { Ok(0.02) } else { Err(error) }
             })?,
-            pooler: config.get("add_pooling_layer").and_then(Value::as_bool).unwrap_or(true),
+            pooler: config.get(POOLER_KEY).and_then(Value::as_bool).unwrap_or(true),
         };
-        if read.hidden_size % read.num_attention_heads != 0 {
+        if !read.hidden_size.is_multiple_of(read.num_attention_heads) {
             let message = format!("{} heads do not divide hidden_size {}", read.num_attention_heads, read.hidden_size);
             return Err(fail("num_attention_heads", message));
         }
@@ -264,7 +265,7 @@ impl EncoderNet for Bert {
             "hidden_dropout_prob": short(c.hidden_dropout_prob),
             "attention_probs_dropout_prob": short(c.attention_probs_dropout_prob),
             "initializer_range": short(c.initializer_range),
-            "add_pooling_layer": c.pooler,
+            (POOLER_KEY): c.pooler,
             "pad_token_id": 0,
             "position_embedding_type": "absolute",
             "torch_dtype": "float32",

@@ -16,6 +16,9 @@ pub struct Loaded {
     pub unexpected: Vec<String>,
 }
 
+/// Our own key of `config.json`: whether there is a pooler.
+pub(super) const POOLER_KEY: &str = "add_pooling_layer";
+
 /// `config.json` of a model folder.
 pub fn config_path(folder: &Path) -> PathBuf {
     folder.join("config.json")
@@ -38,7 +41,7 @@ pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
         return Err(Error::io("read", folder, missing));
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-    let config: serde_json::Value =
+    let mut config: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
     let weights = weights_path(folder);
     if !weights.exists() && folder.join("pytorch_model.bin").exists() {
@@ -46,6 +49,12 @@ pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
         return Err(Error::unsupported(format!("reading {}", folder.join("pytorch_model.bin").display()), hint));
     }
     let file = TensorFile::open(&weights)?;
+    // Whether a checkpoint has a pooler is told by its tensors: a saved masked-LM model has none, and its
+    // configuration does not say so.
+    if let Some(keys) = config.as_object_mut().filter(|keys| !keys.contains_key(POOLER_KEY)) {
+        let has_pooler = file.names().any(|name| name.ends_with("pooler.dense.weight"));
+        keys.insert(POOLER_KEY.into(), has_pooler.into());
+    }
     // What a configuration asks for is compared with what is there before memory for it is taken.
     let mut plan = Params::plan();
     let prefix = build(&path, &config, &mut plan)?.prefix();

@@ -24,7 +24,6 @@ pub struct PooledHead {
 
 impl PooledHead {
     /// A new head on the encoder's `pooler`, or with a dense layer of its own where that is None.
-    #[allow(clippy::too_many_arguments)]
     pub fn add(
         params: &mut Params,
         task: &str,

@@ -4,7 +4,7 @@
 //!   holes, overflow, sizes against dtype and shape) before anything the size of a tensor is allocated.
 //!   Values are converted on reading: F16, BF16, F32 and F64 to f32 or f64, integers to i64. The bytes of a tensor
 //!   may lie at any address: they are read one element at a time, never reinterpreted.
-//! - [`write`]: one pass from the caller's slices to the disk, atomic, with the metadata Hugging Face asks for.
+//! - [`write()`]: one pass from the caller's slices to the disk, atomic, with the metadata Hugging Face asks for.
 //!
 //! Finite values: [`TensorFile::read_f32_into`], which loads weights, refuses NaN and infinities;
 //! [`TensorFile::read_f32`] and [`TensorFile::read_f64`] give what is there.

@@ -6,7 +6,6 @@
 //! spent on it: the factor goes into the scale of [`super::Optimizer::step`].
 
 use super::pieces;
-use crate::device::cpu::Shared;
 use crate::device::cpu::simd::simd_kernel;
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
@@ -27,12 +26,10 @@ fn grad_norm_cpu(cpu: &Cpu, params: &Params, gradients: &Gradients) -> f64 {
         params.ids().zip(entries).map(|(id, entry)| entry.trainable && gradients.touched(id)).collect();
     let data = gradients.arena();
     let mut sums = vec![0.0f64; pieces::count(data.len())];
-    let shared = Shared::new(&mut sums);
-    cpu.parallel(pieces::count(data.len()), |piece| {
+    cpu.for_pieces([&mut sums], 1, |piece, [sum]| {
         let parts = pieces::parts(entries, pieces::range(piece, data.len()));
         let squares = parts.filter(|(index, _)| active[*index]).map(|(_, part)| sum_squares(cpu.isa(), &data[part]));
-        // SAFETY: one element a task.
-        unsafe { shared.slice(piece, 1) }.fill(squares.sum());
+        sum.fill(squares.sum());
     });
     sums.iter().sum::<f64>().sqrt()
 }

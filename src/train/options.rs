@@ -123,6 +123,7 @@ impl TrainOptions {
             ("shuffle", self.shuffle.to_string()),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
+            ("max-updates", format!("{:?}", self.max_updates)),
         ]
     }
 }

@@ -144,30 +144,23 @@ impl<'a> Run<'a> {
         let mut last = Vec::new();
         while self.state.epoch < self.totals.epochs && !self.reached_limit() {
             let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
-            for group in plan.chunks(self.trainer.options.accumulate) {
-                // Groups that a resumed run has behind it.
-                if self.state.position > 0 && self.group_is_done(&plan, group) {
-                    continue;
-                }
+            // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
+            let accumulate = self.trainer.options.accumulate;
+            let done = (self.state.position as usize).div_ceil(accumulate);
+            for group in plan.chunks(accumulate).skip(done) {
                 self.update(model, group, observer)?;
                 self.after_update(model, observer)?;
                 if self.reached_limit() {
                     break;
                 }
             }
-            last = self.finish_epoch(model, observer, plan.len() as u64)?;
+            last = self.finish_epoch(model, observer)?;
         }
         Ok(TrainReport { updates: self.state.updates, last, best: self.state.best })
     }
 
     fn reached_limit(&self) -> bool {
         self.trainer.options.max_updates.is_some_and(|limit| self.state.updates >= limit)
-    }
-
-    fn group_is_done(&self, plan: &[BatchPlan], group: &[BatchPlan]) -> bool {
-        // Both slices lie in one allocation: the distance of their starts is the group's place in the plan.
-        let start = (group.as_ptr() as usize - plan.as_ptr() as usize) / size_of::<BatchPlan>();
-        (start as u64) < self.state.position
     }
 
     fn resume(&mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
@@ -225,7 +218,7 @@ impl<'a> Run<'a> {
     /// Looks at the stop flag and whether a checkpoint is due.
     fn after_update(&mut self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
         let stop = self.trainer.stop.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
-        let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates % every == 0);
+        let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates.is_multiple_of(every));
         if stop || due {
             self.checkpoint(model, observer)?;
         }
@@ -243,7 +236,6 @@ impl<'a> Run<'a> {
         &mut self,
         model: &MultiTaskModel,
         observer: &mut (dyn Observer + '_),
-        batches: u64,
     ) -> Result<Vec<SplitEvaluation>> {
         let (results, mean) = evaluate_all(model, self.data)?;
         let epoch = self.state.epoch;
@@ -260,11 +252,8 @@ impl<'a> Run<'a> {
             }
         }
         observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
-        // A run that `max_updates` ended within an epoch can be resumed without that limit.
-        if self.state.position >= batches {
-            self.state.epoch += 1;
-            self.state.position = 0;
-        }
+        self.state.epoch += 1;
+        self.state.position = 0;
         self.checkpoint(model, observer)?;
         Ok(results)
     }

@@ -12,12 +12,18 @@
 //! To add a family: a file beside this one, and a line in [`runner`].
 
 mod case;
+mod encoders;
+mod engine;
+mod heads;
 mod losses;
 mod metrics;
+#[cfg(feature = "cli")]
+mod minilm;
 mod ops;
 mod optim;
 #[cfg(feature = "cli")]
 mod tokenizer;
+mod trajectory;
 
 use std::any::Any;
 use std::fs;
@@ -33,13 +39,19 @@ type Runner = fn(&Case, &mut Report) -> Result<(), String>;
 /// Who computes a case. One line a family, or one part of it (`case.is_a("ops/attention")`).
 fn runner(case: &Case) -> Option<Runner> {
     match case.family() {
+        "encoders" => encoders::runner(case),
+        "heads" => heads::runner(case),
         "losses" => losses::runner(case),
         "metrics" => Some(metrics::run),
+        // Its weights are fetched.
+        #[cfg(feature = "cli")]
+        "minilm" => Some(minilm::run),
         "ops" => ops::runner(case),
         "optim" => optim::runner(case),
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
+        "trajectory" => trajectory::runner(case),
         _ => None,
     }
 }

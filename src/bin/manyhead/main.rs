@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Train(train::Arguments),
+    Train(Box<train::Arguments>),
     Eval(eval::Arguments),
     Predict(predict::Arguments),
     Embed(embed::Arguments),
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     };
     let common = &cli.common;
     let result = match cli.command {
-        Command::Train(arguments) => train::run(arguments, common),
+        Command::Train(arguments) => train::run(*arguments, common),
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),

@@ -76,7 +76,6 @@ impl Cpu {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn gemm_with<K: Kernel>(
         &self,
         m: usize,
@@ -112,7 +111,6 @@ impl Cpu {
 
     /// The same on the caller's thread alone, for the tiles of attention: `packed` is scratch of at least
     /// [`Cpu::tile_scratch`] floats, C's rows are `ldc` apart.
-    #[allow(clippy::too_many_arguments)]
     pub fn gemm_tile(
         &self,
         m: usize,
@@ -145,7 +143,6 @@ impl Cpu {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 fn tile_with<K: Kernel>(
     m: usize,
     n: usize,
@@ -198,7 +195,6 @@ fn pack_panel<K: Kernel>(k: usize, n: usize, first: usize, b: Matrix<'_>, target
 
 /// # Safety
 /// As for [`multiply_rows`].
-#[allow(clippy::too_many_arguments)]
 unsafe fn multiply_block<K: Kernel>(
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
@@ -218,7 +214,6 @@ unsafe fn multiply_block<K: Kernel>(
 /// # Safety
 /// A holds `rows.end` × `k`, `packed` holds `panels.end` panels of depth `k`, C holds `rows.end` rows of `n` at
 /// distance `ldc`; nobody else touches these rows and columns of C; the processor has K's instruction set.
-#[allow(clippy::too_many_arguments)]
 unsafe fn multiply_rows<K: Kernel>(
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,

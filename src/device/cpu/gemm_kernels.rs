@@ -35,6 +35,7 @@ impl Kernel for Avx512 {
     const MR: usize = 8;
     const NR: usize = 48;
 
+    // SAFETY: the caller keeps what the trait's `tile` asks for.
     #[inline]
     #[target_feature(enable = "avx512f")]
     unsafe fn tile(
@@ -80,6 +81,7 @@ impl Kernel for Avx2 {
     const MR: usize = 6;
     const NR: usize = 16;
 
+    // SAFETY: the caller keeps what the trait's `tile` asks for.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn tile(
@@ -123,6 +125,7 @@ impl Kernel for Portable {
     const MR: usize = 4;
     const NR: usize = 8;
 
+    // SAFETY: the caller keeps what the trait's `tile` asks for.
     #[inline]
     unsafe fn tile(
         depth: usize,

@@ -74,18 +74,24 @@ impl Cpu {
 
     /// Fills a large slice with zeros, in parallel.
     pub fn zero(&self, slice: &mut [f32]) {
-        self.for_pieces(slice, 1 << 18, |_, piece| piece.fill(0.0));
+        self.for_pieces([slice], 1 << 18, |_, [piece]| piece.fill(0.0));
     }
 
-    /// Cuts a slice into pieces of `piece` floats and calls `work(offset, piece)` for each.
-    pub fn for_pieces(&self, slice: &mut [f32], piece: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-        let len = slice.len();
-        let shared = Shared::new(slice);
+    /// Cuts slices of one length into pieces of `piece` elements and calls `work(offset, pieces)` for each. A slice that
+    /// is empty has empty pieces.
+    pub fn for_pieces<T: Send, const N: usize>(
+        &self,
+        slices: [&mut [T]; N],
+        piece: usize,
+        work: impl Fn(usize, [&mut [T]; N]) + Send + Sync,
+    ) {
+        let len = slices.iter().map(|slice| slice.len()).max().unwrap_or(0);
+        let shared = slices.map(Shared::new);
         let piece = piece.max(1);
         self.parallel(len.div_ceil(piece), |task| {
             let start = task * piece;
-            // SAFETY: pieces are disjoint.
-            work(start, unsafe { shared.slice(start, piece.min(len - start)) });
+            // SAFETY: pieces are disjoint, and `slice` checks the bounds.
+            work(start, shared.each_ref().map(|shared| unsafe { shared.slice(start, piece.min(len - start)) }));
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Run-time choice of the instruction set.
 //!
-//! A row kernel is written once as plain Rust loops and compiled several times by [`simd_kernel!`], each time with
+//! A row kernel is written once as plain Rust loops and compiled several times by `simd_kernel!`, each time with
 //! other target features, so that the compiler vectorises it for AVX-512, AVX2, or what the target always has.
 //! Products and sums are not contracted to fused ones there, so these kernels give the same bits on each of them.
 
@@ -69,20 +69,16 @@ impl Isa {
 macro_rules! simd_kernel {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
         $visibility fn $name(isa: $crate::device::cpu::simd::Isa, $($argument: $type),*) $(-> $result)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
             fn body($($argument: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            #[allow(clippy::too_many_arguments)]
             fn avx2($($argument: $type),*) $(-> $result)? { body($($argument),*) }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512bw,avx512dq")]
-            #[allow(clippy::too_many_arguments)]
             fn avx512($($argument: $type),*) $(-> $result)? { body($($argument),*) }
 
             match isa {

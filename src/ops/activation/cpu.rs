@@ -102,7 +102,6 @@ pub fn forward(
 }
 
 /// dx (+)= upstream · f′(x + bias), db (+)= its column sums.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     cpu: &Cpu,
     function: Activation,

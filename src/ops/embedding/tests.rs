@@ -6,7 +6,8 @@ use crate::tape::gradcheck::{check, random};
 
 #[test]
 fn the_embedding_block_agrees_with_f64() {
-    let cases: [(usize, &[u32], &[u32], &[u32]); 3] = [
+    type Case<'a> = (usize, &'a [u32], &'a [u32], &'a [u32]);
+    let cases: [Case<'_>; 3] = [
         (3, &[0], &[0], &[0]),
         (7, &[4, 1, 4, 4, 0], &[0, 1, 2, 0, 1], &[0, 0, 1, 1, 0]),
         (65, &[2; 40], &[3; 40], &[1; 40]),

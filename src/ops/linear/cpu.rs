@@ -5,7 +5,6 @@ use crate::device::cpu::{Matrix, Write};
 use crate::tape::Slot;
 
 /// y[rows, out] = x[rows, width] · weight[out, width]ᵀ + bias[out].
-#[allow(clippy::too_many_arguments)]
 pub fn forward(
     cpu: &Cpu,
     rows: usize,

@@ -6,7 +6,7 @@ use crate::device::cpu::{Shared, vector};
 
 /// Fills y `[sequences, width]`.
 pub fn forward(cpu: &Cpu, pooling: Pooling, width: usize, cu_seqlens: &[u32], x: &[f32], y: &mut [f32]) {
-    cpu.for_pieces(y, width, |start, y| {
+    cpu.for_pieces([y], width, |start, [y]| {
         let sequence = start / width.max(1);
         let (first, last) = (cu_seqlens[sequence] as usize, cu_seqlens[sequence + 1] as usize);
         let mut rows = x[first * width..last * width].chunks_exact(width);
@@ -26,7 +26,6 @@ pub fn forward(cpu: &Cpu, pooling: Pooling, width: usize, cu_seqlens: &[u32], x:
 }
 
 /// dx += the gradient of y, sequence by sequence.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     cpu: &Cpu,
     pooling: Pooling,

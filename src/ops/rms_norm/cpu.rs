@@ -48,7 +48,6 @@ pub fn forward(
 }
 
 /// Gradients of x and weight.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     cpu: &Cpu,
     (rows, width): (usize, usize),

@@ -5,7 +5,6 @@
 
 use super::{OptimizerKind, OptimizerOptions};
 use crate::device::Cpu;
-use crate::device::cpu::Shared;
 use crate::device::cpu::simd::simd_kernel;
 use crate::tape::Entry;
 use crate::train::pieces;
@@ -81,15 +80,15 @@ pub fn step(
     [first, second]: [&mut [f32]; 2],
 ) {
     let len = values.len();
-    let (values, first, second) = (Shared::new(values), Shared::new(first), Shared::new(second));
     let isa = cpu.isa();
-    cpu.parallel(pieces::count(len), |piece| {
-        for (index, part) in pieces::parts(entries, pieces::range(piece, len)) {
+    cpu.for_pieces([values, first, second], pieces::PIECE, |start, [values, first, second]| {
+        for (index, part) in pieces::parts(entries, start..len.min(start + pieces::PIECE)) {
             let Some(factors) = factors[index] else { continue };
             let gradient = &gradients[part.clone()];
-            // SAFETY: pieces are disjoint, and so are the entries within one.
-            let [values, first, second] =
-                [values, first, second].map(|arena| unsafe { arena.slice(part.start, part.len()) });
+            let local = part.start - start..part.end - start;
+            let values = &mut values[local.clone()];
+            let [first, second] =
+                [&mut *first, &mut *second].map(|arena| arena.get_mut(local.clone()).unwrap_or_default());
             match kind {
                 OptimizerKind::AdamW => adamw(isa, values, gradient, first, second, factors),
                 OptimizerKind::Adamax => adamax(isa, values, gradient, first, second, factors),
