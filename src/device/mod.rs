@@ -35,7 +35,7 @@ impl Device {
             _ if name == "cuda" || name.starts_with("cuda:") => {
                 Err(Error::unsupported(format!("device '{name}'"), "use --device cpu: there is no CUDA device yet"))
             }
-            _ => Err(Error::argument("device", format!("'{name}' is none of auto, cpu, cuda, cuda:N"))),
+            _ => Err(Error::argument("--device", format!("'{name}' is none of auto, cpu, cuda, cuda:N"))),
         }
     }
 

@@ -184,6 +184,10 @@ impl EncoderNet for Bert {
         self.config.vocab_size
     }
 
+    fn type_vocab_size(&self) -> usize {
+        self.config.type_vocab_size
+    }
+
     fn max_length(&self) -> usize {
         self.config.max_position_embeddings
     }

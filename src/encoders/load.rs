@@ -55,23 +55,23 @@ pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
         let has_pooler = file.names().any(|name| name.ends_with("pooler.dense.weight"));
         keys.insert(POOLER_KEY.into(), has_pooler.into());
     }
+    // What a configuration asks for is compared with what is there before memory for it is taken.
+    let mut plan = Params::plan();
+    let prefix = build(&path, &config, &mut plan)?.prefix();
+    sources(&file, prefix, 0, &plan)?;
     let first = params.entries().len();
     let net = build(&path, &config, params)?;
-    let unexpected = load_weights(&file, net.prefix(), first, params)?;
+    let unexpected = load_weights(&file, prefix, first, params)?;
     Ok(Loaded { net, unexpected })
 }
 
-/// Fills the parameters from entry `first` on, from tensors with or without `prefix`. Returns the names of tensors
-/// that were not used; buffers such as `position_ids` are not named.
+/// The stored tensor of each parameter from entry `first` on, with or without `prefix`.
 ///
 /// # Errors
 /// Missing and misshapen tensors, all in one list.
-pub fn load_weights(file: &TensorFile, prefix: &str, first: usize, params: &mut Params) -> Result<Vec<String>> {
-    let mut used: HashSet<String> = HashSet::new();
-    let mut wrong = Vec::new();
-    let ids: Vec<_> = params.ids().skip(first).collect();
-    for id in ids {
-        let entry = params.entry(id).clone();
+fn sources(file: &TensorFile, prefix: &str, first: usize, params: &Params) -> Result<Vec<String>> {
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
+    for entry in &params.entries()[first..] {
         let candidates = [entry.name.clone(), format!("{prefix}{}", entry.name)];
         // Checkpoints converted from TensorFlow call the weights of a layer normalisation gamma and beta.
         let legacy = candidates.clone().map(|name| {
@@ -81,21 +81,38 @@ pub fn load_weights(file: &TensorFile, prefix: &str, first: usize, params: &mut 
             wrong.push(format!("{} is missing", entry.name));
             continue;
         };
-        let shape = file.info(&name).map(|info| info.shape.clone()).unwrap_or_default();
+        let shape = &file.info(&name)?.shape;
         if shape != entry.shape.extents() {
-            wrong.push(format!("{name} has the shape {shape:?}, not {:?}", entry.shape));
-        } else {
-            file.read_f32_into(&name, entry.shape.extents(), params.get_mut(id))?;
+            wrong.push(format!("{name} has the shape {shape:?}, not {:?}", entry.shape.extents()));
         }
-        used.insert(name);
+        found.push(name);
     }
-    if !wrong.is_empty() {
-        let shown: Vec<_> = wrong.iter().take(20).cloned().collect();
-        let more = if wrong.len() > 20 { format!("; and {} more", wrong.len() - 20) } else { String::new() };
-        let message = format!("{} tensor(s) do not fit the configuration: {}{more}", wrong.len(), shown.join("; "));
-        return Err(Error::input(file.path(), None, message));
+    if wrong.is_empty() {
+        return Ok(found);
     }
+    let shown: Vec<_> = wrong.iter().take(20).cloned().collect();
+    let more = if wrong.len() > 20 { format!("; and {} more", wrong.len() - 20) } else { String::new() };
+    let message = format!(
+        "{} tensor(s) do not fit the config.json beside it: {}{more}; check that the two files belong together",
+        wrong.len(),
+        shown.join("; ")
+    );
+    Err(Error::input(file.path(), None, message))
+}
+
+/// Fills the parameters from entry `first` on, from tensors with or without `prefix`. Returns the names of tensors
+/// that were not used; buffers such as `position_ids` are not named.
+///
+/// # Errors
+/// Missing and misshapen tensors, all in one list; NaN or infinite weights.
+pub fn load_weights(file: &TensorFile, prefix: &str, first: usize, params: &mut Params) -> Result<Vec<String>> {
+    let names = sources(file, prefix, first, params)?;
+    let ids: Vec<_> = params.ids().skip(first).collect();
+    for (id, name) in ids.into_iter().zip(&names) {
+        let shape = params.entry(id).shape;
+        file.read_f32_into(name, shape.extents(), params.get_mut(id))?;
+    }
+    let used: HashSet<String> = names.into_iter().collect();
     let buffer = |name: &str| name.ends_with("position_ids") || name.ends_with("token_type_ids");
-    let names = file.names();
-    Ok(names.into_iter().filter(|name| !used.contains(&**name) && !buffer(name)).map(String::from).collect())
+    Ok(file.names().filter(|name| !used.contains(*name) && !buffer(name)).map(String::from).collect())
 }

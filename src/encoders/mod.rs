@@ -27,6 +27,9 @@ pub trait EncoderNet: Send + Sync {
     /// Number of word vectors.
     fn vocab_size(&self) -> usize;
 
+    /// Number of token types (1 if there are none).
+    fn type_vocab_size(&self) -> usize;
+
     /// Longest sequence, in tokens.
     fn max_length(&self) -> usize;
 

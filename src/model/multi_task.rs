@@ -108,12 +108,12 @@ impl MultiTaskModel {
             (PoolerChoice::Fresh, _) | (PoolerChoice::Auto, None) => None,
             (PoolerChoice::Auto | PoolerChoice::Encoder, Some(pooler)) => Some(pooler),
             (PoolerChoice::Encoder, None) => {
-                return Err(Error::argument("pooler", "the encoder has no pooler of its own; use --pooler fresh"));
+                return Err(Error::argument("--pooler", "the encoder has no pooler of its own; use --pooler fresh"));
             }
         };
         if let Some(p) = options.dropout {
             if !(0.0..1.0).contains(&p) {
-                return Err(Error::argument("dropout", format!("{p} is not from 0 up to (not including) 1")));
+                return Err(Error::argument("--dropout", format!("{p} is not from 0 up to (not including) 1")));
             }
             encoder.net.set_dropout(p);
         }
@@ -121,7 +121,7 @@ impl MultiTaskModel {
         let max_length = options.max_length.unwrap_or(limit);
         if max_length > limit || max_length < 3 {
             let message = format!("{max_length} tokens; this encoder takes from 3 to {limit}");
-            return Err(Error::argument("max-length", message));
+            return Err(Error::argument("--max-length", message));
         }
         if let (None, Some(unused)) = (pooler, own) {
             // Nothing goes through it: it keeps its weights, whatever the convention for untouched tensors.
@@ -146,6 +146,36 @@ impl MultiTaskModel {
             return Err(Error::argument("tasks", "there is no task"));
         }
         Ok(MultiTaskModel { encoder, tasks: heads, max_length, fresh_pooler: pooler.is_none() })
+    }
+
+    /// What decides how it is trained, beside its weights, as (name, value): a resumed run must have the same.
+    pub fn describe(&self) -> Vec<(String, String)> {
+        let config = self.encoder.net.config();
+        let part = |key: &str| config.get(key).map_or("none".into(), |value| value.to_string());
+        let tasks = self.tasks.iter().map(|task| {
+            format!(
+                "{} ({}, n_class {}, dropout {})",
+                task.def.name,
+                task.def.kind,
+                task.def.n_class,
+                task.head.dropout()
+            )
+        });
+        // FNV-1a over names, shapes, and what is frozen or decays.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for entry in self.encoder.params.entries() {
+            let line = format!("{} {:?} {} {}\n", entry.name, entry.shape, entry.trainable, entry.decay);
+            hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
+        }
+        let list = [
+            ("the tasks", tasks.collect::<Vec<_>>().join(", ")),
+            ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
+            ("--max-length", self.max_length.to_string()),
+            ("hidden dropout", part("hidden_dropout_prob")),
+            ("attention dropout", part("attention_probs_dropout_prob")),
+            ("the parameters (names, shapes, what is frozen)", format!("{hash:016x}")),
+        ];
+        list.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
 
     /// Overwrites the heads with those of a head file; its names must be exactly the model's.
@@ -178,22 +208,6 @@ impl MultiTaskModel {
         self.encoder.params.entries().iter().map(|entry| entry.name.as_str()).filter(|name| name.starts_with("heads."))
     }
 
-    /// What of the model decides how it is trained, as (name, value): a resumed run must have the same.
-    pub(crate) fn describe(&self) -> Vec<(String, String)> {
-        let config = self.encoder.net.config();
-        let rates = config.as_object().into_iter().flatten().filter(|(key, _)| key.contains("dropout"));
-        let mut dropout: Vec<String> = rates.map(|(key, p)| format!("{key} {p}")).collect();
-        dropout.extend(self.tasks.iter().map(|task| format!("{} {}", task.def.name, task.head.dropout())));
-        // FNV-1a over names, shapes, and what is frozen or decays.
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for entry in self.encoder.params.entries() {
-            let line = format!("{} {:?} {} {}\n", entry.name, entry.shape, entry.trainable, entry.decay);
-            hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
-        }
-        let parameters = "the parameters (names, shapes, what is frozen)";
-        vec![("--dropout".into(), dropout.join(", ")), (parameters.into(), format!("{hash:016x}"))]
-    }
-
     /// The encoder.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
@@ -216,7 +230,7 @@ impl MultiTaskModel {
     pub fn task(&self, name: &str) -> Result<usize> {
         self.tasks.iter().position(|task| task.def.name == name).ok_or_else(|| {
             let known: Vec<_> = self.tasks().map(|task| task.name.as_str()).collect();
-            Error::argument("task", format!("the model has no task '{name}'; it has {}", known.join(", ")))
+            Error::argument("--task", format!("the model has no task '{name}'; it has {}", known.join(", ")))
         })
     }
 

@@ -39,6 +39,9 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     data: Vec<f32>,
+    /// Floats of all entries; `data` has as many, or none while a model is only planned.
+    len: usize,
+    planned: bool,
     entries: Vec<Entry>,
     names: HashMap<String, ParamId>,
 }
@@ -46,6 +49,12 @@ pub struct Params {
 const ALIGNMENT: usize = 16;
 
 impl Params {
+    /// An arena without memory: its entries have names and shapes, and must not be read or written. Shows what a
+    /// configuration asks for before anything of that size is allocated.
+    pub(crate) fn plan() -> Params {
+        Params { planned: true, ..Params::default() }
+    }
+
     /// Adds an entry of zeros. Decay is switched off for names that end in `bias` or contain `LayerNorm`.
     ///
     /// # Errors
@@ -55,14 +64,17 @@ impl Params {
         if self.names.contains_key(name) {
             return Err(Error::argument("parameter", format!("the name '{name}' is taken")));
         }
-        let start = self.data.len().next_multiple_of(ALIGNMENT);
+        let start = self.len.next_multiple_of(ALIGNMENT);
         let end = start.checked_add(shape.len()).filter(|end| *end <= isize::MAX as usize / 4);
         let Some(end) = end else {
             return Err(Error::argument("parameter", format!("'{name}' with shape {shape:?} is too large")));
         };
-        let grown = self.data.try_reserve(end - self.data.len());
-        grown.map_err(|_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}")))?;
-        self.data.resize(end, 0.0);
+        if !self.planned {
+            let grown = self.data.try_reserve(end - self.data.len());
+            grown.map_err(|_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}")))?;
+            self.data.resize(end, 0.0);
+        }
+        self.len = end;
         let decay = !(name.ends_with("bias") || name.contains("LayerNorm"));
         let id = ParamId(self.entries.len());
         self.entries.push(Entry { name: name.to_string(), shape, range: start..end, trainable: true, decay });

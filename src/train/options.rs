@@ -83,6 +83,8 @@ impl TrainOptions {
             if fits { Ok(()) } else { Err(Error::argument(format!("--{name}"), message)) }
         };
         require(self.epochs > 0, "epochs", "0 epochs train nothing".into())?;
+        let most = 1_000_000;
+        require(self.epochs <= most, "epochs", format!("{} is more than {most}", self.epochs))?;
         require(self.batch_size > 0, "batch-size", "a batch needs at least one example".into())?;
         require(self.batch_tokens != Some(0), "batch-tokens", "a batch needs at least one token".into())?;
         require(self.accumulate > 0, "accumulate", "an update needs at least one batch".into())?;

@@ -55,7 +55,7 @@ impl ScheduleKind {
             "polynomial" => ScheduleKind::Polynomial { lr_end: 1e-7, power: 1.0 },
             _ => {
                 let message = format!("'{name}' is none of {}", Self::NAMES.join(", "));
-                return Err(Error::argument("schedule", message));
+                return Err(Error::argument("--schedule", message));
             }
         })
     }
@@ -108,7 +108,7 @@ impl Schedule {
 pub fn warmup_updates(value: f64, total: u64) -> Result<u64> {
     if !value.is_finite() || value < 0.0 || (value >= 1.0 && value.fract() != 0.0) {
         let message = format!("{value} is neither a fraction in 0..1 nor a whole number of updates");
-        return Err(Error::argument("warmup", message));
+        return Err(Error::argument("--warmup", message));
     }
     Ok(if value < 1.0 { (value * total as f64) as u64 } else { value as u64 })
 }

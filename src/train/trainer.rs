@@ -118,7 +118,6 @@ impl<'a> Run<'a> {
         let mut run: Vec<(String, String)> =
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
-        run.push(("the tasks".into(), names.join(", ")));
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
         run.extend(model.describe());

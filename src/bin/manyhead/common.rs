@@ -38,7 +38,7 @@ impl Common {
     /// One line for the user, unless they asked for quiet.
     pub fn say(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{message}");
+            tell(message);
         }
     }
 
@@ -51,6 +51,11 @@ impl Common {
         let cache = fetch::cache_dir(self.cache.as_deref())?;
         Ok(fetch::named(encoder, &cache, &|message| self.say(message))?)
     }
+}
+
+/// One line on standard error. A closed standard error (`2>&1 | head`) must not end a run.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Why a command ends without success.
@@ -75,11 +80,11 @@ impl Failure {
     pub fn report(self) -> ExitCode {
         match self {
             Failure::Error(error @ Error::Interrupted { .. }) => {
-                eprintln!("manyhead: {error}; go on with the same command and --resume");
+                tell(&format!("manyhead: {error}; go on with the same command and --resume"));
                 ExitCode::from(error.exit_code())
             }
             Failure::Error(error) => {
-                eprintln!("manyhead: error: {error}");
+                tell(&format!("manyhead: error: {error}"));
                 ExitCode::from(error.exit_code())
             }
             Failure::OutputClosed => ExitCode::SUCCESS,
@@ -99,6 +104,11 @@ pub fn open_input(path: &Path) -> Result<BufReader<Box<dyn Read>>, Failure> {
     Ok(BufReader::with_capacity(1 << 16, Box::new(file)))
 }
 
+/// How a message names an input.
+pub fn input_name(path: &Path) -> &Path {
+    if path == Path::new("-") { Path::new("standard input") } else { path }
+}
+
 /// A file that appears under its name only when it is finished, or standard output for `-`.
 pub struct Output {
     path: PathBuf,
@@ -109,13 +119,24 @@ pub struct Output {
 impl Output {
     /// Opens a file, or standard output for `-`.
     pub fn open(path: &Path) -> Result<Output, Failure> {
-        let path = path.to_path_buf();
         if path == Path::new("-") {
+            let path = PathBuf::from("standard output");
             return Ok(Output { path, temporary: None, writer: Box::new(BufWriter::new(io::stdout())) });
         }
         if path.is_dir() {
             return Err(Error::input(path, None, "is a folder; give the name of a file").into());
         }
+        let path = match std::fs::metadata(path) {
+            // A renaming would put a file in the place of /dev/null, a pipe or a terminal.
+            Ok(there) if !there.is_file() => {
+                let file = File::options().write(true).open(path).map_err(|e| Error::io("write", path, e))?;
+                let writer = Box::new(BufWriter::new(file));
+                return Ok(Output { path: path.to_path_buf(), temporary: None, writer });
+            }
+            // What a link points to is replaced, not the link.
+            Ok(_) => path.canonicalize().map_err(|e| Error::io("write", path, e))?,
+            Err(_) => path.to_path_buf(),
+        };
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
@@ -165,6 +186,8 @@ pub struct Chunks {
     path: PathBuf,
     line: usize,
     most: usize,
+    /// Comes after the lines that stand before it.
+    failure: Option<Failure>,
 }
 
 /// A longer line is no text.
@@ -173,42 +196,54 @@ const LONGEST_LINE: u64 = 4 << 20;
 impl Chunks {
     /// Opens a file, or standard input for `-`.
     pub fn open(path: &Path, most: usize) -> Result<Chunks, Failure> {
-        Ok(Chunks { reader: open_input(path)?, path: path.to_path_buf(), line: 0, most })
+        Ok(Chunks { reader: open_input(path)?, path: path.to_path_buf(), line: 0, most, failure: None })
     }
 
-    /// The next lines with their numbers, counted from 1; empty at the end.
+    /// The next lines with their numbers, counted from 1; empty at the end. A line that cannot be read is an error of
+    /// the call after the one that gave the lines before it.
     pub fn read(&mut self) -> Result<Vec<(usize, String)>, Failure> {
         let mut lines = Vec::new();
-        while lines.len() < self.most {
-            let mut bytes = Vec::new();
-            let mut limited = (&mut self.reader).take(LONGEST_LINE);
-            limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", &self.path, e))?;
-            if bytes.is_empty() {
-                break;
+        while lines.len() < self.most && self.failure.is_none() {
+            match self.next_line() {
+                Ok(Some(line)) => lines.push(line),
+                Ok(None) => break,
+                Err(failure) => self.failure = Some(failure),
             }
-            self.line += 1;
-            let refuse = |message: &str| Error::input(&self.path, self.line, message);
-            if bytes.last() == Some(&b'\n') {
-                bytes.pop();
-            } else if bytes.len() as u64 == LONGEST_LINE {
-                return Err(refuse("the line is longer than 4 MiB; split the text").into());
-            }
-            if bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-            let text = String::from_utf8(bytes);
-            let text = text.map_err(|e| {
-                refuse(&format!(
-                    "is not valid UTF-8 (byte {} of the line); convert the file",
-                    e.utf8_error().valid_up_to()
-                ))
-            })?;
-            lines.push((self.line, text));
             // On a pipe: answer what has come before waiting for more.
-            if self.path == Path::new("-") && self.reader.buffer().is_empty() {
+            if self.path == Path::new("-") && !self.reader.buffer().contains(&b'\n') {
                 break;
             }
         }
-        Ok(lines)
+        match self.failure.take_if(|_| lines.is_empty()) {
+            Some(failure) => Err(failure),
+            None => Ok(lines),
+        }
+    }
+
+    fn next_line(&mut self) -> Result<Option<(usize, String)>, Failure> {
+        let name = input_name(&self.path);
+        let mut bytes = Vec::new();
+        let mut limited = (&mut self.reader).take(LONGEST_LINE);
+        limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", name, e))?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.line += 1;
+        let refuse = |message: &str| Error::input(name, self.line, message);
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        } else if bytes.len() as u64 == LONGEST_LINE {
+            return Err(refuse("the line is longer than 4 MiB; split the text").into());
+        }
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            refuse(&format!(
+                "is not valid UTF-8 (byte {} of the line); convert the file",
+                e.utf8_error().valid_up_to() + 1
+            ))
+        })?;
+        Ok(Some((self.line, text)))
     }
 }

@@ -86,7 +86,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     ];
     run.extend(options.list());
     let files = report::observers(&folder.path, false, &run)?;
-    let mut watch = Watch { progress: Progress::new(common.quiet), files };
+    let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     watch.event(&Event::Evaluation { epoch: None, results: &before, mean: before_mean, best: false })?;
     let result = train_into(&folder, &mut prepared, &run, false, &mut watch)?;
 

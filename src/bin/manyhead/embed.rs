@@ -8,7 +8,7 @@ use manyhead::model::{Embeddings, Pool};
 use manyhead::{Encoder, Error};
 use serde_json::{Map, Value, json};
 
-use super::common::{Chunks, Common, Failure, Output};
+use super::common::{Chunks, Common, Failure, Output, input_name};
 
 /// Turn texts into vectors
 #[derive(Args, Clone)]
@@ -58,8 +58,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fail(&self, line: usize, message: impl Into<String>) -> Failure {
-        let path = if self.path == Path::new("-") { Path::new("standard input") } else { &self.path };
-        Error::input(path, line, message).into()
+        Error::input(input_name(&self.path), line, message).into()
     }
 
     fn parse(&self, line: usize, text: &str) -> Result<Line, Failure> {
@@ -87,7 +86,7 @@ impl Reader<'_> {
             let vocabulary = self.encoder.net().vocab_size();
             let ids = self.numbers(line, "token_id", ids, vocabulary)?;
             let type_ids = match object.get("type_id") {
-                Some(types) => self.numbers(line, "type_id", types, usize::MAX)?,
+                Some(types) => self.numbers(line, "type_id", types, self.encoder.net().type_vocab_size())?,
                 None => vec![0; ids.len()],
             };
             if ids.is_empty() || ids.len() != type_ids.len() || ids.len() > self.max_length {
@@ -114,7 +113,9 @@ impl Reader<'_> {
         let wrong = || self.fail(line, format!("'{key}' must be a list of whole numbers"));
         let number = |value: &Value| match value.as_u64().and_then(|number| u32::try_from(number).ok()) {
             Some(number) if (number as usize) < limit => Ok(number),
-            Some(number) => Err(self.fail(line, format!("'{key}' {number} is beyond the {limit} the encoder knows"))),
+            Some(number) => {
+                Err(self.fail(line, format!("'{key}' {number} is too large; this encoder's largest is {}", limit - 1)))
+            }
             None => Err(wrong()),
         };
         value.as_array().ok_or_else(wrong)?.iter().map(number).collect()
@@ -152,11 +153,24 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         if lines.is_empty() {
             break;
         }
-        let lines: Vec<Line> =
-            lines.iter().map(|(line, text)| reader.parse(*line, text)).collect::<Result<_, Failure>>()?;
+        // What stands before a bad line is still answered.
+        let (mut failure, mut parsed) = (None, Vec::with_capacity(lines.len()));
+        for (line, text) in &lines {
+            match reader.parse(*line, text) {
+                Ok(line) => parsed.push(line),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let lines: Vec<Line> = parsed;
         let tokens: Vec<_> = lines.iter().map(|line| (line.ids.as_slice(), line.type_ids.as_slice())).collect();
         let vectors = encoder.embed_tokens(&tokens, pool, arguments.normalize)?;
         let Some(output) = &mut output else {
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
             all.extend(&vectors);
             continue;
         };
@@ -165,6 +179,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             index += 1;
         }
         output.flush()?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
     }
     match output {
         Some(output) => output.finish(),

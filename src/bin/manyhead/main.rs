@@ -13,9 +13,10 @@ mod train;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use common::{Common, Failure};
+use common::{Common, Failure, tell};
 
 /// Fine-tune one text encoder on many tasks at once; evaluate it, predict with it.
 #[derive(Parser)]
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     };
     let cli = match Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => return usage(&error),
     };
     let common = &cli.common;
     let result = match cli.command {
@@ -59,4 +60,33 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Help and version as clap prints them; an error as one line, like all others.
+fn usage(error: &clap::Error) -> ExitCode {
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help {
+        // Nobody may be reading any more.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines = lines.filter(|line| !line.starts_with("For more information"));
+    let mut message = String::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let line = line.strip_prefix("error: ").unwrap_or(line);
+        let gap = match line.starts_with("tip: ") {
+            _ if message.is_empty() => "",
+            true => "; ",
+            false => " ",
+        };
+        message.push_str(gap);
+        message.push_str(line);
+    }
+    tell(&format!("manyhead: error: {message}; --help lists what can be given"));
+    ExitCode::from(2)
 }

@@ -7,7 +7,7 @@ use manyhead::tasks::{DataFormat, Prediction, TaskDef};
 use manyhead::{Error, MultiTaskModel};
 use serde_json::{Map, Value, json};
 
-use super::common::{Chunks, Common, Failure, Output};
+use super::common::{Chunks, Common, Failure, Output, input_name};
 use super::eval::load_model;
 
 /// Predict with a trained model
@@ -65,8 +65,7 @@ struct Layout<'a> {
 
 impl Layout<'_> {
     fn fail(&self, line: usize, message: impl Into<String>) -> Failure {
-        let path = if self.path == Path::new("-") { Path::new("standard input") } else { self.path };
-        Error::input(path, line, message).into()
+        Error::input(input_name(self.path), line, message).into()
     }
 
     fn parse(&mut self, line: usize, text: &str) -> Result<Query, Failure> {

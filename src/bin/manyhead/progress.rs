@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use manyhead::train::{Event, Observer, Totals};
 
+use super::common::tell;
 use super::table::EpochTable;
 
 /// Shows tokens per second, the loss of each task, the learning rate and the time left, and a table after each epoch.
@@ -54,8 +55,8 @@ impl Progress {
     fn say(&self, line: &str) {
         match &self.bar {
             _ if self.quiet => {}
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 

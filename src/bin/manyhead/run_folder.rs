@@ -8,7 +8,8 @@ use manyhead::Error;
 use super::common::Failure;
 
 /// What a run writes into its folder; `--overwrite` deletes these and nothing else.
-const OURS: [&str; 7] = ["checkpoints", "best", "best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
+const OURS: [&str; 7] =
+    ["checkpoints", "best", ".best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
 const LOCK: &str = ".lock";
 
 /// An output folder, locked.
@@ -28,6 +29,9 @@ pub enum Existing {
 
 /// Refuses a folder that is not empty, before anything is read or trained. Changes nothing.
 pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::argument("--out", "the name is empty; give a folder").into());
+    }
     if path.exists() && !path.is_dir() {
         return Err(Error::argument("--out", format!("{} is a file, not a folder", path.display())).into());
     }
@@ -39,6 +43,11 @@ pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
             path.display()
         );
         return Err(Error::argument("--out", message).into());
+    }
+    let is_run = ["run.yml", "checkpoints"].iter().any(|name| path.join(name).exists());
+    if occupied && existing == Existing::Resume && !is_run {
+        let message = format!("{} holds no run to resume; give the --out of the run", path.display());
+        return Err(Error::argument("--resume", message).into());
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use manyhead::train::{
 };
 use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
-use super::common::{Common, Failure, print};
+use super::common::{Common, Failure, print, tell};
 use super::progress::Progress;
 use super::run_folder::{Existing, RunFolder, check};
 
@@ -297,7 +297,7 @@ pub fn prepare(
 }
 
 /// A flag that Ctrl-C and SIGTERM raise; a second one ends the process at once.
-pub fn stop_flag() -> Arc<AtomicBool> {
+fn stop_flag(quiet: bool) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = flag.clone();
     // Fails only if a handler is set already, and there is just this one.
@@ -305,13 +305,17 @@ pub fn stop_flag() -> Arc<AtomicBool> {
         if raised.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this update; a checkpoint follows (once more: stop at once)");
+        if !quiet {
+            tell("\nstopping after this update; a checkpoint follows (once more: stop at once)");
+        }
     });
     flag
 }
 
 /// Observers of a run, one after the other; the progress is wanted back at the end.
 pub struct Watch {
+    /// No talk.
+    pub quiet: bool,
     pub progress: Progress,
     pub files: Vec<Box<dyn Observer + Send>>,
 }
@@ -339,7 +343,7 @@ pub fn train_into(
         options: prepared.options.clone(),
         output: Some(folder.path.clone()),
         resume,
-        stop: Some(stop_flag()),
+        stop: Some(stop_flag(watch.quiet)),
     };
     Ok(trainer.run(&mut prepared.model, &prepared.data, watch)?)
 }
@@ -365,7 +369,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
     run.extend(arguments.options.list());
     let files = report::observers(&folder.path, arguments.resume, &run)?;
-    let mut watch = Watch { progress: Progress::new(common.quiet), files };
+    let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
     let best = folder.path.join("best");
     if common.json {

@@ -46,7 +46,10 @@ impl Cpu {
     pub fn new(threads: usize, isa: Isa) -> Result<Cpu> {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads > 1024 {
-            return Err(Error::argument("threads", format!("{threads} is more than 1024")));
+            return Err(Error::argument(
+                "--threads",
+                format!("{threads} is more than 1024; 0 takes as many as this process may use"),
+            ));
         }
         if isa > Isa::detect() {
             return Err(Error::argument(
@@ -61,7 +64,7 @@ impl Cpu {
                 .num_threads(threads)
                 .thread_name(|index| format!("manyhead-{index}"))
                 .build();
-            Some(built.map_err(|e| Error::argument("threads", format!("cannot start {threads} threads: {e}")))?)
+            Some(built.map_err(|e| Error::argument("--threads", format!("cannot start {threads} threads: {e}")))?)
         };
         Ok(Cpu { inner: Arc::new(Inner { pool, threads, isa, scratch: Mutex::new(Vec::new()) }) })
     }

@@ -64,7 +64,7 @@ impl OptimizerKind {
             "sgd" => OptimizerKind::Sgd { momentum: 0.0, decoupled: false },
             _ => {
                 let message = format!("'{name}' is none of {}", Self::NAMES.join(", "));
-                return Err(Error::argument("optimizer", message));
+                return Err(Error::argument("--optimizer", message));
             }
         })
     }
