@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
     /// Looks at the stop flag and whether a checkpoint is due.
     fn after_update(&mut self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
         let stop = self.is_stopped();
-        let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates % every == 0);
+        let due = self.trainer.options.checkpoint_every.is_some_and(|every| self.state.updates.is_multiple_of(every));
         if stop || due {
             self.checkpoint(model, observer)?;
         }
