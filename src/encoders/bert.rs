@@ -215,14 +215,16 @@ impl EncoderNet for Bert {
             hidden_dropout: self.config.hidden_dropout_prob,
             attention_dropout: self.config.attention_probs_dropout_prob,
         };
-        // On a tape that does not record, a block's result is given back once the next block has used it.
-        tape.scope(|tape| {
-            let mut hidden = embedded;
-            for block in &self.blocks {
-                hidden = block.forward(tape, hidden, batch, options)?;
+        let mut hidden = embedded;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let next = block.forward(tape, hidden, batch, options)?;
+            // The embedding output is the caller's; every later one has been used for the last time.
+            if layer > 0 {
+                tape.release(hidden);
             }
-            Ok(hidden)
-        })
+            hidden = next;
+        }
+        Ok(hidden)
     }
 
     fn pooler(&self) -> Option<Pooler> {

@@ -123,7 +123,6 @@ impl TrainOptions {
             ("shuffle", self.shuffle.to_string()),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
-            ("max-updates", format!("{:?}", self.max_updates)),
         ]
     }
 }
