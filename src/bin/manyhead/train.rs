@@ -64,14 +64,14 @@ pub struct Options {
     /// Peak learning rate
     #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
     pub learning_rate: f64,
-    /// adamw, adamax, adamax-legacy, radam or sgd
-    #[arg(long, default_value = "adamw", value_parser = |name: &str| OptimizerKind::parse(name).map(|_| name.to_string()))]
+    /// The optimizer
+    #[arg(long, default_value = "adamw", value_parser = OptimizerKind::NAMES)]
     pub optimizer: String,
     /// Weight decay, except for biases and layer normalisations
     #[arg(long, default_value_t = TrainOptions::default().optimizer.weight_decay)]
     pub weight_decay: f64,
-    /// linear, constant, cosine or polynomial
-    #[arg(long, default_value = "linear", value_parser = |name: &str| ScheduleKind::parse(name).map(|_| name.to_string()))]
+    /// How the learning rate falls after the warm-up
+    #[arg(long, default_value = "linear", value_parser = ScheduleKind::NAMES)]
     pub schedule: String,
     /// Warm-up: below 1 a fraction of all updates, else a number of updates
     #[arg(long, default_value_t = TrainOptions::default().warmup)]
