@@ -5,11 +5,10 @@
 mod tiny;
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use serde_json::Value;
-use tiny::{QUICK, Tiny, WIDTH, finish, tensor, vocabulary};
+use tiny::{LONG, QUICK, Tiny, WIDTH, finish, interrupt, tensor, vocabulary};
 
 const BEST: &str = "best/model.safetensors";
 
@@ -157,33 +156,11 @@ fn a_damaged_checkpoint_is_passed_over() {
     assert!(message.contains("none of the checkpoints is whole"), "{message}");
 }
 
-#[cfg(unix)]
-fn interrupt(child: &Child) {
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(sent.success());
-}
-
-/// Starts a run of many updates and waits until it has written its first checkpoint.
-#[cfg(unix)]
-fn start_long(tiny: &Tiny, out: &str) -> Child {
-    let mut command = tiny.command(&format!("train {QUICK} --out {out} {LONG} --checkpoint-every 3"));
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while tiny.list(&format!("{out}/checkpoints")).iter().all(|name| !name.starts_with("step-")) {
-        assert!(start.elapsed() < Duration::from_secs(20), "no checkpoint");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child
-}
-
-#[cfg(unix)]
-const LONG: &str = "--epochs 30 --accumulate 2";
-
 #[test]
 #[cfg(unix)]
 fn an_interrupted_run_goes_on_as_if_it_had_not_stopped() {
     let tiny = Tiny::new();
-    let child = start_long(&tiny, "out");
+    let child = tiny.start_long("out");
     interrupt(&child);
     let done = finish(child);
     assert_eq!(done.code, Some(130), "{}", done.err);
@@ -192,7 +169,7 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_stopped() {
     let state =
         json(&String::from_utf8(tiny.read(&format!("{}/state.json", newest_checkpoint(&tiny, "out")))).unwrap());
     assert!(state["updates"].as_u64().unwrap() < 180, "stopped before the end: {state}");
-    tiny.train("out", &format!("{LONG} --checkpoint-every 3 --resume")).ok();
+    tiny.train("out", &format!("{LONG} --resume")).ok();
     tiny.train("whole", LONG).ok();
     assert_same_weights(&tiny, "whole", "out");
 }

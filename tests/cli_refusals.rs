@@ -7,7 +7,7 @@
 #[allow(dead_code)]
 mod tiny;
 
-use tiny::{Done, QUICK, TASKS, Tiny, WIDTH};
+use tiny::{Done, LONG, QUICK, TASKS, Tiny, WIDTH, finish, interrupt};
 
 /// The line of an error, which must hold all of these; `what` stands before it in the list for people.
 #[track_caller]
@@ -240,6 +240,16 @@ fn rows_that_cannot_be_read_are_refused_with_file_and_line() {
     bad_training("a header and no rows", &tiny, "", &["mood.csv"]);
 }
 
+const RANKING: &str = "\
+answers:
+  data_format: PremiseAndMultiHypothesis
+  task_type: Ranking
+  n_class: 1
+  metric_meta: [ACC]
+  enable_san: false
+  data: {train: pairs_train.tsv}
+";
+
 #[test]
 fn a_task_file_that_cannot_be_followed_is_refused_with_its_line() {
     let tiny = Tiny::new();
@@ -249,7 +259,7 @@ fn a_task_file_that_cannot_be_followed_is_refused_with_its_line() {
         ("an unknown kind", TASKS.replace("Regression", "Regresion"), "tasks.yml:12: "),
         ("an empty task file", String::new(), "tasks.yml: "),
         ("enable_san: true", TASKS.replacen("enable_san: false", "enable_san: true", 1), "enable_san"),
-        ("a ranking task", TASKS.replacen("Classification", "Ranking", 1), "Ranking"),
+        ("a ranking task", RANKING.to_string(), "Ranking"),
         ("a task that stands twice", TASKS.replace("mood:", "pairs:"), "tasks.yml:10: "),
         ("an unknown metric", TASKS.replace("Spearman", "Sperman"), "Sperman"),
         ("a metric of other tasks", TASKS.replace("Pearson, Spearman", "MCC"), "MCC"),
@@ -403,39 +413,30 @@ fn two_runs_do_not_share_a_folder() {
 // ---------------------------------------------------------------------------------------------------------------
 // Failures while running
 
-/// The weights fit below the limit, the optimizer's moments beside them do not.
+/// A limit for the size of a file stands for the full disk: the weights fit below it, the optimizer's moments do not.
 #[test]
 #[cfg(unix)]
 fn a_full_disk_costs_only_the_checkpoint_at_hand() {
     let tiny = Tiny::new();
-    tiny.train("whole", "").ok();
-    tiny.train("out", "--max-updates 11").ok();
-    let before: Vec<Vec<u8>> = names(&tiny).iter().map(|name| tiny.read(name)).collect();
-    let weights = tiny.read("out/best/model.safetensors").len();
+    tiny.train("whole", LONG).ok();
+    let child = tiny.start_long("out");
+    interrupt(&child);
+    assert_eq!(finish(child).code, Some(130));
+    let files = |tiny: &Tiny| -> Vec<(String, Vec<u8>)> {
+        let files = ["params.safetensors", "optimizer.safetensors", "state.json", "manifest.json"];
+        let folders = tiny.list("out/checkpoints").into_iter();
+        let names = folders.flat_map(|folder| files.map(|file| format!("out/checkpoints/{folder}/{file}")));
+        names.map(|name| (name.clone(), tiny.read(&name))).collect()
+    };
+    let before = files(&tiny);
+    let weights = before.iter().find(|(name, _)| name.ends_with("params.safetensors")).unwrap().1.len();
     let blocks = weights / 512 + 8;
-
-    // Fails at its first checkpoint: nothing but the run file is there.
-    let command = tiny.command(&format!("train {QUICK} --out full --checkpoint-every 1"));
-    let text =
-        message("a full disk", limited(command, &format!("ulimit -f {blocks}")), 1, &["full/checkpoints", "make room"]);
-    assert!(text.contains("optimizer.safetensors"), "{text}");
-    assert_eq!(tiny.list("full/checkpoints"), [""; 0], "no half checkpoint");
-
-    // Fails while it goes on: what was there is whole, and the run can be resumed when there is room.
-    let resumed = "--max-updates 11 --resume";
-    tiny.train("out", resumed).ok();
-    let after: Vec<Vec<u8>> = names(&tiny).iter().map(|name| tiny.read(name)).collect();
-    assert!(before == after);
-    let command = tiny.command(&format!("train {QUICK} --out full --checkpoint-every 4 --overwrite"));
-    limited(command, "ulimit -f 100000").ok();
-    assert!(tiny.read("full/best/model.safetensors") == tiny.read("whole/best/model.safetensors"));
-}
-
-#[cfg(unix)]
-fn names(tiny: &Tiny) -> Vec<String> {
-    let folders = tiny.list("out/checkpoints").into_iter();
-    let files = ["params.safetensors", "optimizer.safetensors", "state.json", "manifest.json"];
-    folders.flat_map(|folder| files.map(|file| format!("out/checkpoints/{folder}/{file}"))).collect()
+    let command = tiny.command(&format!("train {QUICK} {LONG} --out out --resume"));
+    let done = limited(command, &format!("ulimit -f {blocks}"));
+    message("a full disk", done, 1, &["cannot write out/checkpoints/", "optimizer.safetensors", "make room there"]);
+    assert!(files(&tiny) == before, "what was there is there, and no half checkpoint");
+    tiny.train("out", &format!("{LONG} --resume")).ok();
+    assert!(tiny.read("out/best/model.safetensors") == tiny.read("whole/best/model.safetensors"));
 }
 
 #[test]
@@ -449,4 +450,20 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_its_checkpoints() {
         manyhead::interop::safetensors::TensorFile::open(file).unwrap();
     }
     assert!(!tiny.list("out/checkpoints").is_empty());
+}
+
+#[test]
+fn weights_that_overflow_in_the_last_update_are_not_kept_as_the_best_model() {
+    let tiny = Tiny::new();
+    for rate in ["1e30", "1e37", "1e38"] {
+        let out = format!("out-{rate}");
+        let flags = format!("--learning-rate {rate} --schedule constant --warmup 0 --clip 0 --max-updates 1");
+        let done = tiny.train(&out, &flags);
+        println!("{rate}: {:?} {}", done.code, done.err);
+        if done.code == Some(0) {
+            let answers = tiny.run_with(&format!("predict --model {out} --task mood"), "the cat\n");
+            println!("{:?} {} {}", answers.code, answers.out, answers.err);
+        }
+        assert!(!done.err.contains("panicked"));
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use manyhead::interop::safetensors::{self, TensorData, TensorFile};
 
@@ -138,6 +139,18 @@ impl Tiny {
         finish(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
+    /// Starts a [`LONG`] run and waits until its first checkpoint is there.
+    pub fn start_long(&self, out: &str) -> Child {
+        let mut command = self.command(&format!("train {QUICK} --out {out} {LONG}"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let start = Instant::now();
+        while self.list(&format!("{out}/checkpoints")).iter().all(|name| !name.starts_with("step-")) {
+            assert!(start.elapsed() < Duration::from_secs(30), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child
+    }
+
     /// Trains into `out` with a few flags; the defaults are a second's work.
     pub fn train(&self, out: &str, flags: &str) -> Done {
         self.run(&format!("train {} --out {out} {flags}", QUICK))
@@ -147,6 +160,16 @@ impl Tiny {
 /// A run of two epochs: 6 + 5 batches each.
 pub const QUICK: &str =
     "--tasks tasks.yml --encoder model --epochs 2 --batch-size 4 --learning-rate 1e-3 --max-length 16";
+
+/// More flags for a run of 180 updates, to be stopped on its way.
+pub const LONG: &str = "--epochs 30 --accumulate 2 --checkpoint-every 3";
+
+/// Ctrl-C.
+#[cfg(unix)]
+pub fn interrupt(child: &Child) {
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
 
 /// Waits for the end.
 pub fn finish(child: Child) -> Done {
