@@ -116,8 +116,8 @@ impl Layout<'_> {
     }
 
     fn parse_json(&self, line: usize, text: &str) -> Result<Query, Failure> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| self.fail(line, format!("is not valid JSON: {e}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|e| self.fail(line, format!("is not valid JSON: {}", json_problem(&e))))?;
         let field = |name: &str| match value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -126,6 +126,13 @@ impl Layout<'_> {
         let text = field("text")?.ok_or_else(|| self.fail(line, "expected an object with the key 'text'"))?;
         Ok(Query { uid: value.get("uid").cloned(), text, pair: field("text_pair")? })
     }
+}
+
+/// What is wrong, without the line: there is only one.
+fn json_problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    format!("{what} (column {})", error.column())
 }
 
 /// One prediction as JSON.
