@@ -152,7 +152,8 @@ impl MultiTaskModel {
     pub fn describe(&self) -> Vec<(String, String)> {
         let config = self.encoder.net.config();
         let part = |key: &str| config.get(key).map_or("none".into(), |value| value.to_string());
-        let tasks = self.tasks.iter().map(|task| {
+        let names: Vec<&str> = self.tasks().map(|task| task.name.as_str()).collect();
+        let heads = self.tasks.iter().map(|task| {
             format!(
                 "{} ({}, n_class {}, dropout {})",
                 task.def.name,
@@ -168,7 +169,8 @@ impl MultiTaskModel {
             hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
         }
         let list = [
-            ("the tasks", tasks.collect::<Vec<_>>().join(", ")),
+            ("the tasks", names.join(", ")),
+            ("the heads", heads.collect::<Vec<_>>().join(", ")),
             ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
             ("--max-length", self.max_length.to_string()),
             ("hidden dropout", part("hidden_dropout_prob")),

@@ -119,8 +119,8 @@ impl<'a> Run<'a> {
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
-        run.push(("the tasks' weights".into(), format!("{weights:?}")));
         run.extend(model.describe());
+        run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let schedule = Schedule {
