@@ -264,7 +264,7 @@ impl MultiTaskModel {
     /// Predictions for texts or pairs, in order.
     pub fn predict(&self, task: usize, texts: &[(&str, Option<&str>)]) -> Result<Vec<Prediction>> {
         let tokenizer = &self.encoder.tokenizer;
-        let kind = self.head(task)?.kind;
+        let TaskHead { def, kind, .. } = self.head(task)?;
         let encode = |(text, pair): &(&str, Option<&str>)| tokenizer.encode(text, *pair, self.max_length(task));
         let cpu = self.encoder.device.as_cpu();
         let encodings: Vec<_> = cpu.map(texts, encode).into_iter().collect::<Result<_>>()?;
@@ -275,7 +275,12 @@ impl MultiTaskModel {
             let packed = PackedBatch::pack(batch.iter().copied())?;
             let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
             let logits = self.logits(&mut tape, task, &packed)?;
-            decode(&tape, kind, logits, &mut predictions)?;
+            if !tape.view(logits)?.data.iter().all(|logit| logit.is_finite()) {
+                let what = format!("task '{}': a prediction", def.name);
+                let hint = "the model's training has diverged; train it again with a lower learning rate";
+                return Err(Error::NonFinite { what, hint: hint.into() });
+            }
+            decode(&tape, *kind, logits, &mut predictions)?;
             memory = tape.finish();
         }
         Ok(predictions)

@@ -270,6 +270,11 @@ impl<'a> Run<'a> {
         observer: &mut (dyn Observer + '_),
     ) -> Result<Vec<SplitEvaluation>> {
         let (results, mean) = evaluate_all(model, self.data)?;
+        // The last update can blow up the weights after the last loss was looked at.
+        if let Some(diverged) = results.iter().find(|result| !result.loss.is_finite()) {
+            let what = format!("task '{}': the loss on {} after the epoch", diverged.task, diverged.split);
+            return Err(Error::NonFinite { what, hint: "training has diverged; lower --learning-rate".into() });
+        }
         let epoch = self.state.epoch;
         // Without a dev split the last epoch is the best.
         let best = match (mean, self.state.best) {
