@@ -70,7 +70,7 @@ impl Stream {
     }
 
     /// Fills `words` with the words `start ..` of the stream; `start` must be a multiple of 4.
-    pub fn fill(&self, isa: Isa, start: usize, words: &mut [u32]) {
+    pub(crate) fn fill(&self, isa: Isa, start: usize, words: &mut [u32]) {
         fill(isa, *self, start, words);
     }
 }

@@ -16,7 +16,7 @@ use manyhead::{MultiTaskModel, TrainOptions, TrainingData};
 use support::{World, options};
 
 /// Anything of this size could be an activation; boxes of the tape are far smaller.
-const LARGE: usize = 4096;
+const LARGE: usize = 2048;
 
 struct Counting;
 

@@ -114,6 +114,51 @@ fn resuming_a_finished_run_changes_nothing() {
     assert_eq!((tiny.read(&format!("out/{BEST}")), tiny.list("out/checkpoints")), (best, checkpoints));
 }
 
+/// Regression: such runs ended with exit code 0 and without a model.
+#[test]
+fn a_run_whose_mean_is_undefined_or_whose_first_metric_is_a_matrix_still_leaves_a_model() {
+    let tiny = Tiny::new();
+    tiny.write("tasks.yml", tiny::TASKS.replace("[ACC, F1]", "[CMAT, ACC]"));
+    let done = tiny.train("matrix", "");
+    assert!(done.err.contains("best: epoch"), "{}", done.err);
+    assert!(done.ok().contains("confusion matrix"));
+    assert!(tiny.path(&format!("matrix/{BEST}")).is_file());
+    // Constant scores have no correlation.
+    tiny.write("flat.csv", "score,text\n1,red\n1,blue\n");
+    tiny.write("tasks.yml", tiny::TASKS.replace("dev: mood.csv", "dev: flat.csv"));
+    let done = tiny.train("undefined", "");
+    assert!(done.err.contains("undefined on dev: the last epoch is kept"), "{}", done.err);
+    done.ok();
+    assert!(tiny.path(&format!("undefined/{BEST}")).is_file());
+    let message = tiny.train("none", "--max-updates 0").refused(2);
+    assert!(message.contains("0 updates train nothing"), "{message}");
+}
+
+/// Regression: the demo deleted whatever run stood in its folder, before it knew whether it could run itself.
+#[test]
+fn the_demo_leaves_a_run_alone_that_is_not_a_demo() {
+    let tiny = Tiny::new();
+    tiny.train("out", "").ok();
+    let before = tiny.read(&format!("out/{BEST}"));
+    let message = tiny.run("demo --out out --encoder model").refused(2);
+    assert!(message.contains("out is not empty"), "{message}");
+    assert_eq!(tiny.read(&format!("out/{BEST}")), before);
+    tiny.run("demo --out fresh --encoder ./nonexistent").refused(2);
+}
+
+/// Regression: a task's own limit above --max-length was capped without a word.
+#[test]
+fn a_task_may_have_a_longer_limit_than_the_run() {
+    let tiny = Tiny::new();
+    let text = "red ".repeat(20);
+    tiny.write("mood.csv", format!("score,text\n1,{text}\n2,{text}\n3,red\n"));
+    let done = tiny.train("short", "--max-length 8");
+    assert!(done.err.contains("mood: 3 train (19 tokens), 3 dev; 2 texts cut to 8 tokens"), "{}", done.err);
+    tiny.write("tasks.yml", tiny::TASKS.replace("n_class: 1", "n_class: 1\n  max_length: 12"));
+    let done = tiny.train("long", "--max-length 8");
+    assert!(done.err.contains("mood: 3 train (27 tokens), 3 dev; 2 texts cut to 12 tokens"), "{}", done.err);
+}
+
 #[test]
 fn a_run_is_resumed_only_with_the_options_it_was_made_with() {
     let tiny = Tiny::new();

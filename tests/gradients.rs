@@ -112,7 +112,7 @@ fn norm(values: &[f32]) -> f64 {
 }
 
 #[test]
-fn a_pass_towards_leaves_alone_touches_no_parameter_and_gives_the_same_gradient() {
+fn a_pass_towards_leaves_alone_gives_the_same_gradient() {
     let parts = Parts::new();
     let device = Device::cpu(2).unwrap();
     let shape = [parts.batch.tokens(), 32];
@@ -123,8 +123,6 @@ fn a_pass_towards_leaves_alone_touches_no_parameter_and_gives_the_same_gradient(
 
     let alone = tape.gradient(loss, &[delta, embedded]).unwrap();
     assert!(alone.iter().all(|gradient| norm(gradient.data()) > 1e-3));
-    let untouched = Gradients::new(&parts.params);
-    assert!(parts.params.ids().all(|id| !untouched.touched(id)));
 
     let mut gradients = Gradients::new(&parts.params);
     let both = tape.backward_from(&[(loss, &[1.0])], Some(&mut gradients), &[embedded, delta]).unwrap();

@@ -1,8 +1,8 @@
 //! Devices: where tensors live and kernels run.
 //!
 //! The floor below [`crate::tensor`]: threads, instruction sets, the matrix product, scratch memory.
-//! Only the CPU exists so far. A kernel is chosen by matching on [`Device`], so that a second device is a
-//! second arm beside the first in each op's folder.
+//! Only the CPU exists so far. An op's `mod.rs` asks for it by `as_cpu()` and calls its `cpu.rs`; a second device turns
+//! that call into a match, with a second file beside the first.
 
 pub mod cpu;
 mod workspace;

@@ -79,7 +79,8 @@ impl Workspace {
     }
 
     /// Bytes held in free buffers.
-    pub fn held_bytes(&self) -> usize {
+    #[cfg(test)]
+    fn held_bytes(&self) -> usize {
         self.free.iter().flatten().map(|data| 4 * data.len()).sum()
     }
 }

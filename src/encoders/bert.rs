@@ -124,6 +124,8 @@ impl BertConfig {
 /// A BERT over parameters in an arena.
 pub struct Bert {
     config: BertConfig,
+    /// The configuration it was read from: keys that mean nothing here are handed on when the model is saved.
+    read_from: Value,
     word: ParamId,
     position: ParamId,
     token_type: ParamId,
@@ -134,7 +136,9 @@ pub struct Bert {
 
 /// Builds a BERT from a configuration (the registry's entry).
 pub fn build(path: &Path, config: &Value, params: &mut Params) -> Result<Box<dyn EncoderNet>> {
-    Ok(Box::new(Bert::new(BertConfig::read(path, config)?, params)?))
+    let mut bert = Bert::new(BertConfig::read(path, config)?, params)?;
+    bert.read_from = config.clone();
+    Ok(Box::new(bert))
 }
 
 impl Bert {
@@ -165,7 +169,7 @@ impl Bert {
             }
             false => None,
         };
-        Ok(Bert { config, word, position, token_type, norm, blocks, pooler })
+        Ok(Bert { config, read_from: Value::Null, word, position, token_type, norm, blocks, pooler })
     }
 }
 
@@ -254,7 +258,7 @@ impl EncoderNet for Bert {
         let c = &self.config;
         // Probabilities and the like go through their shortest decimal form: 0.1, not 0.10000000149011612.
         let short = |x: f32| x.to_string().parse::<f64>().unwrap_or(x as f64);
-        json!({
+        let ours = json!({
             "architectures": ["BertModel"],
             "model_type": "bert",
             "vocab_size": c.vocab_size,
@@ -273,6 +277,14 @@ impl EncoderNet for Bert {
             "pad_token_id": 0,
             "position_embedding_type": "absolute",
             "torch_dtype": "float32",
-        })
+        });
+        let mut all = self.read_from.as_object().cloned().unwrap_or_default();
+        all.remove("dtype");
+        if let Value::Object(ours) = ours {
+            // What we do not know better stays as it was read.
+            let kept = |key: &str| key == "pad_token_id" && self.read_from.get(key).is_some();
+            all.extend(ours.into_iter().filter(|(key, _)| !kept(key)));
+        }
+        Value::Object(all)
     }
 }

@@ -10,6 +10,9 @@ use crate::error::Result;
 use crate::nn::PackedBatch;
 use crate::tape::{Tape, Var};
 
+/// Deviation of a new head's weights.
+const DEVIATION: f32 = 0.02;
+
 /// A head of a task.
 #[derive(Clone, Copy, Debug)]
 pub enum Head {

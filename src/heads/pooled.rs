@@ -3,13 +3,11 @@
 //! The dense layer is the encoder's own pooler, shared by all tasks, or the task's own
 //! (`heads.TASK.dense.{weight,bias}`); the last layer is `heads.TASK.out.{weight,bias}`.
 
+use super::DEVIATION;
 use crate::error::Result;
 use crate::nn::{Linear, PackedBatch, Pooler};
 use crate::ops::{self, Activation};
 use crate::tape::{Params, Tape, Var};
-
-/// Deviation of a new head's weights.
-const DEVIATION: f32 = 0.02;
 
 /// Classification, regression and ranking.
 #[derive(Clone, Copy, Debug)]

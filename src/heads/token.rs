@@ -1,5 +1,6 @@
 //! The token head: dropout → linear on every token.
 
+use super::DEVIATION;
 use crate::error::Result;
 use crate::nn::Linear;
 use crate::ops;
@@ -25,7 +26,7 @@ impl TokenHead {
         seed: u64,
     ) -> Result<TokenHead> {
         let out = Linear::add(params, &format!("heads.{task}.out"), hidden, classes)?;
-        out.init(params, 0.02, seed);
+        out.init(params, DEVIATION, seed);
         Ok(TokenHead { out, dropout })
     }
 

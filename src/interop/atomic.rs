@@ -82,6 +82,15 @@ pub fn restore_dir(final_dir: impl AsRef<Path>) -> Result<bool> {
     Ok(true)
 }
 
+/// The folder to read: `final_dir`, or the one that an interrupted [`replace_dir`] has moved aside. Changes nothing:
+/// another process may be between the two renames at this moment.
+pub fn readable_dir(final_dir: &Path) -> PathBuf {
+    match previous_of(final_dir) {
+        Ok(previous) if fs::symlink_metadata(final_dir).is_err() && previous.is_dir() => previous,
+        _ => final_dir.to_path_buf(),
+    }
+}
+
 /// A temporary file that is removed on drop unless it was renamed.
 struct Temporary {
     path: PathBuf,

@@ -65,7 +65,7 @@ pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
 }
 
 /// The names that [`named`] knows.
-pub fn names() -> impl Iterator<Item = &'static str> {
+fn names() -> impl Iterator<Item = &'static str> {
     PACKAGES.iter().map(|package| package.name)
 }
 

@@ -18,8 +18,7 @@ const SETTINGS: &str = "manyhead.json";
 impl MultiTaskModel {
     /// Reads a model folder that [`MultiTaskModel::save`] has written.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<MultiTaskModel> {
-        let folder = folder.as_ref();
-        atomic::restore_dir(folder)?;
+        let folder = &atomic::readable_dir(folder.as_ref());
         if folder.is_dir() && !folder.join(TASKS).exists() {
             let message =
                 format!("has no {TASKS}: this is not a model that manyhead has trained; give the best/ of a run");

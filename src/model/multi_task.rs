@@ -87,9 +87,10 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The value of the first metric: what the best checkpoint is chosen by.
+    /// The value of the first metric that is one number: what the best checkpoint is chosen by.
     pub fn first(&self) -> Option<f64> {
-        match self.metrics.first() {
+        let mut numbers = self.metrics.iter().filter(|(_, score)| !matches!(score, Score::Matrix { .. }));
+        match numbers.next() {
             Some((_, Score::Value(value))) => Some(*value),
             _ => None,
         }
@@ -153,14 +154,10 @@ impl MultiTaskModel {
         let config = self.encoder.net.config();
         let part = |key: &str| config.get(key).map_or("none".into(), |value| value.to_string());
         let names: Vec<&str> = self.tasks().map(|task| task.name.as_str()).collect();
-        let heads = self.tasks.iter().map(|task| {
-            format!(
-                "{} ({}, n_class {}, dropout {})",
-                task.def.name,
-                task.def.kind,
-                task.def.n_class,
-                task.head.dropout()
-            )
+        let heads = self.tasks.iter().enumerate().map(|(index, task)| {
+            let (def, length) = (&task.def, self.max_length(index));
+            let dropout = task.head.dropout();
+            format!("{} ({}, n_class {}, dropout {dropout}, max_length {length})", def.name, def.kind, def.n_class)
         });
         // FNV-1a over names, shapes, and what is frozen or decays.
         let mut hash = 0xcbf2_9ce4_8422_2325u64;
@@ -170,9 +167,10 @@ impl MultiTaskModel {
         }
         let list = [
             ("the tasks", names.join(", ")),
-            ("the heads", heads.collect::<Vec<_>>().join(", ")),
+            ("the tasks' metrics", self.tasks().map(|task| task.metrics.join(" ")).collect::<Vec<_>>().join(", ")),
             ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
             ("--max-length", self.max_length.to_string()),
+            ("the heads", heads.collect::<Vec<_>>().join(", ")),
             ("hidden dropout", part("hidden_dropout_prob")),
             ("attention dropout", part("attention_probs_dropout_prob")),
             ("the parameters (names, shapes, what is frozen)", format!("{hash:016x}")),
@@ -239,7 +237,7 @@ impl MultiTaskModel {
     /// Longest sequence of a task, in tokens; that of the model for a task that does not exist.
     pub fn max_length(&self, task: usize) -> usize {
         let own = self.tasks.get(task).and_then(|task| task.def.max_length);
-        own.map_or(self.max_length, |limit| limit.min(self.max_length))
+        own.map_or(self.max_length, |own| own.min(self.encoder.net.max_length()))
     }
 
     fn head(&self, task: usize) -> Result<&TaskHead> {

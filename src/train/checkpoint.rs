@@ -165,8 +165,8 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 /// and passed over; None if there is no checkpoint.
 ///
 /// # Errors
-/// There are checkpoints, but none is whole; the newest whole one is of another run than `run`. Nothing has been read
-/// into `params` and `optimizer` then.
+/// There are checkpoints, but none is whole; the newest whole one is of another run than `run` (nothing has been read
+/// into `params` and `optimizer` then).
 pub fn read_newest(
     folder: &Path,
     run: &[(String, String)],

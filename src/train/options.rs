@@ -87,8 +87,9 @@ impl TrainOptions {
         require(self.epochs <= most, "epochs", format!("{} is more than {most}", self.epochs))?;
         require(self.batch_size > 0, "batch-size", "a batch needs at least one example".into())?;
         require(self.batch_tokens != Some(0), "batch-tokens", "a batch needs at least one token".into())?;
+        require(self.max_updates != Some(0), "max-updates", "0 updates train nothing".into())?;
         require(self.accumulate > 0, "accumulate", "an update needs at least one batch".into())?;
-        require(self.keep_checkpoints > 0, "keep-checkpoints", "at least one must be kept".into())?;
+        require(self.keep_checkpoints > 0, "keep_checkpoints", "at least one must be kept".into())?;
         require(self.checkpoint_every != Some(0), "checkpoint-every", "0 is not a number of updates".into())?;
         let rate = self.learning_rate;
         require(rate.is_finite() && rate > 0.0, "learning-rate", format!("{rate} is not a number above 0"))?;

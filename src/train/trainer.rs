@@ -94,6 +94,8 @@ struct Run<'a> {
     train: Vec<&'a Dataset>,
     step: Step,
     state: State,
+    /// Epoch and mean of the best evaluation, also of one that was cut short.
+    best: Option<(u64, f64)>,
     totals: Totals,
     schedule: Schedule,
     weights: Vec<f32>,
@@ -123,6 +125,9 @@ impl<'a> Run<'a> {
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
+        let dev = data.tasks.iter().flat_map(|task| &task.dev);
+        let fingerprint = dev.fold(0u64, |hash, (_, dataset)| hash.rotate_left(7) ^ dataset.fingerprint());
+        run.push(("the dev data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let schedule = Schedule {
             kind: options.schedule,
             base: options.learning_rate,
@@ -131,7 +136,7 @@ impl<'a> Run<'a> {
         };
         let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, run };
         let step = Step::new(model, options)?;
-        Ok(Run { trainer, data, train, step, state, totals, schedule, weights, names })
+        Ok(Run { trainer, data, train, step, state, best: None, totals, schedule, weights, names })
     }
 
     fn checkpoints(&self) -> Option<PathBuf> {
@@ -164,7 +169,7 @@ impl<'a> Run<'a> {
             }
         }
         let updates = self.state.updates;
-        Ok(TrainReport { updates, updates_before: updates_done, last, best: self.state.best })
+        Ok(TrainReport { updates, updates_before: updates_done, last, best: self.best })
     }
 
     fn is_finished(&self) -> bool {
@@ -200,6 +205,7 @@ impl<'a> Run<'a> {
         let optimizer = self.step.optimizer_mut();
         if let Some(state) = checkpoint::read_newest(&folder, &self.state.run, params, optimizer, damaged)? {
             self.step.set_updates(state.updates);
+            self.best = state.best;
             self.state = state;
         }
         Ok(())
@@ -276,20 +282,25 @@ impl<'a> Run<'a> {
             return Err(Error::NonFinite { what, hint: "training has diverged; lower --learning-rate".into() });
         }
         let epoch = self.state.epoch;
-        // Without a dev split the last epoch is the best.
+        let complete = self.state.position >= batches as u64;
+        // Without a dev split, or as long as the mean is undefined, the last epoch is kept.
         let best = match (mean, self.state.best) {
             (Some(mean), Some((_, before))) => mean > before,
             (Some(_), None) => true,
-            (None, _) => results.is_empty(),
+            (None, kept) => kept.is_none(),
         };
-        if best {
-            self.state.best = mean.map(|mean| (epoch, mean));
-            if let Some(folder) = &self.trainer.output {
-                model.save(folder.join("best"))?;
+        if best && let Some(folder) = &self.trainer.output {
+            model.save(folder.join("best"))?;
+        }
+        if best && mean.is_some() {
+            self.best = mean.map(|mean| (epoch, mean));
+            // An epoch that was cut short will be evaluated again when it is whole.
+            if complete {
+                self.state.best = self.best;
             }
         }
         observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
-        if self.state.position >= batches as u64 {
+        if complete {
             self.state.epoch += 1;
             self.state.position = 0;
         }

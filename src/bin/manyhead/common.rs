@@ -1,5 +1,6 @@
 //! What all subcommands share: common flags, where encoders come from, input and output, failures.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ pub struct Common {
     #[arg(long, global = true, default_value_t = 0, help_heading = "Common")]
     pub threads: usize,
     /// Folder for fetched weights [default: the user's cache folder]
-    #[arg(long, global = true, env = fetch::CACHE_VARIABLE, value_name = "DIR", help_heading = "Common")]
-    pub cache: Option<PathBuf>,
+    #[arg(long, global = true, env = fetch::CACHE_VARIABLE, value_name = "DIR", help_heading = "Common", value_parser = clap::value_parser!(OsString))]
+    pub cache: Option<OsString>,
     /// No talk on standard error, only errors
     #[arg(long, short, global = true, help_heading = "Common")]
     pub quiet: bool,
@@ -32,7 +33,9 @@ pub struct Common {
 impl Common {
     /// The device that the flags ask for.
     pub fn device(&self) -> Result<Device, Failure> {
-        Ok(Device::parse(&self.device, self.threads)?)
+        // An empty environment variable is as good as none.
+        let name = if self.device.is_empty() { "auto" } else { &self.device };
+        Ok(Device::parse(name, self.threads)?)
     }
 
     /// One line for the user, unless they asked for quiet.
@@ -48,7 +51,7 @@ impl Common {
         if path.exists() || encoder.contains(std::path::MAIN_SEPARATOR) {
             return Ok(path.to_path_buf());
         }
-        let cache = fetch::cache_dir(self.cache.as_deref())?;
+        let cache = fetch::cache_dir(self.cache.as_deref().filter(|folder| !folder.is_empty()).map(Path::new))?;
         Ok(fetch::named(encoder, &cache, &|message| self.say(message))?)
     }
 }
@@ -62,6 +65,8 @@ pub fn tell(line: &str) {
 pub enum Failure {
     /// An error of the library.
     Error(Error),
+    /// A training run in this folder was stopped by the user after so many updates.
+    Interrupted { update: u64, out: PathBuf },
     /// Whoever read our output has gone: nothing to report.
     OutputClosed,
 }
@@ -79,9 +84,13 @@ impl Failure {
     /// Tells the user and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {
-            Failure::Error(error @ Error::Interrupted { .. }) => {
-                tell(&format!("manyhead: {error}; go on with the same command and --resume"));
-                ExitCode::from(error.exit_code())
+            Failure::Interrupted { update, out } => {
+                let run = out.join("run.yml");
+                tell(&format!(
+                    "manyhead: interrupted after update {update}; to go on: manyhead train --run {} --resume",
+                    run.display()
+                ));
+                ExitCode::from(130)
             }
             Failure::Error(error) => {
                 tell(&format!("manyhead: error: {error}"));
@@ -178,6 +187,9 @@ impl Output {
     pub fn finish(mut self) -> Result<(), Failure> {
         self.flush()?;
         if let Some(temporary) = self.temporary.take() {
+            // On the disk before it has its name.
+            let synced = File::open(&temporary).and_then(|file| file.sync_all());
+            synced.map_err(|e| Error::io("write", &self.path, e))?;
             std::fs::rename(&temporary, &self.path).map_err(|e| Error::io("write", &self.path, e))?;
         }
         Ok(())

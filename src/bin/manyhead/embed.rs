@@ -69,7 +69,10 @@ impl Reader<'_> {
             Some(object) if jsonl || object.contains_key("text") || object.contains_key("token_id") => {
                 self.parse_object(line, &object)
             }
-            None if jsonl => Err(self.fail(line, "is not a JSON object")),
+            // A text may begin with a brace; one that begins like our objects is meant as one.
+            None if jsonl || text.starts_with("{\"") => {
+                Err(self.fail(line, "is not a JSON object; close it, or quote it"))
+            }
             _ => self.encode(line, None, text, None),
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::Score;
 use manyhead::tasks::TaskDef;
 use manyhead::train::{SplitEvaluation, read_split};
@@ -36,7 +37,7 @@ pub struct Arguments {
 /// The model in a folder, or in the `best/` of a run's folder.
 pub fn load_model(folder: &Path, common: &Common) -> Result<MultiTaskModel, Failure> {
     let best = folder.join("best");
-    let folder = if !folder.join("tasks.yml").exists() && best.is_dir() { &best } else { folder };
+    let folder = if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
     Ok(MultiTaskModel::load(folder, &common.device()?)?)
 }
 

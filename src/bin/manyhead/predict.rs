@@ -16,8 +16,8 @@ use super::eval::load_model;
     text   a text a line; for tasks of pairs: text TAB text\n  \
     tsv    [uid TAB [label TAB]] text [TAB text]; the number of columns tells\n  \
     jsonl  {\"text\": …, \"text_pair\": …, \"uid\": …}\n\n\
-    Examples:\n  manyhead predict --model run1/best --task sst --input reviews.txt\n  \
-    echo 'A delight.' | manyhead predict --model run1/best --task sst --input -")]
+    Examples:\n  manyhead predict --model run1/best --task films --input reviews.txt\n  \
+    echo 'A delight.' | manyhead predict --model run1/best --task films --input -")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]

@@ -241,7 +241,8 @@ pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsSt
     let mut all = arguments[..=train].to_vec();
     for option in read_run_file(path)? {
         let known = command.is_some_and(|command| {
-            command.get_arguments().any(|argument| argument.get_long() == Some(option.name.as_str()))
+            let mut arguments = command.get_arguments().chain(cli.get_arguments());
+            arguments.any(|argument| argument.get_long() == Some(option.name.as_str()))
         });
         if !known || ["run", "resume", "overwrite"].contains(&option.name.as_str()) {
             let message = format!("'{}' is no option of a run; `manyhead train --help` lists them", option.name);
@@ -291,10 +292,11 @@ pub fn prepare(
         model.load_heads(path)?;
     }
     let data = TrainingData::read(&model, tasks, data_dir)?;
-    for (task, data) in tasks.iter().zip(&data.tasks) {
+    for (index, (task, data)) in tasks.iter().zip(&data.tasks).enumerate() {
         let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();
         let cut = data.train.truncated();
-        let cut = if cut > 0 { format!("; {cut} texts cut to {} tokens", options.max_length) } else { String::new() };
+        let cut =
+            if cut > 0 { format!("; {cut} texts cut to {} tokens", model.max_length(index)) } else { String::new() };
         let dev = if dev.is_empty() { "no dev split".into() } else { dev.join(", ") };
         let (examples, tokens) = (data.train.len(), data.train.tokens());
         common.say(&format!("{}: {examples} train ({tokens} tokens), {dev}{cut}", task.name));
@@ -351,7 +353,10 @@ pub fn train_into(
         resume,
         stop: Some(stop_flag(watch.quiet)),
     };
-    Ok(trainer.run(&mut prepared.model, &prepared.data, watch)?)
+    trainer.run(&mut prepared.model, &prepared.data, watch).map_err(|error| match error {
+        Error::Interrupted { update } => Failure::Interrupted { update, out: folder.path.clone() },
+        error => error.into(),
+    })
 }
 
 /// Runs the subcommand.
@@ -392,7 +397,8 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let chosen = match result.best {
         Some((epoch, mean)) => format!("best: epoch {}, mean {:.2}", epoch + 1, 100.0 * mean),
-        None => "no dev split: the last epoch counts as the best".into(),
+        None if result.last.is_empty() => "no dev split: the last epoch is kept".into(),
+        None => "the mean of the tasks' first metrics is undefined on dev: the last epoch is kept".into(),
     };
     common.say(&format!("{chosen}; the model is in {}", best.display()));
     Ok(())

@@ -39,7 +39,13 @@ impl<'a> Matrix<'a> {
 
     /// Whether every element of an `m` × `n` matrix lies inside `data`.
     fn holds(&self, m: usize, n: usize) -> bool {
-        m == 0 || n == 0 || (m - 1) * self.row_stride + (n - 1) * self.column_stride < self.data.len()
+        if m == 0 || n == 0 {
+            return true;
+        }
+        // Checked: strides are public, and a product that wraps must not pass for a small one.
+        let (rows, columns) = ((m - 1).checked_mul(self.row_stride), (n - 1).checked_mul(self.column_stride));
+        let last = rows.zip(columns).and_then(|(rows, columns)| rows.checked_add(columns));
+        last.is_some_and(|last| last < self.data.len())
     }
 }
 
@@ -63,7 +69,7 @@ impl Cpu {
     /// C[m, n] (+)= A[m, k] · B[k, n]; C is row-major without gaps. Does nothing if a slice is too small for its
     /// shape: the ops check shapes, with better messages, before they come here.
     pub fn gemm(&self, m: usize, n: usize, k: usize, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
-        if m == 0 || n == 0 || c.len() < m * n || !a.holds(m, k) || !b.holds(k, n) {
+        if m == 0 || n == 0 || m.checked_mul(n).is_none_or(|size| c.len() < size) || !a.holds(m, k) || !b.holds(k, n) {
             debug_assert!(m == 0 || n == 0, "gemm: slices too small for {m} x {n} x {k}");
             return;
         }
@@ -123,7 +129,8 @@ impl Cpu {
         write: Write,
         packed: &mut [f32],
     ) {
-        let fits = c.len() >= (m.max(1) - 1) * ldc + n && ldc >= n && packed.len() >= Self::tile_scratch(n, k);
+        let size = (m.max(1) - 1).checked_mul(ldc).and_then(|rows| rows.checked_add(n));
+        let fits = size.is_some_and(|size| c.len() >= size) && ldc >= n && packed.len() >= Self::tile_scratch(n, k);
         if m == 0 || n == 0 || !fits || !a.holds(m, k) || !b.holds(k, n) {
             debug_assert!(m == 0 || n == 0, "gemm_tile: slices too small for {m} x {n} x {k}");
             return;
