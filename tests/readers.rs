@@ -42,7 +42,7 @@ fn data(format: &str) -> String {
     format!("data: {{train: x, format: {format}}}")
 }
 
-fn read<'t>(task: &'t TaskDef, bytes: &[u8], labels: Labels) -> manyhead::Result<Vec<Row>> {
+fn read(task: &TaskDef, bytes: &[u8], labels: Labels) -> manyhead::Result<Vec<Row>> {
     RowReader::from_reader(task, Path::new("rows"), Box::new(Cursor::new(bytes.to_vec())), labels)?.collect()
 }
 

@@ -93,7 +93,7 @@ impl DataSpec {
         };
         let delimited = matches!(format, Format::Tsv | Format::Csv);
         let named = matches!(format, Format::Jsonl | Format::Conll);
-        if let Some(entry) = asking.filter(|entry| !delimited && !(named && entry.key == "columns")) {
+        if let Some(entry) = asking.filter(|entry| !(delimited || named && entry.key == "columns")) {
             let formats = if entry.key == "columns" { "tsv, csv, jsonl and conll" } else { "tsv and csv" };
             let message = format!("'{}' is for the formats {formats}; the format here is {format}", entry.key);
             return Err(fields.error(entry.line, format!("{message}; remove the key or change the format")));
