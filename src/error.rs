@@ -77,7 +77,7 @@ impl Error {
     /// 2 where the caller's usage or input is at fault, 130 after an interruption, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => 2,
+            Error::Io { source, .. } if is_wrong_path(source.kind()) => 2,
             Error::Io { .. } | Error::NoGradient { .. } | Error::NonFinite { .. } => 1,
             Error::Interrupted { .. } => 130,
             _ => 2,
@@ -85,10 +85,22 @@ impl Error {
     }
 }
 
+/// Whoever gave the path is at fault.
+fn is_wrong_path(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Error::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}", path.display())?;
+                if is_full(source.kind()) { write!(f, "; make room there") } else { Ok(()) }
+            }
             Error::Input { path, line: Some(line), message } => write!(f, "{}:{line}: {message}", path.display()),
             Error::Input { path, line: None, message } => write!(f, "{}: {message}", path.display()),
             Error::Tensor { path, tensor, message } => write!(f, "{}: tensor {tensor}: {message}", path.display()),

@@ -75,14 +75,19 @@ fn dropout_and_clipping_take_part_in_these_runs() {
 #[test]
 fn something_is_learnt() {
     let world = World::new();
-    let options = TrainOptions { epochs: 6, accumulate: 1, clip: 1.0, ..options(OptimizerKind::AdamW) };
+    let options = TrainOptions { epochs: 20, accumulate: 1, clip: 1.0, ..options(OptimizerKind::AdamW) };
     let mut model = world.model(2, None);
     let data = world.data(&model);
-    let (before, _) = evaluate_all(&model, &data).unwrap();
-    let report = Trainer::new(options).run(&mut model, &data, &mut ()).unwrap();
-    for (before, after) in before.iter().zip(&report.last) {
-        assert!(after.loss < before.loss, "{}: {} -> {}", after.task, before.loss, after.loss);
+    let losses = |model: &MultiTaskModel| -> Vec<f64> {
+        data.tasks.iter().enumerate().map(|(i, task)| model.evaluate(i, &task.train).unwrap().loss).collect()
+    };
+    let before = losses(&model);
+    Trainer::new(options).run(&mut model, &data, &mut ()).unwrap();
+    let after = losses(&model);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(*after < 0.7 * before, "{before} -> {after}");
     }
+    println!("training losses {before:.3?} -> {after:.3?}");
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn a_recording_tape_without_dropout_gives_the_bits_of_inference() {
     let world = World::new();
     let model = world.model(2, None);
     let data = world.data(&model);
-    let batch = data.tasks[1].train.batch(&[3, 1, 60, 2]).unwrap();
+    let batch = data.tasks[1].train.batch(&[3, 1, 60, 2]).unwrap().packed;
     let (expected, memory) = logits(&model, 1, &batch, TapeMemory::default());
     let mut tape = Tape::recording(model.encoder().params(), model.encoder().device(), memory, None);
     let value = model.logits(&mut tape, 1, &batch).unwrap();
@@ -265,7 +270,7 @@ fn embeddings_and_predictions_do_not_depend_on_the_company_of_a_text() {
     }
     let together = model.predict(0, &all).unwrap();
     for (i, prediction) in together.iter().enumerate().step_by(37) {
-        assert_eq!(model.predict(0, &all[i..=i]).unwrap(), [prediction.clone()]);
+        assert_eq!(model.predict(0, &all[i..=i]).unwrap(), std::slice::from_ref(prediction));
     }
 }
 

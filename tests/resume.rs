@@ -64,7 +64,8 @@ fn killed<'a>(world: &World, output: &str, at: u64) -> Record<'a> {
 fn a_run_stopped_anywhere_ends_as_if_it_had_never_stopped() {
     let world = World::new();
     let (model, expected) = straight(&world);
-    let stops: [(&str, u64, fn(&Event<'_>) -> bool); 6] = [
+    type Stop = (&'static str, u64, fn(&Event<'_>) -> bool);
+    let stops: [Stop; 6] = [
         ("at the first batch", 1, |event| matches!(event, Event::Batch { batch: 0, .. })),
         ("mid-epoch", 3, |event| matches!(event, Event::Update { update: 2, .. })),
         ("inside an accumulation window", 2, |event| matches!(event, Event::Batch { batch: 4, .. })),

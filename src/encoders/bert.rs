@@ -45,6 +45,8 @@ pub struct BertConfig {
     pub pooler: bool,
 }
 
+const MISSING: &str = "is missing; take the config.json that belongs to the weights";
+
 impl BertConfig {
     /// Reads a configuration.
     ///
@@ -53,14 +55,14 @@ impl BertConfig {
     pub fn read(path: &Path, config: &Value) -> Result<BertConfig> {
         let fail = |key: &str, message: String| Error::config(path, key, message);
         let size = |key: &str| -> Result<usize> {
-            let value = config.get(key).ok_or_else(|| fail(key, "is missing".into()))?;
+            let value = config.get(key).ok_or_else(|| fail(key, MISSING.into()))?;
             let number = value.as_u64().filter(|n| *n > 0 && *n <= 1 << 31);
             number
                 .map(|n| n as usize)
                 .ok_or_else(|| fail(key, format!("{value} is not a size (a whole number above 0)")))
         };
         let number = |key: &str, low: f64, high: f64| -> Result<f32> {
-            let value = config.get(key).ok_or_else(|| fail(key, "is missing".into()))?;
+            let value = config.get(key).ok_or_else(|| fail(key, MISSING.into()))?;
             let number = value.as_f64().filter(|x| (low..=high).contains(x));
             number.map(|x| x as f32).ok_or_else(|| fail(key, format!("{value} is not a number from {low} to {high}")))
         };
@@ -76,7 +78,7 @@ impl BertConfig {
                 return Err(fail(key, format!("{value} is not implemented; only {allowed} is")));
             }
         }
-        let act = config.get("hidden_act").ok_or_else(|| fail("hidden_act", "is missing".into()))?;
+        let act = config.get("hidden_act").ok_or_else(|| fail("hidden_act", MISSING.into()))?;
         let hidden_act = act.as_str().and_then(Activation::parse);
         let hidden_act = hidden_act.ok_or_else(|| {
             fail("hidden_act", format!("{act} is not implemented; use gelu, gelu_new, relu, tanh, sigmoid or silu"))
@@ -215,14 +217,16 @@ impl EncoderNet for Bert {
             hidden_dropout: self.config.hidden_dropout_prob,
             attention_dropout: self.config.attention_probs_dropout_prob,
         };
-        // On a tape that does not record, a block's result is given back once the next block has used it.
-        tape.scope(|tape| {
-            let mut hidden = embedded;
-            for block in &self.blocks {
-                hidden = block.forward(tape, hidden, batch, options)?;
+        let mut hidden = embedded;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let next = block.forward(tape, hidden, batch, options)?;
+            // The embedding output is the caller's; every later one has been used for the last time.
+            if layer > 0 {
+                tape.release(hidden);
             }
-            Ok(hidden)
-        })
+            hidden = next;
+        }
+        Ok(hidden)
     }
 
     fn pooler(&self) -> Option<Pooler> {

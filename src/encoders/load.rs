@@ -36,6 +36,10 @@ pub fn weights_path(folder: &Path) -> PathBuf {
 /// tensors, all listed; NaN or infinite weights.
 pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
     let path = config_path(folder);
+    if folder.is_file() {
+        let message = "is a file; give the folder of a model, with config.json, model.safetensors and a tokenizer";
+        return Err(Error::input(folder, None, message));
+    }
     if !folder.is_dir() {
         let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such model folder");
         return Err(Error::io("read", folder, missing));
@@ -65,6 +69,9 @@ pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
     Ok(Loaded { net, unexpected })
 }
 
+/// Misfits that a message lists.
+const SHOWN: usize = 8;
+
 /// The stored tensor of each parameter from entry `first` on, with or without `prefix`.
 ///
 /// # Errors
@@ -90,8 +97,8 @@ fn sources(file: &TensorFile, prefix: &str, first: usize, params: &Params) -> Re
     if wrong.is_empty() {
         return Ok(found);
     }
-    let shown: Vec<_> = wrong.iter().take(20).cloned().collect();
-    let more = if wrong.len() > 20 { format!("; and {} more", wrong.len() - 20) } else { String::new() };
+    let shown: Vec<_> = wrong.iter().take(SHOWN).cloned().collect();
+    let more = if wrong.len() > SHOWN { format!("; and {} more", wrong.len() - SHOWN) } else { String::new() };
     let message = format!(
         "{} tensor(s) do not fit the config.json beside it: {}{more}; check that the two files belong together",
         wrong.len(),

@@ -21,7 +21,8 @@ impl MultiTaskModel {
         let folder = folder.as_ref();
         atomic::restore_dir(folder)?;
         if folder.is_dir() && !folder.join(TASKS).exists() {
-            let message = format!("has no {TASKS}: this is not a model that manyhead has trained");
+            let message =
+                format!("has no {TASKS}: this is not a model that manyhead has trained; give the best/ of a run");
             return Err(Error::input(folder, None, message));
         }
         let encoder = Encoder::load(folder, device)?;

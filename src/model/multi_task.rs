@@ -154,7 +154,8 @@ impl MultiTaskModel {
     pub fn describe(&self) -> Vec<(String, String)> {
         let config = self.encoder.net.config();
         let part = |key: &str| config.get(key).map_or("none".into(), |value| value.to_string());
-        let tasks = self.tasks.iter().map(|task| {
+        let names: Vec<&str> = self.tasks().map(|task| task.name.as_str()).collect();
+        let heads = self.tasks.iter().map(|task| {
             format!(
                 "{} ({}, n_class {}, dropout {})",
                 task.def.name,
@@ -170,7 +171,8 @@ impl MultiTaskModel {
             hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
         }
         let list = [
-            ("the tasks", tasks.collect::<Vec<_>>().join(", ")),
+            ("the tasks", names.join(", ")),
+            ("the heads", heads.collect::<Vec<_>>().join(", ")),
             ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
             ("--max-length", self.max_length.to_string()),
             ("hidden dropout", part("hidden_dropout_prob")),
@@ -275,7 +277,13 @@ impl MultiTaskModel {
         let dataset = Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)?;
         let mut predictions = Vec::with_capacity(contents.len());
         self.each_batch(task, &dataset, |tape, logits, batch, _| {
-            predictions.extend(kind.decode(def, tape.view(logits)?, batch)?);
+            let logits = tape.view(logits)?;
+            if !logits.data.iter().all(|logit| logit.is_finite()) {
+                let what = format!("task '{}': a prediction", def.name);
+                let hint = "the model's training has diverged; train it again with a lower learning rate";
+                return Err(Error::NonFinite { what, hint: hint.into() });
+            }
+            predictions.extend(kind.decode(def, logits, batch)?);
             Ok(())
         })?;
         Ok(predictions)

@@ -173,6 +173,16 @@ impl<'p> Tape<'p> {
         Ok(result)
     }
 
+    /// Gives a value back that nothing will use again. On a tape that records the backward pass may need it: nothing
+    /// happens.
+    pub fn release(&mut self, var: Var) {
+        if let (false, Var::Value(index)) = (self.recording, var)
+            && let Some(tensor) = self.memory.values.get_mut(index).and_then(Option::take)
+        {
+            tensor.give(&mut self.memory.workspace);
+        }
+    }
+
     /// Adds d(scale · loss)/d(parameter) to the gradients of all trainable parameters that the loss depends on.
     pub fn backward(&mut self, loss: Var, scale: f32, gradients: &mut Gradients) -> Result<()> {
         self.scalar(loss)?;

@@ -1,7 +1,7 @@
 //! Options of a run, with their defaults in one place.
 
 use super::optimizer::{OptimizerKind, OptimizerOptions};
-use super::schedule::ScheduleKind;
+use super::schedule::{ScheduleKind, warmup_updates};
 use crate::data::BatchOptions;
 use crate::error::{Error, Result};
 
@@ -93,7 +93,7 @@ impl TrainOptions {
         let rate = self.learning_rate;
         require(rate.is_finite() && rate > 0.0, "learning-rate", format!("{rate} is not a number above 0"))?;
         require(self.clip.is_finite() && self.clip >= 0.0, "clip", format!("{} is not 0 or above", self.clip))?;
-        require(self.warmup.is_finite() && self.warmup >= 0.0, "warmup", format!("{} is not 0 or above", self.warmup))?;
+        warmup_updates(self.warmup, 1)?;
         let decay = self.optimizer.weight_decay;
         require(decay.is_finite() && decay >= 0.0, "weight-decay", format!("{decay} is not 0 or above"))
     }
@@ -123,7 +123,6 @@ impl TrainOptions {
             ("shuffle", self.shuffle.to_string()),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
-            ("max-updates", format!("{:?}", self.max_updates)),
         ]
     }
 }

@@ -119,8 +119,8 @@ impl<'a> Run<'a> {
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
-        run.push(("the tasks' weights".into(), format!("{weights:?}")));
         run.extend(model.describe());
+        run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let schedule = Schedule {
@@ -270,6 +270,11 @@ impl<'a> Run<'a> {
         observer: &mut (dyn Observer + '_),
     ) -> Result<Vec<SplitEvaluation>> {
         let (results, mean) = evaluate_all(model, self.data)?;
+        // The last update can blow up the weights after the last loss was looked at.
+        if let Some(diverged) = results.iter().find(|result| !result.loss.is_finite()) {
+            let what = format!("task '{}': the loss on {} after the epoch", diverged.task, diverged.split);
+            return Err(Error::NonFinite { what, hint: "training has diverged; lower --learning-rate".into() });
+        }
         let epoch = self.state.epoch;
         // Without a dev split the last epoch is the best.
         let best = match (mean, self.state.best) {

@@ -113,6 +113,9 @@ pub fn options(optimizer: OptimizerKind) -> TrainOptions {
     }
 }
 
+/// What else happens at an event.
+pub type Also<'a> = Box<dyn FnMut(&Event<'_>) -> Result<()> + 'a>;
+
 /// What an observer keeps of a run: everything that must be the same in an equal run, as bits.
 #[derive(Default)]
 pub struct Record<'a> {
@@ -127,7 +130,7 @@ pub struct Record<'a> {
     /// Events in order, by name.
     pub events: Vec<&'static str>,
     /// Is asked at every event; an error ends the run.
-    pub also: Option<Box<dyn FnMut(&Event<'_>) -> Result<()> + 'a>>,
+    pub also: Option<Also<'a>>,
 }
 
 impl<'a> Record<'a> {

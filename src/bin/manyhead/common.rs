@@ -92,6 +92,25 @@ impl Failure {
     }
 }
 
+/// What clap has to say about wrong usage, in one line.
+pub fn usage_message(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines = lines.filter(|line| !line.starts_with("For more information"));
+    let mut message = String::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let line = line.strip_prefix("error: ").unwrap_or(line);
+        let gap = match line.starts_with("tip: ") {
+            _ if message.is_empty() => "",
+            true => "; ",
+            false => " ",
+        };
+        message.push_str(gap);
+        message.push_str(line);
+    }
+    message
+}
+
 /// Opens a file, or standard input for `-`.
 pub fn open_input(path: &Path) -> Result<BufReader<Box<dyn Read>>, Failure> {
     if path == Path::new("-") {

@@ -52,6 +52,14 @@ pub fn load_model(folder: &Path, common: &Common) -> Result<MultiTaskModel, Fail
     Ok(MultiTaskModel::load(folder, &common.device()?)?)
 }
 
+/// Kind and classes of a task, for messages.
+fn classes(task: &TaskDef) -> String {
+    match &task.labels {
+        Some(labels) => format!("{} with the labels {}", task.kind, labels.join(", ")),
+        None => format!("{} with n_class {}", task.kind, task.n_class),
+    }
+}
+
 /// A metric for programs: a fraction, null, or a matrix of counts.
 fn score_json(score: &Score) -> Value {
     match score {
@@ -67,7 +75,8 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let tasks = TaskFile::read(&arguments.tasks)?;
     for name in &arguments.task {
         if tasks.task(name).is_none() {
-            let message = format!("{} has no task '{name}'", arguments.tasks.display());
+            let known: Vec<_> = tasks.tasks.iter().map(|task| task.name.as_str()).collect();
+            let message = format!("{} has no task '{name}'; it has {}", arguments.tasks.display(), known.join(", "));
             return Err(Error::argument("--task", message).into());
         }
     }
@@ -77,13 +86,22 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let index = model.task(&task.name)?;
         let own = model.tasks().nth(index);
         if own.is_some_and(|own| !same_task(own, task)) {
-            let message = format!("task '{}' has other classes or labels than the model was trained with", task.name);
+            let message = format!(
+                "task '{}' is not what the model was trained on: here {}, there {}",
+                task.name,
+                classes(task),
+                own.map_or(String::new(), classes)
+            );
             return Err(Error::input(&arguments.tasks, task.line, message).into());
         }
         let split = &arguments.split;
         let bad_rows = if arguments.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
         let Some(dataset) = read_split(&model, index, task, split, arguments.data_dir.as_deref(), bad_rows)? else {
-            let message = format!("task '{}' has no split '{split}'", task.name);
+            let known = task.split_names.iter().any(|name| name == split);
+            let message = match known {
+                true => format!("task '{}' has no file for the split '{split}'; name it under data:", task.name),
+                false => format!("task '{}' has no split '{split}'; it has {}", task.name, task.split_names.join(", ")),
+            };
             return Err(Error::argument("--split", message).into());
         };
         common.say(&format!("evaluating {} on {} examples", task.name, dataset.len()));

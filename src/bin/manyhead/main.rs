@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use common::{Common, Failure, tell};
+use common::{Common, Failure, tell, usage_message};
 
 /// Fine-tune one text encoder on many tasks at once; evaluate it, predict with it.
 #[derive(Parser)]
@@ -73,20 +73,6 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
-    let text = error.render().to_string();
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let lines = lines.filter(|line| !line.starts_with("For more information"));
-    let mut message = String::new();
-    for line in lines.filter(|line| !line.is_empty()) {
-        let line = line.strip_prefix("error: ").unwrap_or(line);
-        let gap = match line.starts_with("tip: ") {
-            _ if message.is_empty() => "",
-            true => "; ",
-            false => " ",
-        };
-        message.push_str(gap);
-        message.push_str(line);
-    }
-    tell(&format!("manyhead: error: {message}; --help lists what can be given"));
+    tell(&format!("manyhead: error: {}; --help lists what can be given", usage_message(error)));
     ExitCode::from(2)
 }

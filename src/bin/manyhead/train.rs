@@ -16,7 +16,7 @@ use manyhead::train::{
 };
 use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
-use super::common::{Common, Failure, print, tell};
+use super::common::{Common, Failure, print, tell, usage_message};
 use super::progress::Progress;
 use super::run_folder::{Existing, RunFolder, check};
 
@@ -66,14 +66,14 @@ pub struct Options {
     /// Peak learning rate
     #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
     pub learning_rate: f64,
-    /// adamw, adamax, adamax-legacy, radam or sgd
-    #[arg(long, default_value = "adamw", value_parser = |name: &str| OptimizerKind::parse(name).map(|_| name.to_string()))]
+    /// The optimizer
+    #[arg(long, default_value = "adamw", value_parser = OptimizerKind::NAMES)]
     pub optimizer: String,
     /// Weight decay, except for biases and layer normalisations
     #[arg(long, default_value_t = TrainOptions::default().optimizer.weight_decay)]
     pub weight_decay: f64,
-    /// linear, constant, cosine or polynomial
-    #[arg(long, default_value = "linear", value_parser = |name: &str| ScheduleKind::parse(name).map(|_| name.to_string()))]
+    /// How the learning rate falls after the warm-up
+    #[arg(long, default_value = "linear", value_parser = ScheduleKind::NAMES)]
     pub schedule: String,
     /// Warm-up: below 1 a fraction of all updates, else a number of updates
     #[arg(long, default_value_t = TrainOptions::default().warmup)]
@@ -257,10 +257,16 @@ pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsSt
             let message = format!("'{}' is no option of a run; `manyhead train --help` lists them", option.name);
             return Err(Error::input(path, option.line, message));
         }
-        all.push(match option.value {
-            Some(value) => format!("--{}={value}", option.name).into(),
-            None => format!("--{}", option.name).into(),
-        });
+        let typed = match option.value {
+            Some(value) => format!("--{}={value}", option.name),
+            None => format!("--{}", option.name),
+        };
+        // Tried alone, so that what is wrong is told with its line; the later one of two wins.
+        let alone = ["manyhead", "train", "--tasks=-", "--encoder=-", "--out=-", &typed];
+        if let Err(error) = cli.clone().try_get_matches_from(alone) {
+            return Err(Error::input(path, option.line, usage_message(&error)));
+        }
+        all.push(typed.into());
     }
     all.extend_from_slice(&arguments[train + 1..]);
     Ok(all)

@@ -31,8 +31,10 @@ struct Inner {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     isa: Isa,
-    /// Buffers for packed matrices and attention tiles, used again from call to call.
-    scratch: Mutex<Vec<Vec<f32>>>,
+    /// Buffers for packed matrices and attention tiles, used again from call to call: a list for each thread of the
+    /// pool, and the first one for all other threads. In one list for all, what is there would depend on what others
+    /// hold at the time, and buffers would go on growing for hundreds of steps.
+    scratch: Vec<Mutex<Vec<Vec<f32>>>>,
 }
 
 impl fmt::Debug for Cpu {
@@ -66,7 +68,8 @@ impl Cpu {
                 .build();
             Some(built.map_err(|e| Error::argument("--threads", format!("cannot start {threads} threads: {e}")))?)
         };
-        Ok(Cpu { inner: Arc::new(Inner { pool, threads, isa, scratch: Mutex::new(Vec::new()) }) })
+        let scratch = (0..=threads).map(|_| Mutex::new(Vec::new())).collect();
+        Ok(Cpu { inner: Arc::new(Inner { pool, threads, isa, scratch }) })
     }
 
     /// The number of threads.
@@ -108,7 +111,9 @@ impl Cpu {
 
     /// A scratch buffer of at least `len` floats with unspecified content; it goes back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
-        let mut data = match self.inner.scratch.lock() {
+        let thread = self.inner.pool.as_ref().and_then(rayon::ThreadPool::current_thread_index);
+        let home = &self.inner.scratch[thread.map_or(0, |index| index + 1)];
+        let mut data = match home.lock() {
             Ok(mut free) => {
                 // The smallest one that fits, else the largest one, which then grows for good.
                 let fits = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
@@ -120,7 +125,7 @@ impl Cpu {
         if data.len() < len {
             data.resize(len, 0.0);
         }
-        Scratch { data, len, home: &self.inner.scratch }
+        Scratch { data, len, home }
     }
 }
 

@@ -140,8 +140,8 @@ impl<'a> Layout<'a> {
     }
 
     fn parse_json(&self, line: usize, text: &str) -> Result<Query, Failure> {
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| self.fail(line, format!("is not valid JSON: {e}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|e| self.fail(line, format!("is not valid JSON: {}", json_problem(&e))))?;
         let field = |name: &str| match value.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -179,6 +179,13 @@ impl<'a> Layout<'a> {
         };
         Ok(Query { uid: value.get("uid").cloned(), content })
     }
+}
+
+/// What is wrong, without the line: there is only one.
+fn json_problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    format!("{what} (column {})", error.column())
 }
 
 /// A text as words, parted by blanks.
