@@ -8,7 +8,7 @@ use manyhead::data::readers::Content;
 use manyhead::tasks::{DataFormat, TaskDef};
 use serde_json::Value;
 
-use crate::common::{Failure, input_name};
+use super::super::common::{Failure, input_name};
 
 /// Layout of the input.
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
