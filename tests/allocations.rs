@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use manyhead::data::{Dataset, epoch_plan};
 use manyhead::model::Pool;
-use manyhead::nn::PackedBatch;
+
 use manyhead::tape::{Tape, TapeMemory};
-use manyhead::tasks::Label;
+use manyhead::tasks::{Label, TaskBatch};
 use manyhead::train::{OptimizerKind, Step};
 use manyhead::{MultiTaskModel, TrainOptions, TrainingData};
 use support::{World, options};
@@ -74,7 +74,7 @@ fn measure<T>(work: impl FnOnce() -> T) -> (T, [usize; 3]) {
     (result, [&COUNT, &BYTES, &LARGEST].map(|counter| counter.load(Relaxed)))
 }
 
-type Batch = (usize, PackedBatch, Vec<Label>);
+type Batch = (usize, TaskBatch, Vec<Label>);
 
 /// The batches of an epoch: 16 of varying length, from three tasks.
 fn batches(data: &TrainingData, options: &TrainOptions, epoch: u64) -> Vec<Batch> {
@@ -90,11 +90,11 @@ fn batches(data: &TrainingData, options: &TrainOptions, epoch: u64) -> Vec<Batch
 /// The batch with most tokens, the one with the longest sequence, and an epoch; with several threads many times, until
 /// each of them has had the largest piece of work of each kind.
 fn warm_up(all: &[Batch], threads: usize) -> impl Iterator<Item = &Batch> {
-    let by_length = |batch: &&Batch| batch.1.tokens();
+    let by_length = |batch: &&Batch| batch.1.packed.tokens();
     let (shortest, longest) = (all.iter().min_by_key(by_length).unwrap(), all.iter().max_by_key(by_length).unwrap());
-    assert!(longest.1.tokens() > 4 * shortest.1.tokens());
+    assert!(longest.1.packed.tokens() > 4 * shortest.1.packed.tokens());
     let often = if threads == 1 { 1 } else { 50 };
-    let sequence = all.iter().max_by_key(|batch| batch.1.longest()).unwrap();
+    let sequence = all.iter().max_by_key(|batch| batch.1.packed.longest()).unwrap();
     std::iter::repeat_n([longest, sequence], often).flatten().chain(&all[..16])
 }
 

@@ -153,10 +153,10 @@ fn a_task_may_have_a_longer_limit_than_the_run() {
     let text = "red ".repeat(20);
     tiny.write("mood.csv", format!("score,text\n1,{text}\n2,{text}\n3,red\n"));
     let done = tiny.train("short", "--max-length 8");
-    assert!(done.err.contains("mood: 3 train (19 tokens), 3 dev; 2 texts cut to 8 tokens"), "{}", done.err);
+    assert!(done.err.contains("mood train: 2 examples cut to 8 tokens"), "{}", done.err);
     tiny.write("tasks.yml", tiny::TASKS.replace("n_class: 1", "n_class: 1\n  max_length: 12"));
     let done = tiny.train("long", "--max-length 8");
-    assert!(done.err.contains("mood: 3 train (27 tokens), 3 dev; 2 texts cut to 12 tokens"), "{}", done.err);
+    assert!(done.err.contains("mood train: 2 examples cut to 12 tokens"), "{}", done.err);
 }
 
 #[test]

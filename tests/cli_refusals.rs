@@ -240,12 +240,12 @@ fn rows_that_cannot_be_read_are_refused_with_file_and_line() {
     bad_training("a header and no rows", &tiny, "", &["mood.csv"]);
 }
 
-const RANKING: &str = "\
+const SPANS: &str = "\
 answers:
-  data_format: PremiseAndMultiHypothesis
-  task_type: Ranking
-  n_class: 1
-  metric_meta: [ACC]
+  data_format: CLUE_SPAN
+  task_type: SpanClassification
+  n_class: 2
+  metric_meta: [EmF1]
   enable_san: false
   data: {train: pairs_train.tsv}
 ";
@@ -259,7 +259,7 @@ fn a_task_file_that_cannot_be_followed_is_refused_with_its_line() {
         ("an unknown kind", TASKS.replace("Regression", "Regresion"), "tasks.yml:12: "),
         ("an empty task file", String::new(), "tasks.yml: "),
         ("enable_san: true", TASKS.replacen("enable_san: false", "enable_san: true", 1), "enable_san"),
-        ("a ranking task", RANKING.to_string(), "Ranking"),
+        ("a task of spans", SPANS.to_string(), "SpanClassification"),
         ("a task that stands twice", TASKS.replace("mood:", "pairs:"), "tasks.yml:10: "),
         ("an unknown metric", TASKS.replace("Spearman", "Sperman"), "Sperman"),
         ("a metric of other tasks", TASKS.replace("Pearson, Spearman", "MCC"), "MCC"),

@@ -224,14 +224,14 @@ fn a_sequence_has_the_same_logits_alone_and_packed_in_any_company() {
             let dataset = &splits.train;
             let all: Vec<u32> = (0..dataset.len() as u32).collect();
             let whole;
-            (whole, memory) = logits(&model, task, &dataset.batch(&all).unwrap(), memory);
+            (whole, memory) = logits(&model, task, &dataset.batch(&all).unwrap().packed, memory);
             let width = whole.len() / all.len();
             for size in [1, 2, 7, 33] {
                 for part in all.chunks(size) {
                     // Backwards, so that a sequence also stands at another place of its batch.
                     let order: Vec<u32> = part.iter().rev().copied().collect();
                     let some;
-                    (some, memory) = logits(&model, task, &dataset.batch(&order).unwrap(), memory);
+                    (some, memory) = logits(&model, task, &dataset.batch(&order).unwrap().packed, memory);
                     for (row, example) in some.chunks(width).zip(&order) {
                         let expected = &whole[*example as usize * width..][..width];
                         assert_eq!(row, expected, "task {task}, example {example}, batches of {size}");
@@ -247,7 +247,7 @@ fn a_recording_tape_without_dropout_gives_the_bits_of_inference() {
     let world = World::new();
     let model = world.model(2, None);
     let data = world.data(&model);
-    let batch = data.tasks[1].train.batch(&[3, 1, 60, 2]).unwrap();
+    let batch = data.tasks[1].train.batch(&[3, 1, 60, 2]).unwrap().packed;
     let (expected, memory) = logits(&model, 1, &batch, TapeMemory::default());
     let mut tape = Tape::recording(model.encoder().params(), model.encoder().device(), memory, None);
     let value = model.logits(&mut tape, 1, &batch).unwrap();

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
+use manyhead::data::readers::BadRows;
 use manyhead::encoders::{self, EncoderNet};
 use manyhead::heads::PooledHead;
 use manyhead::nn::PackedBatch;
@@ -22,7 +23,7 @@ fn the_check_passes_for_each_task_alone_and_for_all() {
             let encoder = manyhead::Encoder::load(world.path("model"), &Device::cpu(2).unwrap()).unwrap();
             let heads = manyhead::model::HeadOptions { pooler, ..Default::default() };
             let mut model = MultiTaskModel::new(encoder, chosen, heads).unwrap();
-            let data = TrainingData::read(&model, chosen, Some(&world.path("data"))).unwrap();
+            let data = TrainingData::read(&model, chosen, Some(&world.path("data")), BadRows::Refuse).unwrap();
             let options = TrainOptions { check: true, max_updates: Some(4), ..options(OptimizerKind::AdamW) };
             Trainer::new(options).run(&mut model, &data, &mut ()).unwrap();
         }

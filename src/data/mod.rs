@@ -1,12 +1,16 @@
 //! Data: from files on disk to packed batches of tokens.
 //!
-//! [`readers`] turn TSV and CSV files into rows by the task's format, [`tokenizer`] turns texts into tokens, a
-//! [`Dataset`] holds a tokenised split, [`epoch_plan`] says which examples make which batch.
+//! [`readers`] turn files into rows by the task's format, [`tokenizer`] turns texts into tokens, a [`Dataset`] holds
+//! a tokenised split, [`epoch_plan`] says which examples make which batch. [`complete_labels`] collects the labels of
+//! words where a task does not list them.
 
 mod dataset;
+mod encode;
+mod labels;
 pub mod readers;
 mod sampler;
 pub mod tokenizer;
 
 pub use dataset::Dataset;
+pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};

@@ -2,4 +2,4 @@
 
 mod supervised;
 
-pub use supervised::{classification, ranking, regression, token_labels};
+pub use supervised::{classification, multi_label, ranking, regression, token_labels};

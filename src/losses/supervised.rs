@@ -17,6 +17,12 @@ pub fn regression(tape: &mut Tape<'_>, prediction: Var, labels: &[f32]) -> Resul
     ops::mse(tape, prediction, target)
 }
 
+/// Binary cross-entropy of logits `[B, C]` with targets `[B · C]`, 1 for each class that applies, else 0; the mean over
+/// examples and classes.
+pub fn multi_label(tape: &mut Tape<'_>, logits: Var, targets: &Arc<[f32]>) -> Result<Var> {
+    ops::binary_cross_entropy(tape, logits, targets)
+}
+
 /// Cross-entropy over the candidates of each question: scores `[candidates of all questions, 1]`, question i has
 /// candidates `groups[i] .. groups[i + 1]`, its label is the place of the right one among them.
 pub fn ranking(tape: &mut Tape<'_>, scores: Var, groups: &Arc<[u32]>, labels: &Arc<[i32]>) -> Result<Var> {

@@ -9,6 +9,7 @@
 //! | `classification` | confusion matrix, accuracy, precision, recall, F1, MCC | scikit-learn |
 //! | `correlation` | Pearson, Spearman, mean squared and absolute error | SciPy |
 //! | `auc` | area under the ROC curve | scikit-learn |
+//! | `multi_label` | subset accuracy, F1 of sets of classes | scikit-learn |
 //! | `sequence` | entity precision, recall, F1 | seqeval 1.2.2 |
 //! | `ranking` | MAP, MRR, P@1 | their definitions |
 //! | `squad` | exact match and F1 of answers | the official scripts |
@@ -18,6 +19,7 @@
 mod auc;
 mod classification;
 mod correlation;
+mod multi_label;
 mod python_text;
 mod ranking;
 mod sequence;
@@ -26,6 +28,7 @@ mod squad;
 pub use auc::roc_auc;
 pub use classification::{Confusion, PrecisionRecall};
 pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
+pub use multi_label::multi_label;
 pub use ranking::{EmptyGroups, GroupRanking, MeanRanking, mean_ranking, rank_group};
 pub use sequence::{Entity, EntityReport, EntityRule, entities, entity_report, mean_sentence_f1, token_accuracy};
 pub use squad::{AnswerScore, Question, Squad2, Threshold, normalise_answer, percentages, score_v1, score_v2, squad2};
@@ -59,11 +62,17 @@ pub enum Metric {
     EmF12,
     /// mean of the sentences' entity F1
     SeqEvalList,
+    /// mean average precision of ranked candidates
+    MeanAveragePrecision,
+    /// mean reciprocal rank of the first relevant candidate
+    MeanReciprocalRank,
+    /// how often the best-scored candidate is a relevant one
+    PrecisionAt1,
 }
 
 impl Metric {
-    /// Every metric, in MT-DNN's order.
-    pub const ALL: [Metric; 13] = [
+    /// Every metric, in MT-DNN's order, then Manyhead's own.
+    pub const ALL: [Metric; 16] = [
         Metric::Accuracy,
         Metric::F1,
         Metric::Matthews,
@@ -77,9 +86,12 @@ impl Metric {
         Metric::Confusion,
         Metric::EmF12,
         Metric::SeqEvalList,
+        Metric::MeanAveragePrecision,
+        Metric::MeanReciprocalRank,
+        Metric::PrecisionAt1,
     ];
 
-    /// The metric that MT-DNN's task files call `name` (exactly so written).
+    /// The metric that task files call `name` (exactly so written).
     pub fn parse(name: &str) -> Option<Metric> {
         Metric::ALL.into_iter().find(|metric| metric.name() == name)
     }
@@ -100,6 +112,9 @@ impl Metric {
             Metric::Confusion => "CMAT",
             Metric::EmF12 => "EmF12",
             Metric::SeqEvalList => "SeqEvalList",
+            Metric::MeanAveragePrecision => "MAP",
+            Metric::MeanReciprocalRank => "MRR",
+            Metric::PrecisionAt1 => "P@1",
         }
     }
 
@@ -109,11 +124,13 @@ impl Metric {
             Metric::Pearson | Metric::Spearman => "regression",
             Metric::SeqEval | Metric::SeqEvalList => "sequence labelling",
             Metric::EmF1 | Metric::EmF12 => "answer spans",
+            Metric::MeanAveragePrecision | Metric::MeanReciprocalRank | Metric::PrecisionAt1 => "ranking",
             _ => "classification",
         }
     }
 
-    fn refused_for(self, kind: &str) -> Error {
+    /// The error for a metric that task files of another kind name.
+    pub(crate) fn refused_for(self, kind: &str) -> Error {
         let message = format!("{} is a metric of {}, not of {kind}", self.name(), self.made_for());
         Error::argument("metric_meta", message)
     }
@@ -211,8 +228,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_mt_dnn() {
-        let names = "ACC F1 MCC Pearson Spearman AUC SeqEval EmF1 F1MAC F1MIC CMAT EmF12 SeqEvalList";
+    fn names_are_those_of_mt_dnn_and_three_more() {
+        let names = "ACC F1 MCC Pearson Spearman AUC SeqEval EmF1 F1MAC F1MIC CMAT EmF12 SeqEvalList MAP MRR P@1";
         assert_eq!(Metric::ALL.map(Metric::name).join(" "), names);
         for metric in Metric::ALL {
             assert_eq!(Metric::parse(metric.name()), Some(metric));

@@ -33,8 +33,8 @@ impl MultiTaskModel {
         let max_length = settings.get("max_length").and_then(serde_json::Value::as_u64);
         let max_length = max_length.ok_or_else(|| Error::config(&path, "max_length", "is missing"))? as usize;
         let heads = folder.join(HEADS);
-        let pooler =
-            if MultiTaskModel::heads_have_dense(&heads)? { PoolerChoice::Fresh } else { PoolerChoice::Encoder };
+        // Without dense layers: the encoder's pooler, if any head needs one at all.
+        let pooler = if MultiTaskModel::heads_have_dense(&heads)? { PoolerChoice::Fresh } else { PoolerChoice::Auto };
         let options = HeadOptions { pooler, max_length: Some(max_length), ..Default::default() };
         let mut model = MultiTaskModel::new(encoder, &tasks.tasks, options)?;
         model.load_heads(&heads)?;

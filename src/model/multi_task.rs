@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use super::Encoder;
-use super::encoder::token_batches;
+use super::encoder::BATCH_TOKENS;
 use crate::data::Dataset;
+use crate::data::readers::Content;
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::interop::safetensors::TensorFile;
 use crate::metrics::{Metric, Score};
 use crate::nn::PackedBatch;
 use crate::tape::{Tape, TapeMemory, Var};
-use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskDef};
+use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskBatch, TaskDef};
 
 /// Which dense layer the pooled heads stand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -124,11 +125,6 @@ impl MultiTaskModel {
             let message = format!("{max_length} tokens; this encoder takes from 3 to {limit}");
             return Err(Error::argument("--max-length", message));
         }
-        if let (None, Some(unused)) = (pooler, own) {
-            // Nothing goes through it: it keeps its weights, whatever the convention for untouched tensors.
-            encoder.params.set_trainable(unused.dense.weight, false);
-            encoder.params.set_trainable(unused.dense.bias, false);
-        }
         let hidden = encoder.net.hidden_size();
         let mut heads = Vec::new();
         for def in tasks {
@@ -145,6 +141,12 @@ impl MultiTaskModel {
         }
         if heads.is_empty() {
             return Err(Error::argument("tasks", "there is no task"));
+        }
+        let pooled = heads.iter().any(|task| matches!(task.head, Head::Pooled(_)));
+        if let Some(unused) = own.filter(|_| pooler.is_none() || !pooled) {
+            // Nothing goes through it: it keeps its weights, whatever the convention for untouched tensors.
+            encoder.params.set_trainable(unused.dense.weight, false);
+            encoder.params.set_trainable(unused.dense.bias, false);
         }
         Ok(MultiTaskModel { encoder, tasks: heads, max_length, fresh_pooler: pooler.is_none() })
     }
@@ -254,33 +256,34 @@ impl MultiTaskModel {
     }
 
     /// The mean loss of a batch with labels.
-    pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch, labels: &[Label]) -> Result<Var> {
-        let logits = self.logits(tape, task, batch)?;
-        self.head(task)?.kind.loss(tape, logits, labels)
+    pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+        let logits = self.logits(tape, task, &batch.packed)?;
+        self.head(task)?.kind.loss(tape, logits, batch, labels)
     }
 
     /// Predictions for texts or pairs, in order.
     pub fn predict(&self, task: usize, texts: &[(&str, Option<&str>)]) -> Result<Vec<Prediction>> {
-        let tokenizer = &self.encoder.tokenizer;
+        let contents: Vec<Content> = texts.iter().map(|(text, pair)| Content::texts(*text, *pair)).collect();
+        self.predict_contents(task, &contents)
+    }
+
+    /// Predictions for samples of any kind, in order.
+    pub fn predict_contents(&self, task: usize, contents: &[Content]) -> Result<Vec<Prediction>> {
         let TaskHead { def, kind, .. } = self.head(task)?;
-        let encode = |(text, pair): &(&str, Option<&str>)| tokenizer.encode(text, *pair, self.max_length(task));
-        let cpu = self.encoder.device.as_cpu();
-        let encodings: Vec<_> = cpu.map(texts, encode).into_iter().collect::<Result<_>>()?;
-        let tokens: Vec<_> = encodings.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice())).collect();
-        let mut predictions = Vec::with_capacity(texts.len());
-        let mut memory = TapeMemory::default();
-        for batch in token_batches(&tokens) {
-            let packed = PackedBatch::pack(batch.iter().copied())?;
-            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
-            let logits = self.logits(&mut tape, task, &packed)?;
-            if !tape.view(logits)?.data.iter().all(|logit| logit.is_finite()) {
+        let encoder = &self.encoder;
+        let (tokenizer, cpu) = (&encoder.tokenizer, encoder.device.as_cpu());
+        let dataset = Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)?;
+        let mut predictions = Vec::with_capacity(contents.len());
+        self.each_batch(task, &dataset, |tape, logits, batch, _| {
+            let logits = tape.view(logits)?;
+            if !logits.data.iter().all(|logit| logit.is_finite()) {
                 let what = format!("task '{}': a prediction", def.name);
                 let hint = "the model's training has diverged; train it again with a lower learning rate";
                 return Err(Error::NonFinite { what, hint: hint.into() });
             }
-            decode(&tape, *kind, logits, &mut predictions)?;
-            memory = tape.finish();
-        }
+            predictions.extend(kind.decode(def, logits, batch)?);
+            Ok(())
+        })?;
         Ok(predictions)
     }
 
@@ -289,38 +292,48 @@ impl MultiTaskModel {
         let TaskHead { def, kind, .. } = self.head(task)?;
         let mut labels = Vec::with_capacity(dataset.len());
         let mut predictions = Vec::with_capacity(dataset.len());
-        let mut total = 0.0f64;
-        let mut memory = TapeMemory::default();
-        let mut start = 0;
-        while start < dataset.len() {
-            let (mut end, mut tokens) = (start, 0);
-            while end < dataset.len() && (end == start || tokens + dataset.length(end) <= super::encoder::BATCH_TOKENS)
-            {
-                tokens += dataset.length(end);
-                end += 1;
-            }
-            let examples: Vec<u32> = (start as u32..end as u32).collect();
-            let (packed, gold) = (dataset.batch(&examples)?, dataset.labels(&examples)?);
-            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
-            let logits = self.logits(&mut tape, task, &packed)?;
-            let loss = kind.loss(&mut tape, logits, &gold)?;
-            total += tape.scalar(loss)? as f64 * gold.len() as f64;
-            decode(&tape, *kind, logits, &mut predictions)?;
-            memory = tape.finish();
+        let (mut total, mut counted) = (0.0f64, 0);
+        self.each_batch(task, dataset, |tape, logits, batch, examples| {
+            let gold = dataset.labels(examples)?;
+            let loss = kind.loss(tape, logits, batch, &gold)?;
+            let count = kind.counted(batch, &gold);
+            total += tape.scalar(loss)? as f64 * count as f64;
+            counted += count;
+            predictions.extend(kind.decode(def, tape.view(logits)?, batch)?);
             labels.extend(gold);
-            start = end;
-        }
+            Ok(())
+        })?;
         let metrics = def.metric_list()?.into_iter();
         let metrics: Result<Vec<_>> =
             metrics.map(|metric| Ok((metric, kind.metric(def, metric, &labels, &predictions)?))).collect();
         let examples = labels.len();
-        Ok(Evaluation { examples, loss: total / examples.max(1) as f64, metrics: metrics?, predictions })
+        Ok(Evaluation { examples, loss: total / counted.max(1) as f64, metrics: metrics?, predictions })
     }
-}
 
-fn decode(tape: &Tape<'_>, kind: &dyn Kind, logits: Var, into: &mut Vec<Prediction>) -> Result<()> {
-    let logits = tape.view(logits)?;
-    let width = logits.shape.width().max(1);
-    into.extend(logits.data.chunks_exact(width).map(|row| kind.decode(row)));
-    Ok(())
+    /// Runs the model over consecutive batches of about [`BATCH_TOKENS`] tokens and hands on the logits of each. An
+    /// example gives the same bits in any of them.
+    fn each_batch(
+        &self,
+        task: usize,
+        dataset: &Dataset,
+        mut then: impl FnMut(&mut Tape<'_>, Var, &TaskBatch, &[u32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut memory = TapeMemory::default();
+        let mut start = 0;
+        while start < dataset.len() {
+            let (mut end, mut tokens) = (start, 0);
+            while end < dataset.len() && (end == start || tokens + dataset.length(end) <= BATCH_TOKENS) {
+                tokens += dataset.length(end);
+                end += 1;
+            }
+            let examples: Vec<u32> = (start as u32..end as u32).collect();
+            let batch = dataset.batch(&examples)?;
+            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
+            let logits = self.logits(&mut tape, task, &batch.packed)?;
+            then(&mut tape, logits, &batch, &examples)?;
+            memory = tape.finish();
+            start = end;
+        }
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod binary_cross_entropy;
 mod cross_entropy;
 mod dropout;
 mod embedding;
@@ -17,6 +18,7 @@ mod rms_norm;
 
 pub use activation::{Activation, activation};
 pub use attention::{AttentionOptions, attention};
+pub use binary_cross_entropy::{binary_cross_entropy, sigmoid};
 pub use cross_entropy::{CrossEntropyOptions, IGNORE, Reduction, Rows, cross_entropy, log_softmax};
 pub use dropout::dropout;
 pub use embedding::{EmbeddingInputs, embedding};

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::kind::{HeadSite, Kind, Prediction};
-use super::{Label, TaskDef};
+use super::kind::{HeadSite, Kind, Prediction, arg_max, foreign};
+use super::{Label, TaskBatch, TaskDef};
 use crate::error::{Error, Result};
 use crate::heads::{Head, PooledHead};
 use crate::metrics::{self, Metric, Score};
-use crate::tape::{Tape, Var};
+use crate::tape::{Tape, Var, View};
 use crate::{losses, ops};
 
 /// Pooled head with `n_class` outputs, mean cross-entropy, softmax.
@@ -18,22 +18,25 @@ impl Kind for Classification {
         pooled_head(task, site, task.n_class)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, labels: &[Label]) -> Result<Var> {
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+        batch.check_labels(labels.len())?;
         let classes: Result<Arc<[i32]>> = labels
             .iter()
             .map(|label| match label {
                 Label::Class(class) => Ok(*class as i32),
-                Label::Value(value) => Err(Error::argument("label", format!("{value} is a number, not a class"))),
+                other => Err(foreign(other, "a class")),
             })
             .collect();
         losses::classification(tape, logits, &classes?)
     }
 
-    fn decode(&self, logits: &[f32]) -> Prediction {
-        let probabilities: Vec<f32> = ops::log_softmax(logits).iter().map(|x| x.exp()).collect();
-        // The first of equals; NaN never wins.
-        let better = |best: usize, class: usize| if logits[class] > logits[best] { class } else { best };
-        Prediction::Class { class: (0..logits.len()).fold(0, better), probabilities }
+    fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {
+        let rows = logits.data.chunks_exact(logits.shape.width().max(1));
+        let predict = |row: &[f32]| {
+            let probabilities = ops::log_softmax(row).iter().map(|x| x.exp()).collect();
+            Prediction::Class { class: arg_max(row), probabilities }
+        };
+        Ok(rows.map(predict).collect())
     }
 
     fn metric(&self, task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score> {

@@ -52,7 +52,7 @@ pub struct DataSpec {
     pub header: bool,
     /// tsv and csv: what a double quote means.
     pub quoting: Quoting,
-    /// tsv and csv: which column is what.
+    /// tsv, csv, conll: which column is what; jsonl: which key.
     pub columns: Columns,
 }
 
@@ -92,8 +92,10 @@ impl DataSpec {
             None => format_by_suffix(&fields, files.into_iter().flatten(), asking.is_some())?,
         };
         let delimited = matches!(format, Format::Tsv | Format::Csv);
-        if !delimited && let Some(entry) = asking {
-            let message = format!("'{}' is for the formats tsv and csv; the format here is {format}", entry.key);
+        let named = matches!(format, Format::Jsonl | Format::Conll);
+        if let Some(entry) = asking.filter(|entry| !(delimited || named && entry.key == "columns")) {
+            let formats = if entry.key == "columns" { "tsv, csv, jsonl and conll" } else { "tsv and csv" };
+            let message = format!("'{}' is for the formats {formats}; the format here is {format}", entry.key);
             return Err(fields.error(entry.line, format!("{message}; remove the key or change the format")));
         }
 
@@ -104,6 +106,9 @@ impl DataSpec {
         let header = header.unwrap_or(delimited && !columns.all_by_index());
         if delimited && !header {
             columns.check_without_header(&fields, data_format)?;
+        }
+        if named {
+            columns.check_for(format, &fields)?;
         }
         let quoting = quoting.unwrap_or(if format == Format::Csv { Quoting::Csv } else { Quoting::None });
         Ok(Some(DataSpec { line: data.line, train, dev, test, format, header, quoting, columns }))
@@ -175,14 +180,35 @@ impl Columns {
                 return Err(fields.error(entry.line, message));
             }
         }
-        if data_format == DataFormat::PremiseOnly
-            && let Some(entry) = fields.get("hypothesis")
-        {
-            let message = "hypothesis: data_format PremiseOnly has no second text; remove the key, or write \
-                           'data_format: PremiseAndOneHypothesis'";
+        if let Some(entry) = fields.get("hypothesis") {
+            let message = match data_format {
+                DataFormat::PremiseOnly => {
+                    "hypothesis: data_format PremiseOnly has no second text; remove the key, or write 'data_format: \
+                     PremiseAndOneHypothesis'"
+                }
+                DataFormat::Sequence => "hypothesis: data_format Seqence has words and labels only; remove the key",
+                _ => return Ok(columns),
+            };
             return Err(fields.error(entry.line, message));
         }
         Ok(columns)
+    }
+
+    /// JSON objects have keys, and CoNLL files have places.
+    fn check_for(&self, format: Format, data: &Fields) -> Result<()> {
+        let line = data.get("columns").map_or(data.line, |entry| entry.line);
+        for role in ROLES {
+            let problem = match (self.get(role), format) {
+                (Some(Column::Index(_)), Format::Jsonl) => "is an index; give the name of the key in the objects",
+                (Some(Column::Name(_)), Format::Conll) => "is a name; give the column's index from 0",
+                (Some(_), Format::Conll) if matches!(role, "uid" | "hypothesis") => {
+                    "is not read from CoNLL files, only premise (the word) and label (the tag) are; remove it"
+                }
+                _ => continue,
+            };
+            return Err(data.error(line, format!("columns: {role} {problem}")));
+        }
+        Ok(())
     }
 
     /// Without a header there are no names: the texts' columns must be given, and all by index.

@@ -1,12 +1,13 @@
 //! What the kinds of task have in common: labels → head → loss → decode → metric. One file a kind.
 
-use super::{Label, TaskDef, TaskType, classification, regression};
+use super::{Label, TaskBatch, TaskDef, TaskType};
+use super::{classification, multi_label, ranking, regression, sequence_labeling};
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::metrics::{Metric, Score};
 use crate::nn::Pooler;
 use crate::ops::Activation;
-use crate::tape::{Params, Tape, Var};
+use crate::tape::{Params, Tape, Var, View};
 
 /// What a model says of one example.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,8 +19,24 @@ pub enum Prediction {
         /// softmax(logits), `[n_class]`.
         probabilities: Vec<f32>,
     },
+    /// Every class that is more probable than not (multi-label).
+    Classes {
+        /// Indices of the classes, rising.
+        classes: Vec<usize>,
+        /// sigmoid(logits), `[n_class]`.
+        probabilities: Vec<f32>,
+    },
     /// A number.
     Value(f32),
+    /// A score for each candidate.
+    Ranked {
+        /// Logits: higher is better; only their differences within the question mean something.
+        scores: Vec<f32>,
+        /// The place of the highest score; the first of equals.
+        best: usize,
+    },
+    /// A class for each word.
+    Tags(Vec<usize>),
 }
 
 /// Where a head is put.
@@ -41,27 +58,47 @@ pub trait Kind: Send + Sync {
     /// Adds the task's head to a model.
     fn head(&self, task: &TaskDef, site: HeadSite<'_>) -> Result<Head>;
 
-    /// The mean loss of a batch.
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, labels: &[Label]) -> Result<Var>;
+    /// The mean loss of a batch: over its examples, or whatever [`Kind::counted`] counts.
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var>;
 
-    /// What one example's logits say.
-    fn decode(&self, logits: &[f32]) -> Prediction;
+    /// How many losses the mean of a batch is made of: its weight in the mean over a split.
+    fn counted(&self, _batch: &TaskBatch, labels: &[Label]) -> usize {
+        labels.len()
+    }
+
+    /// What the logits of a batch say, one prediction an example.
+    fn decode(&self, task: &TaskDef, logits: View<'_>, batch: &TaskBatch) -> Result<Vec<Prediction>>;
 
     /// One metric over a split.
     fn metric(&self, task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score>;
+}
+
+/// The index of the largest; the first of equals; NaN never wins.
+pub(super) fn arg_max(values: &[f32]) -> usize {
+    let better = |best: usize, i: usize| if values[i] > values[best] || values[best].is_nan() { i } else { best };
+    (0..values.len()).fold(0, better)
+}
+
+/// The label of another kind of task than the one at hand.
+pub(super) fn foreign(label: &Label, wanted: &str) -> Error {
+    Error::argument("label", format!("{label:?} is not {wanted}"))
 }
 
 impl TaskDef {
     /// The behaviour of this task's kind.
     ///
     /// # Errors
-    /// A kind that cannot be trained yet, by name.
+    /// A kind that cannot be trained yet, by name; words to be labelled with nobody knows what.
     pub fn kind(&self) -> Result<&'static dyn Kind> {
         self.require_trainable()?;
+        self.require_labels()?;
         match self.kind {
+            TaskType::Classification if self.multi_label => Ok(&multi_label::MultiLabel),
             TaskType::Classification => Ok(&classification::Classification),
             TaskType::Regression => Ok(&regression::Regression),
-            kind => Err(Error::unsupported(format!("task_type {kind}"), "use Classification or Regression")),
+            TaskType::Ranking => Ok(&ranking::Ranking),
+            TaskType::SequenceLabeling => Ok(&sequence_labeling::SequenceLabeling),
+            kind => Err(Error::unsupported(format!("task_type {kind}"), super::task::TRAINABLE)),
         }
     }
 

@@ -4,52 +4,99 @@ use super::message::{listed, nearest, shown};
 use super::{TaskDef, TaskType};
 
 /// What a sample is to be predicted as.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Label {
     /// A class, below the task's `n_class`.
     Class(usize),
     /// A finite number.
     Value(f32),
+    /// Any number of classes, rising, none twice (multi-label).
+    Classes(Vec<usize>),
+    /// The relevance of each candidate, finite; the right one is the first maximum.
+    Ranked(Vec<f32>),
+    /// A class for every word; −1 for one that is neither trained nor scored.
+    Tags(Vec<i32>),
 }
+
+/// MT-DNN's names for what is no word: a later sub-token, and the special tokens at both ends. Where a task lists
+/// them they keep their ids, but are neither trained, predicted nor scored.
+const NO_WORDS: [&str; 3] = ["X", "CLS", "SEP"];
 
 impl TaskDef {
     /// The label that `text` stands for: for Classification its place in `labels`, or where the task has none the
-    /// number of the class; for Regression a finite number.
+    /// number of the class (several of them, parted by commas, for a multi-label task); for Regression a finite
+    /// number.
     ///
     /// The error says what stood there and what was expected; the caller adds file and line.
     pub fn parse_label(&self, text: &str) -> std::result::Result<Label, String> {
-        match (self.kind, &self.labels) {
-            (TaskType::Regression, _) => parse_value(text),
-            (TaskType::Classification, Some(labels)) => {
-                if let Some(class) = labels.iter().position(|label| label == text) {
-                    return Ok(Label::Class(class));
-                }
+        match self.kind {
+            TaskType::Regression => parse_value(text).map(Label::Value),
+            TaskType::Classification if self.multi_label => {
+                self.parse_classes(text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()))
+            }
+            TaskType::Classification => self.parse_class(text).map(Label::Class),
+            kind => Err(format!("task_type {kind} has more than one label a sample")),
+        }
+    }
+
+    /// The labels of a multi-label sample.
+    pub fn parse_classes<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> std::result::Result<Label, String> {
+        let mut classes = Vec::new();
+        for text in texts {
+            let class = self.parse_class(text)?;
+            if classes.contains(&class) {
+                return Err(format!("the label {} stands there twice; keep one", shown(text)));
+            }
+            classes.push(class);
+        }
+        classes.sort_unstable();
+        Ok(Label::Classes(classes))
+    }
+
+    /// The relevance of one candidate: the place of `text` in `labels`, or where the task has none a finite number.
+    pub fn parse_relevance(&self, text: &str) -> std::result::Result<f32, String> {
+        if self.labels.is_some() { self.parse_class(text).map(|class| class as f32) } else { parse_value(text) }
+    }
+
+    /// The class of a word; −1 for the labels of what is no word (X, CLS, SEP).
+    pub fn parse_tag(&self, text: &str) -> std::result::Result<i32, String> {
+        let class = self.parse_class(text)?;
+        Ok(if self.labels_words(class) { i32::try_from(class).unwrap_or(-1) } else { -1 })
+    }
+
+    /// Whether `class` is a label that words can have: one that can be trained, predicted and scored.
+    pub fn labels_words(&self, class: usize) -> bool {
+        let name = self.labels.as_ref().and_then(|labels| labels.get(class));
+        class < self.n_class && !name.is_some_and(|name| NO_WORDS.contains(&name.as_str()))
+    }
+
+    fn parse_class(&self, text: &str) -> std::result::Result<usize, String> {
+        match &self.labels {
+            Some(labels) => labels.iter().position(|label| label == text).ok_or_else(|| {
                 let known = || labels.iter().map(String::as_str);
                 let near = match nearest(text, known()) {
                     Some(label) => format!("; did you mean {}?", shown(label)),
                     None => String::new(),
                 };
-                Err(format!("unknown label {}; task '{}' knows {}{near}", shown(text), self.name, listed(known())))
-            }
-            (TaskType::Classification, None) => match text.parse::<usize>() {
-                Ok(class) if class < self.n_class => Ok(Label::Class(class)),
-                _ => Err(format!(
+                format!("unknown label {}; task '{}' knows {}{near}", shown(text), self.name, listed(known()))
+            }),
+            None => text.parse::<usize>().ok().filter(|class| *class < self.n_class).ok_or_else(|| {
+                format!(
                     "expected the number of a class from 0 to {}, found {}; if these are names, list them as 'labels' \
                      of task '{}'",
                     self.n_class.saturating_sub(1),
                     shown(text),
                     self.name
-                )),
-            },
-            (kind, _) => Err(format!("labels of task_type {kind} are not implemented")),
+                )
+            }),
         }
     }
 }
 
 /// A finite f32. Rust reads "nan" and "inf" as numbers; as a target they would poison every weight.
-fn parse_value(text: &str) -> std::result::Result<Label, String> {
+fn parse_value(text: &str) -> std::result::Result<f32, String> {
     match text.parse::<f32>() {
-        Ok(value) if value.is_finite() => Ok(Label::Value(value)),
+        Ok(value) if value.is_finite() => Ok(value),
         Ok(_) => Err(format!("the label {} is not finite as f32; correct it or remove the row", shown(text))),
         Err(_) => Err(format!("expected a number as label, found {}", shown(text))),
     }

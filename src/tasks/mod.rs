@@ -1,12 +1,13 @@
 //! Tasks: what a user asks the heads to learn.
 //!
-//! - [`TaskFile`] reads MT-DNN's task definition YAML as it stands, plus Manyhead's own keys (`data`, `weight`,
-//!   `learning_rate`, `max_length`), and refuses by name, with the line, whatever it does not understand.
+//! - [`TaskFile`] reads MT-DNN's task definition YAML as it stands, plus Manyhead's own keys (`data`, `multi_label`,
+//!   `weight`, `learning_rate`, `max_length`), and refuses by name, with the line, whatever it does not understand.
 //! - [`TaskDef`] is one task: its kind, its classes and labels, its losses and metrics, where its data lies.
 //! - [`Label`] is a label of a sample, read by the rules of its task.
 //!
 //! This floor knows nothing of `data/`: it says where files are and what a label means; `data/` reads them.
 
+mod batch;
 mod classification;
 mod data_spec;
 mod fields;
@@ -14,17 +15,23 @@ mod file;
 mod kind;
 mod label;
 pub(crate) mod message;
+mod multi_label;
 mod names;
+mod ranking;
 mod read_task;
 mod regression;
+mod sequence_labeling;
+mod tag_scheme;
 mod task;
 mod write;
 pub(crate) mod yaml;
 
+pub use batch::{TaskBatch, WordRows};
 pub use data_spec::{Column, Columns, DataSpec};
 pub use file::TaskFile;
 pub use kind::{HeadSite, Kind, Prediction};
 pub use label::Label;
 pub use names::{ACTIVATIONS, DataFormat, Format, LossName, METRICS, Quoting, TaskType};
+pub use tag_scheme::{Scheme, to_iob2};
 pub use task::TaskDef;
 pub use write::to_yaml;

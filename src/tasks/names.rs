@@ -157,7 +157,7 @@ named! {
     }
 }
 
-/// The metrics that `metric_meta` may name.
+/// The metrics that `metric_meta` may name: MT-DNN's, then Manyhead's own.
 pub const METRICS: &[&str] = &[
     "ACC",
     "F1",
@@ -172,6 +172,9 @@ pub const METRICS: &[&str] = &[
     "CMAT",
     "EmF12",
     "SeqEvalList",
+    "MAP",
+    "MRR",
+    "P@1",
 ];
 
 /// The activations that `actf` may name. MT-DNN's `prelu` is left out: it needs a weight that its head does not have.

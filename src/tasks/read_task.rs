@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "split_names",
     "actf",
     "data",
+    "multi_label",
     "weight",
     "learning_rate",
     "max_length",
@@ -46,6 +47,7 @@ impl TaskDef {
         let n_class = read_n_class(&fields, kind)?;
         let metrics = read_metrics(&fields)?;
         refuse_san(&fields)?;
+        let multi_label = read_multi_label(&fields, kind)?;
 
         if !kind.data_formats().contains(&data_format) {
             let fitting = listed(kind.data_formats().iter().map(|format| format.name()));
@@ -72,7 +74,8 @@ impl TaskDef {
             kind,
             n_class,
             metrics,
-            labels: read_labels(&fields, kind, n_class)?,
+            multi_label,
+            labels: read_labels(&fields, kind, n_class, multi_label)?,
             dropout_p: dropout_p.map(|p| p as f32),
             loss: read_loss(&fields, kind, n_class)?,
             kd_loss: fields.optional_named("kd_loss")?,
@@ -117,8 +120,19 @@ fn refuse_san(fields: &Fields) -> Result<()> {
     Err(Error::unsupported(what, "write 'enable_san: false' for the pooled head"))
 }
 
+/// `multi_label`: several classes for one text.
+fn read_multi_label(fields: &Fields, kind: TaskType) -> Result<bool> {
+    let Some(entry) = fields.get("multi_label") else { return Ok(false) };
+    let multi_label = fields.boolean(entry)?;
+    if multi_label && kind != TaskType::Classification {
+        let message = format!("multi_label: task_type {kind} has no classes to choose several of; remove the key");
+        return Err(fields.error(entry.line, message));
+    }
+    Ok(multi_label)
+}
+
 /// `labels`: one for each class.
-fn read_labels(fields: &Fields, kind: TaskType, n_class: usize) -> Result<Option<Vec<String>>> {
+fn read_labels(fields: &Fields, kind: TaskType, n_class: usize, multi_label: bool) -> Result<Option<Vec<String>>> {
     let Some(entry) = fields.get("labels") else { return Ok(None) };
     if kind == TaskType::Regression {
         return Err(fields.error(entry.line, "labels: a Regression predicts a number; remove the labels"));
@@ -128,6 +142,10 @@ fn read_labels(fields: &Fields, kind: TaskType, n_class: usize) -> Result<Option
     if one_a_class && labels.len() != n_class {
         let count = labels.len();
         let message = format!("labels: {count} labels, but n_class is {n_class}; give one label for each class");
+        return Err(fields.error(entry.line, message));
+    }
+    if multi_label && let Some(label) = labels.iter().find(|label| label.contains(',')) {
+        let message = format!("labels: {} holds a comma, which parts the labels of a text; rename it", shown(label));
         return Err(fields.error(entry.line, message));
     }
     Ok(Some(labels))

@@ -1,13 +1,13 @@
 //! Regression: one real number an example.
 
 use super::classification::pooled_head;
-use super::kind::{HeadSite, Kind, Prediction};
-use super::{Label, TaskDef};
-use crate::error::{Error, Result};
+use super::kind::{HeadSite, Kind, Prediction, foreign};
+use super::{Label, TaskBatch, TaskDef};
+use crate::error::Result;
 use crate::heads::Head;
 use crate::losses;
 use crate::metrics::{self, Metric, Score};
-use crate::tape::{Tape, Var};
+use crate::tape::{Tape, Var, View};
 
 /// Pooled head with one output, mean squared error.
 pub(super) struct Regression;
@@ -17,19 +17,20 @@ impl Kind for Regression {
         pooled_head(task, site, 1)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, labels: &[Label]) -> Result<Var> {
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+        batch.check_labels(labels.len())?;
         let values: Result<Vec<f32>> = labels
             .iter()
             .map(|label| match label {
                 Label::Value(value) => Ok(*value),
-                Label::Class(class) => Err(Error::argument("label", format!("{class} is a class, not a number"))),
+                other => Err(foreign(other, "a number")),
             })
             .collect();
         losses::regression(tape, logits, &values?)
     }
 
-    fn decode(&self, logits: &[f32]) -> Prediction {
-        Prediction::Value(logits.first().copied().unwrap_or(f32::NAN))
+    fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {
+        Ok(logits.data.iter().map(|value| Prediction::Value(*value)).collect())
     }
 
     fn metric(&self, _task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score> {

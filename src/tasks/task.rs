@@ -6,6 +6,10 @@ use super::data_spec::DataSpec;
 use super::names::{DataFormat, LossName, TaskType};
 use crate::{Error, Result};
 
+/// What to do about a kind of task that cannot be trained yet.
+pub(super) const TRAINABLE: &str =
+    "Classification, Regression, Ranking and SeqenceLabeling can be trained; take the task out of the file";
+
 /// One task of a task file, checked: what [`TaskDef::require_trainable`] lets pass is consistent in itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskDef {
@@ -23,7 +27,10 @@ pub struct TaskDef {
     pub n_class: usize,
     /// Names out of [`super::METRICS`], in the file's order; at least one.
     pub metrics: Vec<String>,
-    /// Names of the classes; the index is the class. For Classification exactly `n_class` of them.
+    /// Whether a text may have several classes, or none (`multi_label: true`; Classification only).
+    pub multi_label: bool,
+    /// Names of the classes; the index is the class. For Classification and SequenceLabeling exactly `n_class` of
+    /// them; for Ranking the index is the relevance.
     pub labels: Option<Vec<String>>,
     /// Dropout in the head, in [0, 1).
     pub dropout_p: Option<f32>,
@@ -59,21 +66,39 @@ impl TaskDef {
     }
 
     /// Refuses by name what can be read but not yet trained: everything except Classification and Regression over
-    /// PremiseOnly or PremiseAndOneHypothesis.
+    /// PremiseOnly or PremiseAndOneHypothesis, Ranking over PremiseAndMultiHypothesis, SequenceLabeling over Seqence.
     pub fn require_trainable(&self) -> Result<()> {
         let unsupported = |what: String, hint: &str| Err(Error::unsupported(format!("{}: {what}", self.place()), hint));
-        if !matches!(self.kind, TaskType::Classification | TaskType::Regression) {
-            let hint = "Classification and Regression can be trained; take the task out of the file";
-            return unsupported(format!("task_type {}", self.kind), hint);
+        let formats: &[DataFormat] = match self.kind {
+            TaskType::Classification | TaskType::Regression => {
+                &[DataFormat::PremiseOnly, DataFormat::PremiseAndOneHypothesis]
+            }
+            TaskType::Ranking => &[DataFormat::PremiseAndMultiHypothesis],
+            TaskType::SequenceLabeling => &[DataFormat::Sequence],
+            _ => return unsupported(format!("task_type {}", self.kind), TRAINABLE),
+        };
+        if !formats.contains(&self.data_format) {
+            let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
+            let hint = format!("{} can be trained; take the task out of the file", names.join(" and "));
+            return unsupported(format!("data_format {}", self.data_format), &hint);
         }
-        if !matches!(self.data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis) {
-            let hint = "PremiseOnly and PremiseAndOneHypothesis can be trained; take the task out of the file";
-            return unsupported(format!("data_format {}", self.data_format), hint);
-        }
-        if self.kind == TaskType::Classification && self.n_class < 2 {
+        if self.kind == TaskType::Classification && self.n_class < 2 && !self.multi_label {
             return unsupported("Classification with n_class 1".into(), "one class leaves nothing to learn; give two");
         }
         Ok(())
+    }
+
+    /// Refuses a task that labels words without a list of the labels.
+    pub(crate) fn require_labels(&self) -> Result<()> {
+        if self.kind != TaskType::SequenceLabeling || self.labels.is_some() {
+            return Ok(());
+        }
+        let message = format!(
+            "task '{}': the labels of the words are not known; list them as 'labels', or collect them from the \
+             training file first (data::complete_labels, as `manyhead train` does)",
+            self.name
+        );
+        Err(Error::input(&self.path, self.line, message))
     }
 
     /// The file of `split`: what `data:` names, else `{data_dir}/{task}_{split}.tsv`, or `.json` (tokenised) where

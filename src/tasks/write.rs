@@ -33,6 +33,9 @@ fn write_task(text: &mut String, task: &TaskDef) {
     key("n_class", task.n_class.to_string());
     key("metric_meta", list(&task.metrics));
     key("enable_san", "false".into());
+    if task.multi_label {
+        key("multi_label", "true".into());
+    }
     if let Some(labels) = &task.labels {
         key("labels", list(labels));
     }

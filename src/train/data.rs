@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::data::Dataset;
-use crate::data::readers::Labels;
+use crate::data::readers::{BadRows, Labels};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::tasks::TaskDef;
@@ -29,17 +29,22 @@ impl TrainingData {
     ///
     /// # Errors
     /// A task without a training file; whatever the readers refuse.
-    pub fn read(model: &MultiTaskModel, tasks: &[TaskDef], data_dir: Option<&Path>) -> Result<TrainingData> {
+    pub fn read(
+        model: &MultiTaskModel,
+        tasks: &[TaskDef],
+        data_dir: Option<&Path>,
+        bad_rows: BadRows,
+    ) -> Result<TrainingData> {
         let mut all = TrainingData::default();
         for task in tasks {
             let index = model.task(&task.name)?;
-            let Some(train) = read_split(model, index, task, "train", data_dir)? else {
+            let Some(train) = read_split(model, index, task, "train", data_dir, bad_rows)? else {
                 let message = format!("task '{}': there is no training file ({})", task.name, wanted(task, data_dir));
                 return Err(Error::input(&task.path, task.line, message));
             };
             let mut dev = Vec::new();
             for split in task.split_names.iter().filter(|split| !["train", "test"].contains(&split.as_str())) {
-                if let Some(dataset) = read_split(model, index, task, split, data_dir)? {
+                if let Some(dataset) = read_split(model, index, task, split, data_dir, bad_rows)? {
                     dev.push((split.clone(), dataset));
                 }
             }
@@ -57,16 +62,19 @@ fn wanted(task: &TaskDef, data_dir: Option<&Path>) -> String {
     }
 }
 
-/// One split with labels; None if the task has no such split.
+/// One split with labels; None if the task has no such split. A task that lists no labels has the model's.
 pub fn read_split(
     model: &MultiTaskModel,
     index: usize,
     task: &TaskDef,
     split: &str,
     data_dir: Option<&Path>,
+    bad_rows: BadRows,
 ) -> Result<Option<Dataset>> {
     let Some(path) = task.data_file(split, data_dir)? else { return Ok(None) };
+    let own = model.tasks().nth(index).and_then(|own| own.labels.clone());
+    let task = &TaskDef { labels: task.labels.clone().or(own), ..task.clone() };
     let encoder = model.encoder();
     let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
-    Dataset::read(task, &path, Labels::Required, tokenizer, model.max_length(index), cpu).map(Some)
+    Dataset::read(task, &path, Labels::Required, bad_rows, tokenizer, model.max_length(index), cpu).map(Some)
 }

@@ -5,9 +5,8 @@ use super::optimizer::Optimizer;
 use super::options::{TrainOptions, Untouched};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
-use crate::nn::PackedBatch;
 use crate::tape::{Gradients, Random, Tape, TapeMemory};
-use crate::tasks::Label;
+use crate::tasks::{Label, TaskBatch};
 
 /// Gradients, optimizer state and memory of a run. After the first steps an update allocates no activations.
 pub struct Step {
@@ -43,7 +42,7 @@ impl Step {
         &mut self,
         model: &MultiTaskModel,
         task: usize,
-        batch: &PackedBatch,
+        batch: &TaskBatch,
         labels: &[Label],
         scale: f32,
         number: u64,
@@ -56,7 +55,7 @@ impl Step {
         &mut self,
         model: &MultiTaskModel,
         task: usize,
-        batch: &PackedBatch,
+        batch: &TaskBatch,
         labels: &[Label],
         scale: f32,
         number: u64,

@@ -236,7 +236,7 @@ impl<'a> Run<'a> {
                 task: name,
                 loss,
                 loss_terms: &[("task", loss)],
-                tokens: batch.tokens(),
+                tokens: batch.packed.tokens(),
                 examples: plan.examples.len(),
                 seconds: start.elapsed().as_secs_f64(),
             })?;

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use manyhead::data::readers::BadRows;
 use manyhead::encoders;
 use manyhead::interop::safetensors::{self, TensorData};
 use manyhead::metrics::Score;
@@ -83,7 +84,7 @@ impl World {
 
     /// The data of all tasks.
     pub fn data(&self, model: &MultiTaskModel) -> TrainingData {
-        TrainingData::read(model, &self.tasks().tasks, Some(&self.path("data"))).unwrap()
+        TrainingData::read(model, &self.tasks().tasks, Some(&self.path("data")), BadRows::Refuse).unwrap()
     }
 
     /// Trains a fresh model with `threads` threads. `change` may alter the trainer; `record` sees every event and may

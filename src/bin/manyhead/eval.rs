@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use manyhead::data::readers::BadRows;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::Score;
-use manyhead::tasks::TaskDef;
+use manyhead::tasks::{TaskDef, TaskType};
 use manyhead::train::{SplitEvaluation, read_split};
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
 use super::table::{Table, matrices, shown, shown_mean};
+use super::train::tell_losses;
 
 /// Evaluate a trained model on a split
 #[derive(Args, Clone)]
@@ -32,6 +34,16 @@ pub struct Arguments {
     /// Only this task; may be given several times
     #[arg(long, value_name = "NAME")]
     pub task: Vec<String>,
+    /// Count rows that cannot be read and pass over them, instead of failing
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+/// Whether a task file's task is the model's: the same classes. A task that labels words may leave the labels to the
+/// model.
+fn same_task(own: &TaskDef, task: &TaskDef) -> bool {
+    let labels = own.labels == task.labels || (task.labels.is_none() && task.kind == TaskType::SequenceLabeling);
+    labels && own.n_class == task.n_class && own.kind == task.kind && own.multi_label == task.multi_label
 }
 
 /// The model in a folder, or in the `best/` of a run's folder.
@@ -74,7 +86,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     for task in tasks.tasks.iter().filter(|task| chosen(&task.name)) {
         let index = model.task(&task.name)?;
         let own = model.tasks().nth(index);
-        if own.is_some_and(|own| own.labels != task.labels || own.n_class != task.n_class || own.kind != task.kind) {
+        if own.is_some_and(|own| !same_task(own, task)) {
             let message = format!(
                 "task '{}' is not what the model was trained on: here {}, there {}",
                 task.name,
@@ -84,7 +96,8 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::input(&arguments.tasks, task.line, message).into());
         }
         let split = &arguments.split;
-        let Some(dataset) = read_split(&model, index, task, split, arguments.data_dir.as_deref())? else {
+        let bad_rows = if arguments.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
+        let Some(dataset) = read_split(&model, index, task, split, arguments.data_dir.as_deref(), bad_rows)? else {
             let known = task.split_names.iter().any(|name| name == split);
             let message = match known {
                 true => format!("task '{}' has no file for the split '{split}'; name it under data:", task.name),
@@ -93,6 +106,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::argument("--split", message).into());
         };
         common.say(&format!("evaluating {} on {} examples", task.name, dataset.len()));
+        tell_losses(&task.name, split, &dataset, model.max_length(index), common);
         let evaluation = model.evaluate(index, &dataset)?;
         firsts.push(evaluation.first());
         let (task, split) = (task.name.clone(), split.clone());

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Command, ValueEnum};
+use manyhead::data::readers::BadRows;
+use manyhead::data::{Dataset, complete_labels};
 use manyhead::model::{HeadOptions, PoolerChoice};
 use manyhead::tasks::TaskDef;
 use manyhead::train::{
@@ -115,6 +117,9 @@ pub struct Options {
     /// A checkpoint every N updates, besides those after each epoch
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u64>,
+    /// Count rows that cannot be read and pass over them, instead of failing
+    #[arg(long)]
+    pub skip_bad_rows: bool,
     /// Check after each backward pass that every parameter got its gradient (slower)
     #[arg(long)]
     pub check: bool,
@@ -174,6 +179,10 @@ impl Options {
         Ok(options)
     }
 
+    fn bad_rows(&self) -> BadRows {
+        if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
+    }
+
     fn head_options(&self) -> Result<HeadOptions, Failure> {
         let mut pooler = PoolerChoice::parse(&self.pooler).unwrap_or_default();
         if let Some(path) = &self.heads
@@ -207,6 +216,7 @@ impl Options {
             ("seed", self.seed.to_string()),
             ("precision", self.precision.clone()),
             ("untouched", self.untouched.clone()),
+            ("skip-bad-rows", self.skip_bad_rows.to_string()),
             ("check", self.check.to_string()),
         ];
         let optional = [
@@ -280,8 +290,9 @@ pub fn prepare(
 ) -> Result<Prepared, Failure> {
     let train_options = options.resolve()?;
     for task in tasks {
-        task.kind()?;
+        task.require_trainable()?;
     }
+    let tasks = &complete_labels(tasks, data_dir, options.bad_rows())?;
     let head_options = options.head_options()?;
     let encoder = Encoder::load(common.encoder_folder(encoder)?, &common.device()?)?;
     if !encoder.unexpected().is_empty() {
@@ -291,17 +302,39 @@ pub fn prepare(
     if let Some(path) = &options.heads {
         model.load_heads(path)?;
     }
-    let data = TrainingData::read(&model, tasks, data_dir)?;
+    let data = TrainingData::read(&model, tasks, data_dir, options.bad_rows())?;
     for (index, (task, data)) in tasks.iter().zip(&data.tasks).enumerate() {
         let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();
-        let cut = data.train.truncated();
-        let cut =
-            if cut > 0 { format!("; {cut} texts cut to {} tokens", model.max_length(index)) } else { String::new() };
         let dev = if dev.is_empty() { "no dev split".into() } else { dev.join(", ") };
         let (examples, tokens) = (data.train.len(), data.train.tokens());
-        common.say(&format!("{}: {examples} train ({tokens} tokens), {dev}{cut}", task.name));
+        common.say(&format!("{}: {examples} train ({tokens} tokens), {dev}", task.name));
+        let limit = model.max_length(index);
+        tell_losses(&task.name, "train", &data.train, limit, common);
+        data.dev.iter().for_each(|(split, dataset)| tell_losses(&task.name, split, dataset, limit, common));
     }
     Ok(Prepared { model, data, options: train_options })
+}
+
+/// Says what of a split is not used, or not as it stands.
+pub fn tell_losses(task: &str, split: &str, dataset: &Dataset, limit: usize, common: &Common) {
+    let say = |text: String| common.say(&format!("{task} {split}: {text}"));
+    if dataset.truncated() > 0 {
+        let words = match dataset.truncated_words() {
+            0 => String::new(),
+            words => format!("; {words} words fall away and count as O"),
+        };
+        say(format!("{} examples cut to {limit} tokens{words}", dataset.truncated()));
+    }
+    if dataset.empty_words() > 0 {
+        say(format!("{} words of which the tokenizer makes nothing count as O", dataset.empty_words()));
+    }
+    if dataset.skipped().count > 0 {
+        say(format!(
+            "{} bad rows skipped, for example {}",
+            dataset.skipped().count,
+            dataset.skipped().first.join("; ")
+        ));
+    }
 }
 
 /// A flag that Ctrl-C and SIGTERM raise; a second one ends the process at once.

@@ -9,11 +9,12 @@ use crate::tasks::{Column, Columns, DataFormat, DataSpec, Quoting};
 use crate::{Error, Result};
 
 use super::lines::{Lines, MAX_LINE};
-use super::{Cell, Labels, Row, Rules};
+use super::row::{Content, NextRow, Row, Trouble};
+use super::{Cell, Labels, Rules};
 
 /// The reader of the formats `tsv` and `csv`.
 pub(super) struct Delimited<'t> {
-    rules: Rules<'t>,
+    pub rules: Rules<'t>,
     records: Records<'t>,
     header: bool,
     columns: &'t Columns,
@@ -30,24 +31,31 @@ impl<'t> Delimited<'t> {
     }
 
     /// The next row; None at the end of the file.
-    pub fn next_row(&mut self) -> Result<Option<Row>> {
-        let Some(mut record) = self.records.next()? else { return Ok(None) };
+    pub fn next_row(&mut self) -> NextRow {
+        // A bad line before or in the header leaves the columns unknown.
+        let fatal = |trouble| match trouble {
+            Trouble::Row(error) | Trouble::File(error) => Trouble::File(error),
+        };
+        let lenient = self.rules.lenient;
+        let record = self.records.next(lenient);
+        let record = if self.layout.is_none() { record.map_err(fatal) } else { record };
+        let Some(mut record) = record? else { return Ok(None) };
         if self.layout.is_none() {
             self.layout = Some(Layout::new(&self.rules, self.columns, &record, self.header)?);
             if self.header {
-                match self.records.next()? {
+                match self.records.next(lenient)? {
                     Some(next) => record = next,
                     None => {
                         let message = "only the header, no rows; if this is a row, write 'header: false' under 'data:'";
-                        return Err(self.rules.error(record.line, message));
+                        return Err(self.rules.error(record.line, message).into());
                     }
                 }
             }
         }
         let Some(layout) = &self.layout else { return Ok(None) };
-        let row = layout.row(&self.rules, record, self.rows)?;
+        let number = self.rows;
         self.rows += 1;
-        Ok(Some(row))
+        layout.row(&self.rules, record, number).map(Some).map_err(Trouble::Row)
     }
 }
 
@@ -93,7 +101,7 @@ impl Records<'_> {
     }
 
     /// The next record; None at the end of the file.
-    fn next(&mut self) -> Result<Option<Record>> {
+    fn next(&mut self, lenient: bool) -> std::result::Result<Option<Record>, Trouble> {
         let mut record = Record { line: 0, fields: Vec::new() };
         let mut field = String::new();
         let mut state = State::Start;
@@ -101,7 +109,7 @@ impl Records<'_> {
         loop {
             let Some(line) = self.lines.next()? else {
                 return match state {
-                    State::Quoted(opened) => Err(self.unterminated(opened)),
+                    State::Quoted(opened) => Err(self.unterminated(opened).into()),
                     _ => Ok(None),
                 };
             };
@@ -111,14 +119,16 @@ impl Records<'_> {
                     self.empty_line.get_or_insert(number);
                     continue;
                 }
-                if let Some(empty) = self.empty_line {
-                    return Err(self.error(empty, "an empty line between rows; remove it"));
+                if let Some(empty) = self.empty_line.take()
+                    && !lenient
+                {
+                    return Err(Trouble::Row(self.error(empty, "an empty line between rows; remove it")));
                 }
                 record.line = number;
             }
             bytes += line.text.len() + line.ending.len();
             if let (State::Quoted(opened), true) = (&state, bytes > MAX_LINE) {
-                return Err(self.unterminated(*opened));
+                return Err(self.unterminated(*opened).into());
             }
             for c in line.text.chars() {
                 state = match state {
@@ -143,7 +153,7 @@ impl Records<'_> {
                             shown(&c.to_string()),
                             record.fields.len() + 1
                         );
-                        return Err(Error::input(&self.path, number, message));
+                        return Err(Trouble::Row(Error::input(&self.path, number, message)));
                     }
                     State::Start | State::Plain => {
                         field.push(c);
@@ -253,7 +263,7 @@ impl Layout {
             Some(place) => record.fields.get_mut(place.index).map(std::mem::take).unwrap_or_default(),
             None => number.to_string(),
         };
-        Ok(Row { line, uid, label, premise, hypothesis })
+        Ok(Row { line, uid, label, content: Content::Texts { premise, hypothesis } })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use super::row::Trouble;
+use crate::Error;
 
 /// A longer line, or a longer record of several lines, is damage, not text.
 pub(super) const MAX_LINE: usize = 1 << 20;
@@ -38,7 +39,9 @@ impl<'r> Lines<'r> {
     }
 
     /// The next line; None at the end of the file.
-    pub fn next(&mut self) -> Result<Option<Line<'_>>> {
+    ///
+    /// After a line that is no text the next one can be read; after one that is too long nothing can.
+    pub fn next(&mut self) -> Result<Option<Line<'_>>, Trouble> {
         self.buffer.clear();
         // Room for the longest line, its ending and a byte-order mark; one byte more shows that there is too much.
         let mut bounded = self.reader.by_ref().take(MAX_LINE as u64 + 6);
@@ -64,20 +67,20 @@ impl<'r> Lines<'r> {
             (bytes, "")
         };
         if bytes.len() > MAX_LINE {
-            return Err(error(format!(
+            return Err(Trouble::File(error(format!(
                 "the line is longer than {MAX_LINE} bytes; is this a text file with one row a line?"
-            )));
+            ))));
         }
         if let Some(place) = bytes.iter().position(|byte| *byte == 0) {
             let message = format!("a NUL byte at byte {} of the line; is this a text file? Remove it", place + 1);
-            return Err(error(message));
+            return Err(Trouble::Row(error(message)));
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Some(Line { number, text, ending })),
-            Err(e) => Err(error(format!(
+            Err(e) => Err(Trouble::Row(error(format!(
                 "not valid UTF-8 at byte {} of the line; convert the file to UTF-8",
                 e.valid_up_to() + 1
-            ))),
+            )))),
         }
     }
 }

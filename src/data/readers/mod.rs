@@ -2,41 +2,43 @@
 //!
 //! [`RowReader`] is the stream; [`read_rows`] collects it. The layout is the one that `data.format` names, else
 //! MT-DNN's canonical one:
-//! - `canonical.rs`: `uid TAB label TAB premise [TAB hypothesis]`, no header, no quoting;
+//! - `canonical.rs`: `uid TAB label TAB premise …`, no header, no quoting; `literal.rs` reads its lists of words;
 //! - `delimited.rs`: tsv and csv with a header or column indices, RFC 4180 quoting;
-//! - `lines.rs`: lines of bounded length, valid UTF-8, numbered; what both are made of.
+//! - `conll.rs`: a word and its tag a line, a blank line between sentences;
+//! - `jsonl.rs`: a JSON object a line; `tokenised.rs`: MT-DNN's, with token ids;
+//! - `lines.rs`: lines of bounded length, valid UTF-8, numbered; what all are made of.
 //!
-//! Nothing is skipped and nothing repaired: a row that does not fit its task is an error with file and line.
+//! Nothing is repaired: a row that does not fit its task is an error with file and line. It ends the stream, unless
+//! the caller asked for [`BadRows::Skip`]: then it is counted and passed over.
 
 mod canonical;
+mod conll;
 mod delimited;
+mod jsonl;
 mod lines;
+mod literal;
+mod row;
+mod rules;
+mod tokenised;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use crate::tasks::{Format, Label, TaskDef};
+use crate::tasks::{DataFormat, Format, TaskDef};
 use crate::{Error, Result};
 
 use canonical::Canonical;
+use conll::Conll;
 use delimited::Delimited;
+use jsonl::JsonLines;
 use lines::Lines;
+use row::Trouble;
+use rules::{Cell, Rules};
+use tokenised::Tokenised;
 
-/// One sample of a classification or regression task.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// The line it starts on, counted from 1.
-    pub line: usize,
-    /// Its identifier as it stands in the file (duplicates are allowed), else its running number from 0.
-    pub uid: String,
-    /// Its label; None only where labels are optional and the cell is empty or the column absent.
-    pub label: Option<Label>,
-    /// The first text; never blank.
-    pub premise: String,
-    /// The second text, exactly for tasks of pairs; never blank.
-    pub hypothesis: Option<String>,
-}
+pub use row::{Content, Row, TokenSequence};
 
 /// Whether rows must carry labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,28 @@ pub enum Labels {
     Optional,
 }
 
+/// What happens to a row that does not fit its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BadRows {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// It is counted and passed over.
+    Skip,
+}
+
+/// The bad rows that have been passed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub count: usize,
+    /// What was wrong with the first few, with file and line.
+    pub first: Vec<String>,
+}
+
+/// Messages of [`Skipped`] at most.
+const SHOWN: usize = 3;
+
 /// All rows of the file at `path`, read by the rules of `task`.
 pub fn read_rows(task: &TaskDef, path: &Path, labels: Labels) -> Result<Vec<Row>> {
     RowReader::open(task, path, labels)?.collect()
@@ -56,6 +80,8 @@ pub fn read_rows(task: &TaskDef, path: &Path, labels: Labels) -> Result<Vec<Row>
 pub struct RowReader<'t> {
     source: Source<'t>,
     path: PathBuf,
+    bad_rows: BadRows,
+    skipped: Skipped,
     rows: u64,
     ended: bool,
 }
@@ -63,13 +89,15 @@ pub struct RowReader<'t> {
 enum Source<'t> {
     Canonical(Canonical<'t>),
     Delimited(Delimited<'t>),
+    Conll(Conll<'t>),
+    JsonLines(JsonLines<'t>),
+    Tokenised(Tokenised<'t>),
 }
 
 impl<'t> RowReader<'t> {
     /// Opens the file at `path` for `task`.
     pub fn open(task: &'t TaskDef, path: &Path, labels: Labels) -> Result<RowReader<'t>> {
-        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-        RowReader::from_reader(task, path, Box::new(BufReader::with_capacity(1 << 16, file)), labels)
+        RowReader::from_reader(task, path, open(path)?, labels)
     }
 
     /// The same from any source of bytes; `path` names it in messages, and its suffix tells tokenised JSON lines
@@ -80,24 +108,85 @@ impl<'t> RowReader<'t> {
         reader: Box<dyn BufRead + Send + 't>,
         labels: Labels,
     ) -> Result<RowReader<'t>> {
+        task.require_labels()?;
+        RowReader::new(task, path, reader, Rules::new(task, path, labels))
+    }
+
+    fn new(
+        task: &'t TaskDef,
+        path: &Path,
+        reader: Box<dyn BufRead + Send + 't>,
+        rules: Rules<'t>,
+    ) -> Result<RowReader<'t>> {
         task.require_trainable()?;
-        let format = match &task.data {
-            Some(data) => data.format,
-            None if path.extension().is_some_and(|suffix| suffix == "json") => Format::Tokenised,
-            None => Format::Canonical,
-        };
-        let rules = Rules { task, path: path.to_path_buf(), labels };
+        let format = format_of(task, path);
+        let texts = matches!(task.data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis);
+        let words = task.data_format == DataFormat::Sequence;
         let lines = Lines::new(path, reader);
         let source = match (format, &task.data) {
-            (Format::Tsv, Some(data)) => Source::Delimited(Delimited::new(rules, lines, '\t', data)),
-            (Format::Csv, Some(data)) => Source::Delimited(Delimited::new(rules, lines, ',', data)),
+            (Format::Tsv, Some(data)) if texts => Source::Delimited(Delimited::new(rules, lines, '\t', data)),
+            (Format::Csv, Some(data)) if texts => Source::Delimited(Delimited::new(rules, lines, ',', data)),
             (Format::Canonical, _) => Source::Canonical(Canonical::new(rules, lines)),
+            (Format::Conll, _) if words => Source::Conll(Conll::new(rules, lines)),
+            (Format::Jsonl, _) => Source::JsonLines(JsonLines::new(rules, lines)),
+            (Format::Tokenised, _) => Source::Tokenised(Tokenised::new(rules, lines)),
             (format, _) => {
-                let what = format!("{}: reading {} as format '{format}'", task.place(), path.display());
-                return Err(Error::unsupported(what, "convert the data to canonical, tsv or csv"));
+                let what = format!(
+                    "{}: reading {} as format '{format}' for data_format {}",
+                    task.place(),
+                    path.display(),
+                    task.data_format
+                );
+                let formats = match (texts, words) {
+                    (true, _) => "canonical, tsv, csv, jsonl or tokenised",
+                    (_, true) => "canonical, conll, jsonl or tokenised",
+                    _ => "canonical, jsonl or tokenised",
+                };
+                return Err(Error::unsupported(what, format!("convert the data to {formats}")));
             }
         };
-        Ok(RowReader { source, path: path.to_path_buf(), rows: 0, ended: false })
+        let (bad_rows, skipped) = Default::default();
+        Ok(RowReader { source, path: path.to_path_buf(), bad_rows, skipped, rows: 0, ended: false })
+    }
+
+    /// What to do with bad rows, from here on.
+    pub fn bad_rows(mut self, bad_rows: BadRows) -> RowReader<'t> {
+        self.bad_rows = bad_rows;
+        self.rules().lenient = bad_rows == BadRows::Skip;
+        self
+    }
+
+    /// The rows that have been passed over so far.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    fn rules(&mut self) -> &mut Rules<'t> {
+        match &mut self.source {
+            Source::Canonical(reader) => &mut reader.rules,
+            Source::Delimited(reader) => &mut reader.rules,
+            Source::Conll(reader) => &mut reader.rules,
+            Source::JsonLines(reader) => &mut reader.rules,
+            Source::Tokenised(reader) => &mut reader.rules,
+        }
+    }
+
+    fn next_row(&mut self) -> row::NextRow {
+        match &mut self.source {
+            Source::Canonical(reader) => reader.next_row(),
+            Source::Delimited(reader) => reader.next_row(),
+            Source::Conll(reader) => reader.next_row(),
+            Source::JsonLines(reader) => reader.next_row(),
+            Source::Tokenised(reader) => reader.next_row(),
+        }
+    }
+
+    fn no_rows(&self) -> Error {
+        let message = match self.skipped.first.first() {
+            None => "the file has no rows; give it at least one sample".to_string(),
+            Some(first) => format!("all {} rows are bad and were skipped; the first: {first}", self.skipped.count),
+        };
+        Error::input(&self.path, None, message)
     }
 }
 
@@ -108,14 +197,20 @@ impl Iterator for RowReader<'_> {
         if self.ended {
             return None;
         }
-        let row = match &mut self.source {
-            Source::Canonical(reader) => reader.next_row(),
-            Source::Delimited(reader) => reader.next_row(),
+        let row = loop {
+            match self.next_row() {
+                Err(Trouble::Row(error)) if self.bad_rows == BadRows::Skip => {
+                    self.skipped.count += 1;
+                    if self.skipped.first.len() < SHOWN {
+                        self.skipped.first.push(error.to_string());
+                    }
+                }
+                Err(Trouble::Row(error) | Trouble::File(error)) => break Err(error),
+                Ok(row) => break Ok(row),
+            }
         };
         let item = match row {
-            Ok(None) if self.rows == 0 => {
-                Some(Err(Error::input(&self.path, None, "the file has no rows; give it at least one sample")))
-            }
+            Ok(None) if self.rows == 0 => Some(Err(self.no_rows())),
             row => row.transpose(),
         };
         self.rows += 1;
@@ -124,48 +219,33 @@ impl Iterator for RowReader<'_> {
     }
 }
 
-/// What a task demands of the cells of a row, whatever the format.
-struct Rules<'t> {
-    task: &'t TaskDef,
-    path: PathBuf,
-    labels: Labels,
+fn open<'t>(path: &Path) -> Result<Box<dyn BufRead + Send + 't>> {
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
-/// A cell and the name of its column for messages: "column 2 (label)", "column 'gold' (label)".
-struct Cell<'c> {
-    text: &'c str,
-    column: &'c str,
+/// The layout of the file at `path`.
+fn format_of(task: &TaskDef, path: &Path) -> Format {
+    match &task.data {
+        Some(data) => data.format,
+        None if path.extension().is_some_and(|suffix| suffix == "json") => Format::Tokenised,
+        None => Format::Canonical,
+    }
 }
 
-impl Rules<'_> {
-    /// An error on `line`.
-    fn error(&self, line: usize, message: impl Into<String>) -> Error {
-        Error::input(&self.path, line, message)
+/// The labels that the words in the file at `path` have: `O` first, the others sorted (numbers by their value). In a
+/// tokenised file the labels are numbers already: all that `n_class` allows.
+pub(super) fn collect_tags(task: &TaskDef, path: &Path, bad_rows: BadRows) -> Result<Vec<String>> {
+    if format_of(task, path) == Format::Tokenised {
+        return Ok((0..task.n_class).map(|class| class.to_string()).collect());
     }
-
-    /// The label in `cell`; none if it is empty and labels are optional.
-    fn label(&self, line: usize, cell: Cell) -> Result<Option<Label>> {
-        if cell.text.is_empty() {
-            return match self.labels {
-                Labels::Optional => Ok(None),
-                Labels::Required => {
-                    let message = format!("{}: the label is empty; every row needs one here", cell.column);
-                    Err(self.error(line, message))
-                }
-            };
-        }
-        match self.task.parse_label(cell.text) {
-            Ok(label) => Ok(Some(label)),
-            Err(message) => Err(self.error(line, format!("{}: {message}", cell.column))),
-        }
+    let rules = Rules { found: Some(BTreeSet::new()), ..Rules::new(task, path, Labels::Required) };
+    let mut reader = RowReader::new(task, path, open(path)?, rules)?.bad_rows(bad_rows);
+    for row in reader.by_ref() {
+        row?;
     }
-
-    /// The text in `cell`. A blank one would become a sample without a single token.
-    fn text(&self, line: usize, cell: Cell) -> Result<String> {
-        if cell.text.trim().is_empty() {
-            let message = format!("{}: the text is empty; give it one or remove the row", cell.column);
-            return Err(self.error(line, message));
-        }
-        Ok(cell.text.to_string())
-    }
+    let mut tags: Vec<String> = reader.rules().found.take().unwrap_or_default().into_iter().collect();
+    let key = |tag: &String| (tag != "O", tag.parse::<u64>().unwrap_or(u64::MAX));
+    tags.sort_by_key(key);
+    Ok(tags)
 }

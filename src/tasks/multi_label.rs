@@ -1,0 +1,58 @@
+//! Multi-label classification: any number of classes an example (`multi_label: true`).
+
+use std::sync::Arc;
+
+use super::classification::pooled_head;
+use super::kind::{HeadSite, Kind, Prediction, foreign};
+use super::{Label, TaskBatch, TaskDef};
+use crate::error::{Error, Result};
+use crate::heads::Head;
+use crate::metrics::{self, Metric, Score};
+use crate::tape::{Tape, Var, View};
+use crate::{losses, ops};
+
+/// Pooled head with `n_class` outputs, mean binary cross-entropy, each class by itself at probability 0.5.
+pub(super) struct MultiLabel;
+
+impl Kind for MultiLabel {
+    fn head(&self, task: &TaskDef, site: HeadSite<'_>) -> Result<Head> {
+        pooled_head(task, site, task.n_class)
+    }
+
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+        batch.check_labels(labels.len())?;
+        let width = tape.view(logits)?.shape.width();
+        let mut targets = vec![0.0f32; labels.len() * width];
+        for (label, row) in labels.iter().zip(targets.chunks_exact_mut(width.max(1))) {
+            let Label::Classes(classes) = label else { return Err(foreign(label, "a set of classes")) };
+            for class in classes {
+                let beyond = || Error::argument("label", format!("class {class} of a task with {width} classes"));
+                *row.get_mut(*class).ok_or_else(beyond)? = 1.0;
+            }
+        }
+        let targets: Arc<[f32]> = targets.into();
+        losses::multi_label(tape, logits, &targets)
+    }
+
+    fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {
+        let rows = logits.data.chunks_exact(logits.shape.width().max(1));
+        let predict = |row: &[f32]| {
+            let probabilities: Vec<f32> = row.iter().map(|x| ops::sigmoid(*x)).collect();
+            // By the logit: the probability's rounding must not decide.
+            let classes = row.iter().enumerate().filter(|(_, x)| **x > 0.0).map(|(class, _)| class).collect();
+            Prediction::Classes { classes, probabilities }
+        };
+        Ok(rows.map(predict).collect())
+    }
+
+    fn metric(&self, task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score> {
+        let (mut gold, mut predicted) = (Vec::new(), Vec::new());
+        for (label, prediction) in labels.iter().zip(predictions) {
+            if let (Label::Classes(label), Prediction::Classes { classes, .. }) = (label, prediction) {
+                gold.push(label.as_slice());
+                predicted.push(classes.as_slice());
+            }
+        }
+        metrics::multi_label(metric, &gold, &predicted, task.n_class)
+    }
+}

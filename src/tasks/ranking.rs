@@ -1,0 +1,88 @@
+//! Ranking: the right one of several candidates, their number differing from question to question.
+//!
+//! An example is a question: one sequence (premise, candidate) a candidate, one score a sequence. A question whose
+//! candidates are all equally relevant has no right one: it is neither trained nor counted in ACC.
+
+use std::sync::Arc;
+
+use super::classification::pooled_head;
+use super::kind::{HeadSite, Kind, Prediction, arg_max, foreign};
+use super::{Label, TaskBatch, TaskDef};
+use crate::error::{Error, Result};
+use crate::heads::Head;
+use crate::losses;
+use crate::metrics::{EmptyGroups, Metric, Score, mean_ranking, rank_group};
+use crate::ops::IGNORE;
+use crate::tape::{Tape, Var, View};
+
+/// Pooled head with one output, cross-entropy over the candidates of a question.
+pub(super) struct Ranking;
+
+/// The place of the first maximum; None if all are equal.
+fn right_one(relevance: &[f32]) -> Option<usize> {
+    let best = arg_max(relevance);
+    relevance.iter().any(|value| *value != relevance[best]).then_some(best)
+}
+
+impl Kind for Ranking {
+    fn head(&self, task: &TaskDef, site: HeadSite<'_>) -> Result<Head> {
+        pooled_head(task, site, 1)
+    }
+
+    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+        batch.check_labels(labels.len())?;
+        let mut targets = Vec::with_capacity(labels.len());
+        for (label, group) in labels.iter().zip(batch.groups.windows(2)) {
+            let Label::Ranked(relevance) = label else { return Err(foreign(label, "a list of relevances")) };
+            let candidates = group[1].saturating_sub(group[0]) as usize;
+            if relevance.len() != candidates {
+                let message = format!("{} relevances for {candidates} candidates", relevance.len());
+                return Err(Error::shape("ranking", message));
+            }
+            targets.push(right_one(relevance).map_or(IGNORE, |place| place as i32));
+        }
+        let targets: Arc<[i32]> = targets.into();
+        losses::ranking(tape, logits, &batch.groups, &targets)
+    }
+
+    fn counted(&self, _batch: &TaskBatch, labels: &[Label]) -> usize {
+        labels.iter().filter(|label| matches!(label, Label::Ranked(values) if right_one(values).is_some())).count()
+    }
+
+    fn decode(&self, _task: &TaskDef, logits: View<'_>, batch: &TaskBatch) -> Result<Vec<Prediction>> {
+        let scores = batch.groups.windows(2).map(|group| {
+            let missing = || Error::shape("ranking", format!("no scores {} to {}", group[0], group[1]));
+            let scores = logits.data.get(group[0] as usize..group[1] as usize).ok_or_else(missing)?.to_vec();
+            Ok(Prediction::Ranked { best: arg_max(&scores), scores })
+        });
+        scores.collect()
+    }
+
+    fn metric(&self, _task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score> {
+        let questions = labels.iter().zip(predictions).filter_map(|pair| match pair {
+            (Label::Ranked(relevance), Prediction::Ranked { scores, best }) => Some((relevance, scores, *best)),
+            _ => None,
+        });
+        if metric == Metric::Accuracy {
+            let right: Vec<bool> =
+                questions.filter_map(|(relevance, _, best)| Some(right_one(relevance)? == best)).collect();
+            let share = right.iter().filter(|right| **right).count() as f64 / right.len() as f64;
+            return Ok((!right.is_empty()).then_some(share).into());
+        }
+        let groups: Vec<_> = questions
+            .map(|(relevance, scores, _)| {
+                let scores: Vec<f64> = scores.iter().map(|score| *score as f64).collect();
+                let relevant: Vec<bool> = relevance.iter().map(|value| *value > 0.0).collect();
+                rank_group(&scores, &relevant)
+            })
+            .collect();
+        let mean = mean_ranking(&groups, EmptyGroups::Skip);
+        let value = match metric {
+            Metric::MeanAveragePrecision => mean.map(|mean| mean.average_precision),
+            Metric::MeanReciprocalRank => mean.map(|mean| mean.reciprocal_rank),
+            Metric::PrecisionAt1 => mean.map(|mean| mean.precision_at_1),
+            _ => return Err(metric.refused_for("ranking")),
+        };
+        Ok(value.into())
+    }
+}
