@@ -58,6 +58,9 @@ fn a_tasks_own_learning_rate_moves_its_head_and_nothing_else() {
         assert_eq!(moved(&one, &three, prefix), 0.0, "{prefix} keeps --learning-rate");
         assert!(moved(&before, &one, prefix) > 0.0, "{prefix}");
     }
+    three.save(world.path("saved")).unwrap();
+    let loaded = MultiTaskModel::load(world.path("saved"), &Device::cpu(1).unwrap()).unwrap();
+    assert_eq!(loaded.tasks().map(|task| task.learning_rate).collect::<Vec<_>>(), [None, Some(0.03), None]);
 }
 
 #[test]
