@@ -264,7 +264,6 @@ fn a_task_file_that_cannot_be_followed_is_refused_with_its_line() {
         ("an unknown metric", TASKS.replace("Spearman", "Sperman"), "Sperman"),
         ("a metric of other tasks", TASKS.replace("Pearson, Spearman", "MCC"), "MCC"),
         ("not YAML", "pairs: [\n".to_string(), "tasks.yml:"),
-        ("learning_rate of a task", format!("{TASKS}  learning_rate: 0.1\n"), "learning_rate"),
         ("no data", TASKS.replace("  data: {train: pairs_train.tsv, dev: pairs_dev.tsv}\n", ""), "--data-dir"),
     ];
     for (what, tasks, expected) in cases {

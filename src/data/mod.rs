@@ -1,7 +1,7 @@
 //! Data: from files on disk to packed batches of tokens.
 //!
 //! [`readers`] turn files into rows by the task's format, [`tokenizer`] turns texts into tokens, a [`Dataset`] holds
-//! a tokenised split, [`epoch_plan`] says which examples make which batch. [`complete_labels`] collects the labels of
+//! a tokenised split, [`epoch_plan`] says which examples make which batch, by the rules of [`Sampling`]. [`complete_labels`] collects the labels of
 //! words where a task does not list them.
 
 mod dataset;
@@ -9,8 +9,10 @@ mod encode;
 mod labels;
 pub mod readers;
 mod sampler;
+mod sampling;
 pub mod tokenizer;
 
 pub use dataset::Dataset;
 pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};
+pub use sampling::Sampling;

@@ -56,6 +56,28 @@ pub trait EncoderNet: Send + Sync {
 
     /// The configuration, as `config.json` has it.
     fn config(&self) -> serde_json::Value;
+
+    /// Where a parameter stands, by its name; what is frozen goes by it. The default knows BERT's names
+    /// (`embeddings.…`, `encoder.layer.N.…`).
+    fn place(&self, name: &str) -> Place {
+        let layer = |rest: &str| rest.split('.').next().and_then(|number| number.parse().ok());
+        match name.strip_prefix("encoder.layer.").and_then(layer) {
+            Some(layer) => Place::Layer(layer),
+            None if name.starts_with("embeddings.") => Place::Embeddings,
+            None => Place::Rest,
+        }
+    }
+}
+
+/// Where in an encoder a parameter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The embedding block, its normalisation included.
+    Embeddings,
+    /// A layer, counted from 0.
+    Layer(usize),
+    /// Neither: the pooler, a head.
+    Rest,
 }
 
 type Build = fn(&Path, &serde_json::Value, &mut Params) -> Result<Box<dyn EncoderNet>>;

@@ -2,9 +2,11 @@
 
 mod encoder;
 mod folder;
+mod freeze;
 mod multi_task;
 
 pub(crate) use folder::{temporary_beside, write_json};
 
 pub use encoder::{Embeddings, Encoder, Pool};
+pub use freeze::Freeze;
 pub use multi_task::{Evaluation, HeadOptions, MultiTaskModel, PoolerChoice};

@@ -130,10 +130,6 @@ impl MultiTaskModel {
         for def in tasks {
             let kind = def.kind()?;
             def.metric_list()?;
-            if def.learning_rate.is_some() {
-                let what = format!("task '{}' ({}:{}): learning_rate", def.name, def.path.display(), def.line);
-                return Err(Error::unsupported(what, "remove the key; --learning-rate holds for all tasks"));
-            }
             let dropout = options.dropout.or(def.dropout_p).unwrap_or(HEAD_DROPOUT);
             let params = &mut encoder.params;
             let head = kind.head(def, HeadSite { params, hidden, pooler, seed: options.seed, dropout })?;

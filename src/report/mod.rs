@@ -5,6 +5,8 @@
 //! - [`MetricsFile`]: the evaluations alone, with their means and the best epoch.
 //! - [`HtmlReport`]: one page with tables and charts, drawn by [`render`] from the two files above; it loads nothing.
 //!
+//! [`summarise_seeds`] and [`compare`] put the `metrics.json` of several runs beside each other.
+//!
 //! All three are [`Observer`]s: they are told what happens, and write. [`observers`] gives them in the order that
 //! they need. Metrics are fractions in files and ×100 on the page.
 //!
@@ -18,6 +20,8 @@ mod json;
 mod log;
 mod metrics;
 mod read;
+mod seeds;
+pub mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +33,7 @@ use crate::train::Observer;
 pub use html::{HtmlReport, render};
 pub use log::JsonlLog;
 pub use metrics::MetricsFile;
+pub use seeds::{ComparedScore, Comparison, ScoreName, SeedScore, compare, seed_folders, summarise_seeds};
 
 /// The file names in an output folder.
 pub const LOG: &str = "log.jsonl";

@@ -33,6 +33,8 @@ pub struct Entry {
     pub trainable: bool,
     /// Whether weight decay applies: not to biases and normalisation weights.
     pub decay: bool,
+    /// What the optimizer multiplies the learning rate with.
+    pub rate: f64,
 }
 
 /// All parameters of a model.
@@ -77,7 +79,14 @@ impl Params {
         self.len = end;
         let decay = !(name.ends_with("bias") || name.contains("LayerNorm"));
         let id = ParamId(self.entries.len());
-        self.entries.push(Entry { name: name.to_string(), shape, range: start..end, trainable: true, decay });
+        self.entries.push(Entry {
+            name: name.to_string(),
+            shape,
+            range: start..end,
+            trainable: true,
+            decay,
+            rate: 1.0,
+        });
         self.names.insert(name.to_string(), id);
         Ok(id)
     }
@@ -119,6 +128,11 @@ impl Params {
     /// Switches weight decay of a parameter on or off.
     pub fn set_decay(&mut self, id: ParamId, decay: bool) {
         self.entries[id.0].decay = decay;
+    }
+
+    /// Sets what the optimizer multiplies the learning rate of a parameter with.
+    pub fn set_rate(&mut self, id: ParamId, rate: f64) {
+        self.entries[id.0].rate = rate;
     }
 
     /// The elements of an entry.

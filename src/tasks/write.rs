@@ -52,6 +52,9 @@ fn write_task(text: &mut String, task: &TaskDef) {
         key("actf", actf.clone());
     }
     key("weight", task.weight.to_string());
+    if let Some(rate) = task.learning_rate {
+        key("learning_rate", rate.to_string());
+    }
     if let Some(max_length) = task.max_length {
         key("max_length", max_length.to_string());
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::ema::Ema;
 use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
 use crate::interop::atomic;
@@ -16,6 +17,8 @@ use crate::model::{temporary_beside, write_json};
 use crate::tape::Params;
 
 const FILES: [&str; 3] = ["params.safetensors", "optimizer.safetensors", "state.json"];
+/// The tensor of the averaged weights, beside the moments.
+const EMA: &str = "ema";
 const MANIFEST: &str = "manifest.json";
 
 /// Where a run stands.
@@ -31,6 +34,8 @@ pub struct State {
     pub updates: u64,
     /// Epoch and mean of the best evaluation so far.
     pub best: Option<(u64, f64)>,
+    /// Whole epochs since then in which the mean has not risen.
+    pub stale: u64,
     /// The options that decide the weights, and the fingerprint of the data.
     pub run: Vec<(String, String)>,
 }
@@ -42,7 +47,7 @@ impl State {
         json!({
             "version": 1, "epoch": self.epoch, "position": self.position, "batches": self.batches,
             "updates": self.updates, "best_epoch": self.best.map(|best| best.0),
-            "best_mean": self.best.map(|best| best.1), "run": run,
+            "best_mean": self.best.map(|best| best.1), "stale": self.stale, "run": run,
         })
     }
 
@@ -59,6 +64,7 @@ impl State {
             position: number("position")?,
             batches: number("batches")?,
             updates: number("updates")?,
+            stale: number("stale")?,
             best: best_mean.and_then(|mean| Some((number("best_epoch").ok()?, mean))),
             run: run.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_string())).collect(),
         })
@@ -84,11 +90,18 @@ impl State {
 
 /// Writes a checkpoint, then deletes older ones until it and the newest before it are `keep`. Newer ones, which a run
 /// that was resumed passed over as damaged, are left alone: they must not push out the whole ones.
-pub fn write(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State, keep: usize) -> Result<PathBuf> {
+pub fn write(
+    folder: &Path,
+    params: &Params,
+    optimizer: &Optimizer,
+    ema: Option<&Ema>,
+    state: &State,
+    keep: usize,
+) -> Result<PathBuf> {
     let target = folder.join(format!("step-{}", state.updates));
     let temporary = temporary_beside(&target)?;
     let written =
-        write_files(&temporary, params, optimizer, state).and_then(|()| atomic::replace_dir(&temporary, &target));
+        write_files(&temporary, params, optimizer, ema, state).and_then(|()| atomic::replace_dir(&temporary, &target));
     if let Err(error) = written {
         let _ = std::fs::remove_dir_all(&temporary);
         return Err(error);
@@ -115,7 +128,7 @@ pub fn tidy(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, state: &State) -> Result<()> {
+fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, ema: Option<&Ema>, state: &State) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let entries = params.entries().iter().zip(params.ids());
     let weights: Vec<_> =
@@ -124,11 +137,16 @@ fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, state: &St
     let (first, second, steps) = optimizer.state();
     let steps: Vec<i64> = steps.iter().map(|step| *step as i64).collect();
     let (first_shape, second_shape, steps_shape) = ([first.len()], [second.len()], [steps.len()]);
-    let tensors: [(&str, &[usize], TensorData<'_>); 3] = [
+    let shadow = ema.map(Ema::shadow).unwrap_or_default();
+    let shadow_shape = [shadow.len()];
+    let mut tensors: Vec<(&str, &[usize], TensorData<'_>)> = vec![
         ("first_moment", &first_shape, TensorData::F32(first)),
         ("second_moment", &second_shape, TensorData::F32(second)),
         ("steps", &steps_shape, TensorData::I64(&steps)),
     ];
+    if ema.is_some() {
+        tensors.push((EMA, &shadow_shape, TensorData::F32(shadow)));
+    }
     safetensors::write(folder.join(FILES[1]), &tensors, None)?;
     write_json(&folder.join(FILES[2]), &state.to_json())?;
     let mut manifest = serde_json::Map::new();
@@ -172,6 +190,7 @@ pub fn read_newest(
     run: &[(String, String)],
     params: &mut Params,
     optimizer: &mut Optimizer,
+    mut ema: Option<&mut Ema>,
     mut damaged: impl FnMut(&Path, &Error) -> Result<()>,
 ) -> Result<Option<State>> {
     let all = list(folder)?;
@@ -185,7 +204,7 @@ pub fn read_newest(
         };
         // Before its tensors are looked at: those of another run would not fit, and look damaged.
         state.require_same_run(folder, run)?;
-        match read_tensors(path, params, optimizer) {
+        match read_tensors(path, params, optimizer, ema.as_deref_mut()) {
             Ok(()) => return Ok(Some(state)),
             Err(error) => damaged(path, &error)?,
         }
@@ -220,12 +239,15 @@ fn read_state(folder: &Path) -> Result<State> {
     State::from_json(&path, &read_json(&path)?)
 }
 
-fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer) -> Result<()> {
+fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> Result<()> {
     let moments = TensorFile::open(folder.join(FILES[1]))?;
     let (_, first) = moments.read_f32("first_moment")?;
     let (_, second) = moments.read_f32("second_moment")?;
     let (_, steps) = moments.read_i64("steps")?;
     let steps: Vec<u64> = steps.into_iter().map(|step| step.max(0) as u64).collect();
+    if let Some(ema) = ema {
+        ema.restore(moments.read_f32(EMA)?.1)?;
+    }
     let weights = TensorFile::open(folder.join(FILES[0]))?;
     let ids: Vec<_> = params.ids().collect();
     for id in ids {

@@ -8,6 +8,7 @@
 mod checkpoint;
 pub mod clip;
 mod data;
+mod ema;
 mod observer;
 pub mod optimizer;
 mod options;

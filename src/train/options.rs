@@ -1,9 +1,11 @@
 //! Options of a run, with their defaults in one place.
 
+use super::data::TrainingData;
 use super::optimizer::{OptimizerKind, OptimizerOptions};
 use super::schedule::{ScheduleKind, warmup_updates};
-use crate::data::BatchOptions;
+use crate::data::{BatchOptions, Sampling};
 use crate::error::{Error, Result};
+use crate::model::Freeze;
 
 /// What happens to tensors that no batch of an update touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -38,6 +40,19 @@ pub struct TrainOptions {
     pub accumulate: usize,
     /// Whether batches are dealt and shuffled anew every epoch.
     pub shuffle: bool,
+    /// How often each task comes.
+    pub sampling: Sampling,
+    /// The batches of the first task come after those of all others (`--mix-opt 1`).
+    pub target_last: bool,
+    /// Batches in a pool within which examples are sorted by length; 0: they are not.
+    pub bucket: usize,
+    /// What of the encoder is not trained.
+    pub freeze: Freeze,
+    /// End when the mean of the first metrics has not risen for so many epochs.
+    pub patience: Option<u64>,
+    /// γ of the moving average of the weights (shadow ← γ · shadow + (1 − γ) · θ), which is then what is evaluated and
+    /// saved.
+    pub ema: Option<f64>,
     /// The seed of everything random.
     pub seed: u64,
     /// What happens to tensors that no batch of an update touched.
@@ -65,6 +80,12 @@ impl Default for TrainOptions {
             clip: 1.0,
             accumulate: 1,
             shuffle: true,
+            sampling: Sampling::Proportional,
+            target_last: false,
+            bucket: 0,
+            freeze: Freeze::Nothing,
+            patience: None,
+            ema: None,
             seed: 1,
             untouched: Untouched::Skip,
             check: false,
@@ -94,9 +115,41 @@ impl TrainOptions {
         let rate = self.learning_rate;
         require(rate.is_finite() && rate > 0.0, "learning-rate", format!("{rate} is not a number above 0"))?;
         require(self.clip.is_finite() && self.clip >= 0.0, "clip", format!("{} is not 0 or above", self.clip))?;
+        self.validate_sampling()?;
+        require(self.patience != Some(0), "patience", "0 epochs without a rise end every run; give at least 1".into())?;
+        let ema = self.ema.unwrap_or(0.5);
+        require(ema > 0.0 && ema < 1.0, "ema", format!("{ema} is not between 0 and 1"))?;
         warmup_updates(self.warmup, 1)?;
         let decay = self.optimizer.weight_decay;
         require(decay.is_finite() && decay >= 0.0, "weight-decay", format!("{decay} is not 0 or above"))
+    }
+
+    /// # Errors
+    /// Options that do not fit the data: weights for another number of tasks, patience without a dev split.
+    pub fn check_data(&self, data: &TrainingData) -> Result<()> {
+        self.sampling.check_tasks(data.tasks.len())?;
+        if self.patience.is_some() && data.tasks.iter().all(|task| task.dev.is_empty()) {
+            return Err(Error::argument("--patience", "no task has a dev split whose metric could rise"));
+        }
+        Ok(())
+    }
+
+    fn validate_sampling(&self) -> Result<()> {
+        self.sampling.validate()?;
+        let name = self.sampling.name();
+        let ordered = matches!(self.sampling, Sampling::Proportional | Sampling::Sequential);
+        if !self.shuffle && (!ordered || self.target_last) {
+            let name = if ordered { "mix-opt 1" } else { name };
+            return Err(Error::argument("--shuffle", format!("{name} draws at random, which --shuffle off forbids")));
+        }
+        if !self.shuffle && self.bucket > 0 {
+            return Err(Error::argument("--bucket", "it sorts and shuffles, which --shuffle off forbids"));
+        }
+        if self.target_last && !matches!(self.sampling, Sampling::Proportional | Sampling::Ratio(_)) {
+            let message = format!("it has no meaning with {name} sampling; use proportional or ratio");
+            return Err(Error::argument("--mix-opt", message));
+        }
+        Ok(())
     }
 
     /// How batches are made.
@@ -106,6 +159,10 @@ impl TrainOptions {
             batch_tokens: self.batch_tokens,
             shuffle: self.shuffle,
             seed: self.seed,
+            sampling: self.sampling.clone(),
+            target_last: self.target_last,
+            bucket: self.bucket,
+            epochs: self.epochs,
         }
     }
 
@@ -122,6 +179,12 @@ impl TrainOptions {
             ("clip", self.clip.to_string()),
             ("accumulate", self.accumulate.to_string()),
             ("shuffle", self.shuffle.to_string()),
+            ("sampling", format!("{:?}", self.sampling)),
+            ("mix-opt", u8::from(self.target_last).to_string()),
+            ("bucket", self.bucket.to_string()),
+            ("freeze", format!("{:?}", self.freeze)),
+            ("patience", format!("{:?}", self.patience)),
+            ("ema", format!("{:?}", self.ema)),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
         ]

@@ -21,7 +21,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// The state before the first update.
+    /// The state before the first update. What is frozen and how fast heads are trained is the model's: see
+    /// [`MultiTaskModel::freeze`] and [`MultiTaskModel::set_head_rates`], which [`super::Trainer`] calls.
     pub fn new(model: &MultiTaskModel, options: &TrainOptions) -> Result<Step> {
         let params = model.encoder().params();
         Ok(Step {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::checkpoint::{self, State};
 use super::data::TrainingData;
+use super::ema::Ema;
 use super::observer::{Event, Observer, SplitEvaluation, Totals};
 use super::options::TrainOptions;
 use super::schedule::{Schedule, warmup_updates};
@@ -49,7 +50,8 @@ impl Trainer {
         Trainer { options, ..Default::default() }
     }
 
-    /// Trains `model` on `data`, which must have one entry for each of its tasks.
+    /// Trains `model` on `data`, which must have one entry for each of its tasks. With an EMA the model ends with the
+    /// averaged weights, those that the report's last evaluation is of.
     pub fn run(
         &self,
         model: &mut MultiTaskModel,
@@ -93,6 +95,7 @@ struct Run<'a> {
     data: &'a TrainingData,
     train: Vec<&'a Dataset>,
     step: Step,
+    ema: Option<Ema>,
     state: State,
     /// Epoch and mean of the best evaluation, also of one that was cut short.
     best: Option<(u64, f64)>,
@@ -103,13 +106,16 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(trainer: &'a Trainer, model: &MultiTaskModel, data: &'a TrainingData) -> Result<Run<'a>> {
+    fn new(trainer: &'a Trainer, model: &mut MultiTaskModel, data: &'a TrainingData) -> Result<Run<'a>> {
         let options = &trainer.options;
         options.validate()?;
         if data.tasks.len() != model.tasks().len() {
             let message = format!("data for {} tasks, the model has {}", data.tasks.len(), model.tasks().len());
             return Err(Error::argument("data", message));
         }
+        options.check_data(data)?;
+        model.freeze(options.freeze)?;
+        model.set_head_rates(options.learning_rate);
         let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
         let mut totals = Totals { epochs: options.epochs, batches: 0, updates: 0 };
         for epoch in 0..options.epochs {
@@ -123,6 +129,8 @@ impl<'a> Run<'a> {
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         run.extend(model.describe());
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
+        let rates: Vec<Option<f64>> = model.tasks().map(|task| task.learning_rate).collect();
+        run.push(("the tasks' learning rates".into(), format!("{rates:?}")));
         let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let dev = data.tasks.iter().flat_map(|task| &task.dev);
@@ -134,9 +142,10 @@ impl<'a> Run<'a> {
             warmup: warmup_updates(options.warmup, totals.updates)?,
             total: totals.updates,
         };
-        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, run };
+        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run };
         let step = Step::new(model, options)?;
-        Ok(Run { trainer, data, train, step, state, best: None, totals, schedule, weights, names })
+        let ema = options.ema.map(|decay| Ema::new(decay, model));
+        Ok(Run { trainer, data, train, step, ema, state, best: None, totals, schedule, weights, names })
     }
 
     fn checkpoints(&self) -> Option<PathBuf> {
@@ -168,12 +177,23 @@ impl<'a> Run<'a> {
                 return Err(Error::Interrupted { update: self.state.updates });
             }
         }
+        self.swap_ema(model);
         let updates = self.state.updates;
         Ok(TrainReport { updates, updates_before: updates_done, last, best: self.best })
     }
 
     fn is_finished(&self) -> bool {
-        self.state.epoch >= self.totals.epochs || self.reached_limit()
+        self.state.epoch >= self.totals.epochs || self.reached_limit() || self.out_of_patience()
+    }
+
+    fn out_of_patience(&self) -> bool {
+        self.trainer.options.patience.is_some_and(|patience| self.state.stale >= patience)
+    }
+
+    fn swap_ema(&mut self, model: &mut MultiTaskModel) {
+        if let Some(ema) = &mut self.ema {
+            ema.swap(model);
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -202,8 +222,8 @@ impl<'a> Run<'a> {
             observer.event(&Event::Message(&format!("passing over the checkpoint {}: {error}", path.display())))
         };
         let params = &mut model.encoder_mut().params;
-        let optimizer = self.step.optimizer_mut();
-        if let Some(state) = checkpoint::read_newest(&folder, &self.state.run, params, optimizer, damaged)? {
+        let (optimizer, ema) = (self.step.optimizer_mut(), self.ema.as_mut());
+        if let Some(state) = checkpoint::read_newest(&folder, &self.state.run, params, optimizer, ema, damaged)? {
             self.step.set_updates(state.updates);
             self.best = state.best;
             self.state = state;
@@ -245,6 +265,9 @@ impl<'a> Run<'a> {
         }
         let learning_rate = self.schedule.learning_rate(self.state.updates);
         let grad_norm = self.step.update(model, learning_rate)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(model);
+        }
         observer.event(&Event::Update { update: self.state.updates, grad_norm, learning_rate })?;
         self.state.updates += 1;
         Ok(())
@@ -263,13 +286,39 @@ impl<'a> Run<'a> {
     fn checkpoint(&self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
         let Some(folder) = self.checkpoints() else { return Ok(()) };
         let (params, keep) = (model.encoder().params(), self.trainer.options.keep_checkpoints);
-        let written = checkpoint::write(&folder, params, self.step.optimizer(), &self.state, keep)?;
+        let (optimizer, ema) = (self.step.optimizer(), self.ema.as_ref());
+        let written = checkpoint::write(&folder, params, optimizer, ema, &self.state, keep)?;
         observer.event(&Event::Checkpoint { update: self.state.updates, folder: &written })
     }
 
     /// Evaluates and writes a checkpoint. An epoch that `max_updates` has cut short stays open: a run that is resumed
     /// without the limit goes on in the middle of it.
     fn finish_epoch(
+        &mut self,
+        model: &mut MultiTaskModel,
+        batches: usize,
+        observer: &mut (dyn Observer + '_),
+    ) -> Result<Vec<SplitEvaluation>> {
+        self.swap_ema(model);
+        let evaluated = self.evaluate(model, batches, observer);
+        self.swap_ema(model);
+        let results = evaluated?;
+        if self.state.position >= batches as u64 {
+            self.state.epoch += 1;
+            self.state.position = 0;
+        }
+        self.checkpoint(model, observer)?;
+        if self.out_of_patience() && self.state.epoch < self.totals.epochs {
+            let (epoch, stale) = (self.state.epoch, self.state.stale);
+            let message =
+                format!("stopping after epoch {epoch}: the mean has not risen for {stale} epochs (--patience)");
+            observer.event(&Event::Message(&message))?;
+        }
+        Ok(results)
+    }
+
+    /// Evaluates, and saves the model if it is the best.
+    fn evaluate(
         &mut self,
         model: &MultiTaskModel,
         batches: usize,
@@ -299,12 +348,10 @@ impl<'a> Run<'a> {
                 self.state.best = self.best;
             }
         }
-        observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
         if complete {
-            self.state.epoch += 1;
-            self.state.position = 0;
+            self.state.stale = if best { 0 } else { self.state.stale + 1 };
         }
-        self.checkpoint(model, observer)?;
+        observer.event(&Event::Evaluation { epoch: Some(epoch), results: &results, mean, best })?;
         Ok(results)
     }
 }

@@ -80,7 +80,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let tasks = TaskFile::read(data.join("tasks.yml"))?.tasks;
     let options = options(&arguments)?;
     common.say("four tasks: how positive (4) or negative (-4) is a text? One encoder, one head each, trained together");
-    let mut prepared = prepare(&tasks, &arguments.encoder, None, &options, common)?;
+    let mut prepared = prepare(&tasks, &arguments.encoder, None, &options, None, common)?;
     let folder = RunFolder::open(&arguments.out, Existing::Overwrite)?;
     let (before, before_mean) = evaluate_all(&prepared.model, &prepared.data)?;
     let mut run = vec![

@@ -2,12 +2,15 @@
 //! error.
 
 mod common;
+mod compare;
 mod demo;
 mod embed;
 mod eval;
 mod predict;
 mod progress;
 mod run_folder;
+mod sampling;
+mod seeds;
 mod table;
 mod train;
 
@@ -36,6 +39,7 @@ enum Command {
     Eval(eval::Arguments),
     Predict(predict::Arguments),
     Embed(embed::Arguments),
+    Compare(compare::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),
+        Command::Compare(arguments) => compare::run(arguments, common),
         Command::Demo(arguments) => demo::run(arguments, common),
     };
     match result {

@@ -52,6 +52,13 @@ impl Progress {
         }
     }
 
+    /// Clears the bar: the run is over, perhaps before its last batch.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
     fn say(&self, line: &str) {
         match &self.bar {
             _ if self.quiet => {}

@@ -4,13 +4,41 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use manyhead::Error;
+use manyhead::report::seed_folders;
 
 use super::common::Failure;
 
-/// What a run writes into its folder; `--overwrite` deletes these and nothing else.
+/// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds, and nothing else.
 const OURS: [&str; 7] =
     ["checkpoints", "best", ".best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
 const LOCK: &str = ".lock";
+
+/// What stands in an output folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// One run.
+    Run,
+    /// A run for each seed, in `seed-K`.
+    Seeds,
+}
+
+/// The folder of a seed's run in that of all seeds.
+pub fn seed_folder(out: &Path, seed: u64) -> PathBuf {
+    out.join(format!("seed-{seed}"))
+}
+
+/// Refuses to go on with one run where runs for several seeds stand, and the other way round.
+pub fn check_contents(path: &Path, existing: Existing, wanted: Contents) -> Result<(), Failure> {
+    if existing != Existing::Resume {
+        return Ok(());
+    }
+    let message = match wanted {
+        Contents::Run if !seed_folders(path).is_empty() => "holds runs of several seeds; give --seeds, too",
+        Contents::Seeds if path.join("checkpoints").exists() => "holds a single run; leave --seeds out",
+        _ => return Ok(()),
+    };
+    Err(Error::argument("--resume", format!("{} {message}", path.display())).into())
+}
 
 /// An output folder, locked.
 pub struct RunFolder {
@@ -63,8 +91,8 @@ impl RunFolder {
             return Err(Error::argument("--out", format!("another process is at work in {}", path.display())).into());
         }
         if existing == Existing::Overwrite {
-            for name in OURS {
-                let path = path.join(name);
+            let seeds = seed_folders(path).into_iter().map(|(_, folder)| folder);
+            for path in OURS.iter().map(|name| path.join(name)).chain(seeds) {
                 let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
                 match removed {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, Command, ValueEnum};
 use manyhead::data::readers::BadRows;
 use manyhead::data::{Dataset, complete_labels};
-use manyhead::model::{HeadOptions, PoolerChoice};
+use manyhead::model::{Freeze, HeadOptions, PoolerChoice};
 use manyhead::tasks::TaskDef;
 use manyhead::train::{
     Event, Observer, OptimizerKind, OptimizerOptions, ScheduleKind, TrainReport, Untouched, read_run_file,
@@ -18,7 +18,9 @@ use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, 
 
 use super::common::{Common, Failure, print, tell, usage_message};
 use super::progress::Progress;
-use super::run_folder::{Existing, RunFolder, check};
+use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
+use super::sampling::SamplingOptions;
+use super::seeds;
 
 /// Fine-tune an encoder on all tasks of a task file
 #[derive(Args, Clone)]
@@ -40,6 +42,9 @@ pub struct Arguments {
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub options: Options,
+    /// Train N times, with the seeds SEED, SEED + 1, …, into OUT/seed-SEED, …; metrics.json has mean and deviation
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
     /// Take the options of this file; flags given besides it win
     #[arg(long, value_name = "FILE")]
     pub run: Option<PathBuf>,
@@ -99,9 +104,17 @@ pub struct Options {
     /// Deal and shuffle the batches anew every epoch
     #[arg(long, default_value = "on")]
     pub shuffle: Switch,
-    /// How tasks are drawn: in proportion to their size
-    #[arg(long, default_value = "proportional", value_parser = parse_sampling)]
-    pub sampling: String,
+    #[command(flatten)]
+    pub sampling: SamplingOptions,
+    /// Do not train a part of the encoder: embeddings, encoder (all of it), or N (the embeddings and the first N layers)
+    #[arg(long, value_name = "embeddings|encoder|N")]
+    pub freeze: Option<String>,
+    /// Stop when the mean of the tasks' first metrics has not risen for N epochs
+    #[arg(long, value_name = "N")]
+    pub patience: Option<u64>,
+    /// Evaluate and save a moving average of the weights: after each update, average = DECAY average + (1 - DECAY) weights
+    #[arg(long, value_name = "DECAY")]
+    pub ema: Option<f64>,
     /// Seed of everything random
     #[arg(long, default_value_t = TrainOptions::default().seed)]
     pub seed: u64,
@@ -132,16 +145,6 @@ pub enum Switch {
     Off,
 }
 
-fn parse_sampling(name: &str) -> Result<String, String> {
-    match name {
-        "proportional" => Ok(name.to_string()),
-        "uniform" | "sqrt" | "temperature" | "sequential" => {
-            Err(format!("sampling '{name}' is not implemented yet; use proportional"))
-        }
-        _ => Err("the only one so far is proportional".into()),
-    }
-}
-
 fn parse_precision(name: &str) -> Result<String, String> {
     match name {
         "auto" | "f32" => Ok(name.to_string()),
@@ -151,8 +154,8 @@ fn parse_precision(name: &str) -> Result<String, String> {
 }
 
 impl Options {
-    /// What the library calls it.
-    pub fn resolve(&self) -> Result<TrainOptions, Failure> {
+    /// What the library calls it; `tasks` are those whose weights the sampling may name.
+    pub fn resolve(&self, tasks: &[TaskDef]) -> Result<TrainOptions, Failure> {
         let optimizer = OptimizerOptions {
             weight_decay: self.weight_decay,
             ..OptimizerOptions::new(OptimizerKind::parse(&self.optimizer)?)
@@ -168,6 +171,12 @@ impl Options {
             clip: self.clip,
             accumulate: self.accumulate,
             shuffle: self.shuffle == Switch::On,
+            sampling: self.sampling.resolve(tasks)?,
+            target_last: self.sampling.mix_opt == 1,
+            bucket: self.sampling.bucket,
+            freeze: self.freeze.as_deref().map_or(Ok(Freeze::Nothing), Freeze::parse)?,
+            patience: self.patience,
+            ema: self.ema,
             seed: self.seed,
             untouched: if self.untouched == "zero" { Untouched::Zero } else { Untouched::Skip },
             check: self.check,
@@ -212,7 +221,6 @@ impl Options {
             ("max-length", self.max_length.to_string()),
             ("pooler", self.pooler.clone()),
             ("shuffle", if self.shuffle == Switch::On { "on".into() } else { "off".into() }),
-            ("sampling", self.sampling.clone()),
             ("seed", self.seed.to_string()),
             ("precision", self.precision.clone()),
             ("untouched", self.untouched.clone()),
@@ -223,10 +231,14 @@ impl Options {
             ("batch-tokens", self.batch_tokens.map(|n| n.to_string())),
             ("dropout", self.dropout.map(|p| p.to_string())),
             ("heads", self.heads.as_ref().map(|path| absolute(path))),
+            ("freeze", self.freeze.clone()),
+            ("patience", self.patience.map(|n| n.to_string())),
+            ("ema", self.ema.map(|decay| decay.to_string())),
             ("max-updates", self.max_updates.map(|n| n.to_string())),
             ("checkpoint-every", self.checkpoint_every.map(|n| n.to_string())),
         ];
         list.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        list.extend(self.sampling.list());
         list.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
 }
@@ -280,15 +292,17 @@ pub struct Prepared {
     pub options: TrainOptions,
 }
 
-/// Reads everything a run needs; nothing has been written yet when this fails.
+/// Reads everything a run needs; nothing has been written yet when this fails. Data that have been `read` before, for
+/// another seed, are taken as they are.
 pub fn prepare(
     tasks: &[TaskDef],
     encoder: &str,
     data_dir: Option<&Path>,
     options: &Options,
+    read: Option<TrainingData>,
     common: &Common,
 ) -> Result<Prepared, Failure> {
-    let train_options = options.resolve()?;
+    let train_options = options.resolve(tasks)?;
     for task in tasks {
         task.require_trainable()?;
     }
@@ -299,10 +313,16 @@ pub fn prepare(
         common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
     }
     let mut model = MultiTaskModel::new(encoder, tasks, head_options)?;
+    // Training does it again; here it is refused before anything is written.
+    model.freeze(train_options.freeze)?;
     if let Some(path) = &options.heads {
         model.load_heads(path)?;
     }
+    if let Some(data) = read {
+        return Ok(Prepared { model, data, options: train_options });
+    }
     let data = TrainingData::read(&model, tasks, data_dir, options.bad_rows())?;
+    train_options.check_data(&data)?;
     for (index, (task, data)) in tasks.iter().zip(&data.tasks).enumerate() {
         let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();
         let dev = if dev.is_empty() { "no dev split".into() } else { dev.join(", ") };
@@ -339,6 +359,12 @@ pub fn tell_losses(task: &str, split: &str, dataset: &Dataset, limit: usize, com
 
 /// A flag that Ctrl-C and SIGTERM raise; a second one ends the process at once.
 fn stop_flag(quiet: bool) -> Arc<AtomicBool> {
+    // One for all runs of this process: a handler can be set once.
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| new_stop_flag(quiet)).clone()
+}
+
+fn new_stop_flag(quiet: bool) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = flag.clone();
     // Fails only if a handler is set already, and there is just this one.
@@ -386,10 +412,26 @@ pub fn train_into(
         resume,
         stop: Some(stop_flag(watch.quiet)),
     };
-    trainer.run(&mut prepared.model, &prepared.data, watch).map_err(|error| match error {
+    let report = trainer.run(&mut prepared.model, &prepared.data, watch).map_err(|error| match error {
         Error::Interrupted { update } => Failure::Interrupted { update, out: folder.path.clone() },
         error => error.into(),
-    })
+    })?;
+    watch.progress.finish();
+    Ok(report)
+}
+
+/// The options of a run into `out`, as `run.yml` has them.
+pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
+    let encoder = Path::new(&arguments.encoder);
+    let encoder = if encoder.exists() { absolute(encoder) } else { arguments.encoder.clone() };
+    let mut run = vec![
+        ("tasks".to_string(), absolute(&arguments.tasks)),
+        ("encoder".to_string(), encoder),
+        ("out".to_string(), absolute(out)),
+    ];
+    run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
+    run.extend(arguments.options.list());
+    run
 }
 
 /// Runs the subcommand.
@@ -401,17 +443,15 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     };
     check(&arguments.out, existing)?;
     let tasks = TaskFile::read(&arguments.tasks)?.tasks;
-    let mut prepared = prepare(&tasks, &arguments.encoder, arguments.data_dir.as_deref(), &arguments.options, common)?;
+    let kind = if arguments.seeds.is_some() { Contents::Seeds } else { Contents::Run };
+    check_contents(&arguments.out, existing, kind)?;
+    if let Some(count) = arguments.seeds {
+        return seeds::run(&arguments, &tasks, count, existing, common);
+    }
+    let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
+    let mut prepared = prepare(&tasks, encoder, data_dir, &arguments.options, None, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
-    let encoder = Path::new(&arguments.encoder);
-    let encoder = if encoder.exists() { absolute(encoder) } else { arguments.encoder.clone() };
-    let mut run = vec![
-        ("tasks".to_string(), absolute(&arguments.tasks)),
-        ("encoder".to_string(), encoder),
-        ("out".to_string(), absolute(&arguments.out)),
-    ];
-    run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
-    run.extend(arguments.options.list());
+    let run = run_list(&arguments, &arguments.out);
     let files = report::observers(&folder.path, arguments.resume, &run)?;
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;

@@ -1,7 +1,7 @@
 //! Optimizers: one fused pass over the parameter arena and two moment arenas of the same layout.
 //!
 //! θ parameter, g gradient (times the scale of the step), m and v (or u) moments, t the entry's own count of steps from
-//! 1, η learning rate, λ weight decay (0 for entries without decay).
+//! 1, η learning rate (times the entry's own multiplier), λ weight decay (0 for entries without decay).
 //!
 //! | kind | rule |
 //! |---|---|
@@ -163,7 +163,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// Parameters or gradients of another layout than those that the optimizer was made for; a rate that is negative or
-    /// not finite; a scale that is not finite. Nothing has been changed then.
+    /// not finite, an entry's multiplier of it included; a scale that is not finite. Nothing has been changed then.
     pub fn step(
         &mut self,
         device: &Device,
@@ -184,6 +184,10 @@ impl Optimizer {
         if !learning_rate.is_finite() || learning_rate < 0.0 {
             return Err(Error::argument("learning rate", format!("{learning_rate} is negative or not finite")));
         }
+        if let Some(entry) = params.entries().iter().find(|entry| !entry.rate.is_finite() || entry.rate < 0.0) {
+            let message = format!("{} is multiplied by {}, which is negative or not finite", entry.name, entry.rate);
+            return Err(Error::argument("learning rate", message));
+        }
         if !gradient_scale.is_finite() {
             return Err(Error::argument("gradient scale", format!("{gradient_scale} is not finite")));
         }
@@ -194,7 +198,8 @@ impl Optimizer {
                 *steps += 1;
             }
             let decay = if entry.decay { self.options.weight_decay } else { 0.0 };
-            let factors = || cpu::Factors::new(&self.options, *steps, learning_rate, decay, gradient_scale);
+            let factors =
+                || cpu::Factors::new(&self.options, *steps, learning_rate * entry.rate, decay, gradient_scale);
             self.factors.push(active.then(factors));
         }
         match device {
