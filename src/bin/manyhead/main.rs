@@ -5,6 +5,7 @@ mod common;
 mod demo;
 mod embed;
 mod eval;
+mod import;
 mod predict;
 mod progress;
 mod run_folder;
@@ -36,6 +37,7 @@ enum Command {
     Eval(eval::Arguments),
     Predict(predict::Arguments),
     Embed(embed::Arguments),
+    Import(import::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),
+        Command::Import(arguments) => import::run(arguments, common),
         Command::Demo(arguments) => demo::run(arguments, common),
     };
     match result {
