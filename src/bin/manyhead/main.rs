@@ -2,6 +2,7 @@
 //! error.
 
 mod common;
+mod data;
 mod demo;
 mod embed;
 mod eval;
@@ -38,6 +39,7 @@ enum Command {
     Predict(predict::Arguments),
     Embed(embed::Arguments),
     Import(import::Arguments),
+    Data(data::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),
+        Command::Data(arguments) => data::run(arguments, common),
         Command::Import(arguments) => import::run(arguments, common),
         Command::Demo(arguments) => demo::run(arguments, common),
     };

@@ -24,7 +24,7 @@ pub const GLUE_TASKS: [&str; 9] = ["cola", "sst", "mrpc", "stsb", "qqp", "mnli",
 /// A task that is asked for and not there; a file in none of the known layouts; a row that cannot be read, unless
 /// they are counted.
 pub fn glue(dir: &Path, out: &Path, tasks: &[String], options: &ImportOptions) -> Result<Imported> {
-    for name in tasks.iter().filter(|name| !GLUE_TASKS.contains(&name.as_str())) {
+    if let Some(name) = tasks.iter().find(|name| !GLUE_TASKS.contains(&name.as_str())) {
         let advice = suggest(name, "known", GLUE_TASKS);
         return Err(Error::argument("--tasks", format!("{} is no task of GLUE; {advice}", shown(name))));
     }
