@@ -226,7 +226,7 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
         let name = &split.split;
         if let Labels::Classes(classes) = &split.labels {
             let never: Vec<&str> = classes.iter().filter(|(_, n)| *n == 0).map(|(label, _)| label.as_str()).collect();
-            if !never.is_empty() && name == "train" {
+            if !never.is_empty() && name == "train" && split.errors.is_empty() {
                 warnings.push(format!("train: no row has the label {}", never.join(", ")));
             }
             let occurring = || classes.iter().filter(|(_, n)| *n > 0);

@@ -65,7 +65,7 @@ pub(super) fn read(
             if shift == 0 {
                 errors.push(Error::Input { path: at, line, message });
             }
-            return Ok((errors, shift > 0));
+            return Ok((errors, true));
         };
         errors.push(Error::input(at, line + shift, message));
         if errors.len() == MOST_ERRORS || again(task) == Again::No || (line + shift == 1 && again(task) != Again::Bare)
