@@ -382,11 +382,15 @@ fn yaml_beyond_what_a_task_file_needs_is_refused() {
     );
     assert_eq!(refused(&"[".repeat(100)), "tasks.yml:1: nested more than 16 levels deep; a task file needs four");
     let bomb = "[".repeat(100_000);
-    assert_eq!(refused(&bomb), "tasks.yml:1: not valid YAML: recursion limit exceeded (column 256)");
+    assert_eq!(
+        refused(&bomb),
+        "tasks.yml:1: not valid YAML: recursion limit exceeded (column 256); a task file needs four levels"
+    );
     assert_eq!(refused("[a]: b"), "tasks.yml:1: a key must be a word, but a list stands here");
     assert_eq!(
         refused("a: 'b"),
-        "tasks.yml:1: not valid YAML: while scanning a quoted scalar, found unexpected end of stream (column 4)"
+        "tasks.yml:1: not valid YAML: while scanning a quoted scalar, found unexpected end of stream (column 4); \
+         a bracket, a quote, a ':' or the indentation is wrong here or on the line before"
     );
     assert_eq!(
         refused("a: b\n\0: c"),

@@ -1,11 +1,14 @@
 //! Data: from files on disk to packed batches of tokens.
 //!
 //! [`readers`] turn files into rows by the task's format, [`tokenizer`] turns texts into tokens, a [`Dataset`] holds
-//! a tokenised split, [`epoch_plan`] says which examples make which batch, by the rules of [`Sampling`]. [`complete_labels`] collects the labels of
-//! words where a task does not list them.
+//! a tokenised split, [`epoch_plan`] says which examples make which batch, by the rules of [`Sampling`].
+//! [`complete_labels`] collects the labels of words where a task does not list them. [`check`] looks at files before
+//! a run does, [`import`] writes data sets from their published layouts as canonical rows.
 
+pub mod check;
 mod dataset;
 mod encode;
+pub mod import;
 mod labels;
 pub mod readers;
 mod sampler;

@@ -41,6 +41,9 @@ impl TaskFile {
                 let message = format!("the file is larger than {} bytes; is this the task file?", yaml::MAX_BYTES);
                 Err(Error::input(path, None, message))
             }
+            Err(_) if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) => {
+                Err(Error::input(path, 1, "the file is UTF-16; save it as UTF-8"))
+            }
             Err(e) => {
                 let line = 1 + bytes.iter().take(e.valid_up_to()).filter(|byte| **byte == b'\n').count();
                 Err(Error::input(path, line, "not valid UTF-8; save the file as UTF-8"))

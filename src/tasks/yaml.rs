@@ -96,6 +96,19 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Node> {
 /// What an empty file is told.
 pub(crate) const EMPTY: &str = "the file is empty; expected a mapping from task names to their definitions";
 
+/// What to do about a complaint of the parser.
+fn advice(complaint: &str) -> &'static str {
+    if complaint.contains("tab") {
+        "indent with blanks instead of TABs"
+    } else if complaint.contains("anchor") {
+        "aliases (*name) are not read, write the value out"
+    } else if complaint.contains("recursion") {
+        "a task file needs four levels"
+    } else {
+        "a bracket, a quote, a ':' or the indentation is wrong here or on the line before"
+    }
+}
+
 struct Reader<'a> {
     path: &'a Path,
     events: Parser<'a, StrInput<'a>>,
@@ -108,7 +121,8 @@ impl<'a> Reader<'a> {
 
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>> {
         self.events.next_event().transpose().map_err(|e: ScanError| {
-            let message = format!("not valid YAML: {} (column {})", e.info(), e.marker().col() + 1);
+            let message =
+                format!("not valid YAML: {} (column {}); {}", e.info(), e.marker().col() + 1, advice(e.info()));
             Error::input(self.path, e.marker().line().max(1), message)
         })
     }

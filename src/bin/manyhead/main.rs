@@ -3,9 +3,11 @@
 
 mod common;
 mod compare;
+mod data;
 mod demo;
 mod embed;
 mod eval;
+mod import;
 mod predict;
 mod progress;
 mod run_folder;
@@ -40,6 +42,8 @@ enum Command {
     Predict(predict::Arguments),
     Embed(embed::Arguments),
     Compare(compare::Arguments),
+    Import(import::Arguments),
+    Data(data::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),
         Command::Compare(arguments) => compare::run(arguments, common),
+        Command::Data(arguments) => data::run(arguments, common),
+        Command::Import(arguments) => import::run(arguments, common),
         Command::Demo(arguments) => demo::run(arguments, common),
     };
     match result {

@@ -57,6 +57,10 @@ impl<'r> Lines<'r> {
         if number == 1 {
             bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         }
+        if number == 1 && (bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])) {
+            let message = "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW";
+            return Err(Error::input(&self.path, number, message).into());
+        }
         let (bytes, ending) = if let Some(rest) = bytes.strip_suffix(b"\r\n") {
             (rest, "\r\n")
         } else if let Some(rest) = bytes.strip_suffix(b"\n") {
