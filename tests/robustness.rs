@@ -236,3 +236,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn models_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<manyhead::Encoder>();
+    shared::<manyhead::MultiTaskModel>();
+    shared::<manyhead::Trainer>();
+}
