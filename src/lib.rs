@@ -4,6 +4,7 @@ pub mod data;
 pub mod device;
 pub mod encoders;
 pub mod error;
+pub mod hash;
 pub mod heads;
 pub mod interop;
 pub mod losses;

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 
 /// From the lowest floor to the highest.
-const ROOMS: [&str; 18] = [
-    "error", "device", "rng", "tensor", "tape", "ops", "nn", "metrics", "interop", "encoders", "heads", "losses",
-    "tasks", "data", "model", "train", "report", "bin",
+const ROOMS: [&str; 19] = [
+    "error", "hash", "device", "rng", "tensor", "tape", "ops", "nn", "metrics", "interop", "encoders", "heads",
+    "losses", "tasks", "data", "model", "train", "report", "bin",
 ];
 /// What the crate's root gives out under a short name, and the room that it lives in.
 const SHORT_NAMES: [(&str, &str); 3] = [("Device", "device"), ("Error", "error"), ("Result", "error")];

@@ -137,7 +137,7 @@ fn a_tensor_whose_shape_does_not_fit_is_refused_before_memory_is_taken() {
 
 #[test]
 fn batches_that_no_model_takes_are_refused() {
-    assert_error(PackedBatch::pack([]), "at least one sequence");
+    assert_error(PackedBatch::pack::<u32>([]), "at least one sequence");
     assert_error(PackedBatch::pack([(&[1u32][..], &[0u32][..]), (&[], &[])]), "sequence 1 has 0 tokens");
     assert_error(PackedBatch::pack([(&[1u32, 2][..], &[0u32][..])]), "2 tokens and 1 token types");
     let world = World::new();

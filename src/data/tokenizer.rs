@@ -16,6 +16,7 @@ use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, Trunc
 use tokenizers::{InputSequence, PostProcessorWrapper};
 
 use crate::error::{Error, Result};
+use crate::hash;
 
 mod files;
 
@@ -84,7 +85,7 @@ impl Tokenizer {
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&parts.json)).map_err(refused)?;
         let fingerprint = {
             let effective = inner.to_string(false).map_err(|error| refused(error.to_string()))?;
-            fingerprint_of(effective.as_bytes(), parts.left)
+            hash::Hasher::new().text(&effective).word(u64::from(parts.left)).digest().to_string()
         };
         // Before anything is encoded: with unset fields it encodes without special tokens, unpadded and uncut.
         let post_processor = inner.get_post_processor().cloned();
@@ -289,13 +290,4 @@ fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Resu
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("its parts contradict each other".to_string()),
     }
-}
-
-/// FNV-1a, 128 bits: not for secrets, only to tell versions of a tokenizer apart.
-fn fingerprint_of(bytes: &[u8], left: bool) -> String {
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    const START: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    let hash =
-        bytes.iter().chain(&[u8::from(left)]).fold(START, |hash, &byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
-    format!("{hash:032x}")
 }

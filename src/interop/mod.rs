@@ -1,8 +1,11 @@
-//! What other programs read and wrote: files replaced atomically, safetensors, fetched weights.
+//! What other programs read and wrote: files replaced atomically, locked and mapped,
+//! safetensors, fetched weights.
 //!
 //! This floor knows bytes, tensors and folders; it knows nothing of encoders or tasks. It imports only `error`.
 
 pub mod atomic;
 #[cfg(feature = "cli")]
 pub mod fetch;
+pub mod lock;
+pub mod mapped;
 pub mod safetensors;

@@ -20,7 +20,7 @@ use memmap2::Mmap;
 use safetensors::tensor::Metadata;
 
 use crate::error::{Error, Result};
-use crate::interop::atomic;
+use crate::interop::{atomic, mapped};
 
 pub use safetensors::Dtype;
 
@@ -66,10 +66,7 @@ impl TensorFile {
         if status.len() < PREFIX_BYTES as u64 {
             return Err(Error::input(path, None, format!("{} bytes are no safetensors file; {DAMAGED}", status.len())));
         }
-        // SAFETY: the map is only ever read, as plain bytes, for which every bit pattern is valid. The one way to
-        // break it is another program truncating the file in place while it is open; our own writes replace files by
-        // renaming, and every reader of weights rests on the same condition.
-        let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io("map", path, source))?;
+        let map = mapped::map(&file, path)?;
         let (header, data_start) = split_header(path, &map)?;
         let header: Metadata = serde_json::from_slice(header).map_err(|error| {
             Error::input(path, None, format!("the safetensors header is wrong ({error}); {DAMAGED}"))

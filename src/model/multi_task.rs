@@ -7,6 +7,7 @@ use super::encoder::BATCH_TOKENS;
 use crate::data::Dataset;
 use crate::data::readers::Content;
 use crate::error::{Error, Result};
+use crate::hash::Hasher;
 use crate::heads::Head;
 use crate::interop::safetensors::TensorFile;
 use crate::metrics::{Metric, Score};
@@ -157,11 +158,9 @@ impl MultiTaskModel {
             let dropout = task.head.dropout();
             format!("{} ({}, n_class {}, dropout {dropout}, max_length {length})", def.name, def.kind, def.n_class)
         });
-        // FNV-1a over names, shapes, and what is frozen or decays.
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut hasher = Hasher::new();
         for entry in self.encoder.params.entries() {
-            let line = format!("{} {:?} {} {}\n", entry.name, entry.shape, entry.trainable, entry.decay);
-            hash = line.bytes().fold(hash, |hash, byte| (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3));
+            hasher.text(&format!("{} {:?} {} {}", entry.name, entry.shape, entry.trainable, entry.decay));
         }
         let list = [
             ("the tasks", names.join(", ")),
@@ -171,7 +170,7 @@ impl MultiTaskModel {
             ("the heads", heads.collect::<Vec<_>>().join(", ")),
             ("hidden dropout", part("hidden_dropout_prob")),
             ("attention dropout", part("attention_probs_dropout_prob")),
-            ("the parameters (names, shapes, what is frozen)", format!("{hash:016x}")),
+            ("the parameters (names, shapes, what is frozen)", hasher.digest().to_string()),
         ];
         list.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }

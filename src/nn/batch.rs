@@ -22,7 +22,10 @@ impl PackedBatch {
     ///
     /// # Errors
     /// No sequence, an empty one, or ids and type ids of different length.
-    pub fn pack<'a>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> Result<PackedBatch> {
+    pub fn pack<'a, T>(sequences: impl IntoIterator<Item = (&'a [u32], &'a [T])>) -> Result<PackedBatch>
+    where
+        T: Copy + Into<u32> + 'a,
+    {
         let (mut ids, mut type_ids, mut positions, mut cu_seqlens) = (Vec::new(), Vec::new(), Vec::new(), vec![0u32]);
         for (index, (sequence, types)) in sequences.into_iter().enumerate() {
             if sequence.is_empty() || sequence.len() != types.len() {
@@ -30,7 +33,7 @@ impl PackedBatch {
                 return Err(Error::shape("batch", message));
             }
             ids.extend_from_slice(sequence);
-            type_ids.extend_from_slice(types);
+            type_ids.extend(types.iter().map(|kind| (*kind).into()));
             positions.extend(0..sequence.len() as u32);
             let total = u32::try_from(ids.len());
             cu_seqlens.push(total.map_err(|_| Error::shape("batch", "more than 2^32 tokens"))?);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::ema::Ema;
 use super::optimizer::Optimizer;
 use crate::error::{Error, Result};
+use crate::hash;
 use crate::interop::atomic;
 use crate::interop::safetensors::{self, TensorData, TensorFile};
 use crate::model::{temporary_beside, write_json};
@@ -151,8 +152,8 @@ fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, ema: Optio
     write_json(&folder.join(FILES[2]), &state.to_json())?;
     let mut manifest = serde_json::Map::new();
     for name in FILES {
-        let (bytes, hash) = hash_file(&folder.join(name))?;
-        manifest.insert(name.into(), json!({"bytes": bytes, "hash": format!("{hash:016x}")}));
+        let (bytes, hash) = hash::of_file(&folder.join(name))?;
+        manifest.insert(name.into(), json!({"bytes": bytes, "hash": hash.to_string()}));
     }
     write_json(&folder.join(MANIFEST), &Value::Object(manifest))
 }
@@ -221,8 +222,8 @@ fn check(folder: &Path) -> Result<()> {
     let manifest = read_json(&path)?;
     for name in FILES {
         let entry = manifest.get(name).ok_or_else(|| Error::config(&path, name, "is missing"))?;
-        let (bytes, hash) = hash_file(&folder.join(name))?;
-        let same_hash = entry.get("hash").and_then(Value::as_str) == Some(&format!("{hash:016x}"));
+        let (bytes, hash) = hash::of_file(&folder.join(name))?;
+        let same_hash = entry.get("hash").and_then(Value::as_str) == Some(hash.to_string().as_str());
         if entry.get("bytes").and_then(Value::as_u64) != Some(bytes) || !same_hash {
             return Err(Error::input(
                 folder.join(name),
@@ -260,30 +261,4 @@ fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer, e
 fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::input(path, e.line(), format!("is not valid JSON: {e}")))
-}
-
-/// Size, and FNV-1a over words of eight bytes: each step can be undone, so no single changed word goes unnoticed.
-fn hash_file(path: &Path) -> Result<(u64, u64)> {
-    use std::io::Read;
-    let mut file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let mut buffer = vec![0u8; 1 << 20];
-    let (mut bytes, mut hash) = (0u64, 0xcbf2_9ce4_8422_2325u64);
-    loop {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read(&mut buffer[filled..]).map_err(|e| Error::io("read", path, e))? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        for word in buffer[..filled].chunks(8) {
-            let mut padded = [0u8; 8];
-            padded[..word.len()].copy_from_slice(word);
-            hash = (hash ^ u64::from_le_bytes(padded)).wrapping_mul(0x0100_0000_01b3);
-        }
-        bytes += filled as u64;
-        if filled < buffer.len() {
-            return Ok((bytes, hash));
-        }
-    }
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::data::Dataset;
-use crate::data::readers::{BadRows, Labels};
+use crate::data::readers::Labels;
+use crate::data::{Dataset, ReadOptions};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::tasks::TaskDef;
@@ -25,32 +25,39 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
-    /// Reads and tokenises the files of all tasks: those their `data:` names, else those in `data_dir`.
+    /// Reads and tokenises the files of all tasks: those their `data:` names, else those in `data_dir`. `options` are
+    /// [`ReadOptions`], or just what to do with bad rows.
     ///
     /// # Errors
     /// A task without a training file; whatever the readers refuse.
-    pub fn read(
+    pub fn read<'a>(
         model: &MultiTaskModel,
         tasks: &[TaskDef],
         data_dir: Option<&Path>,
-        bad_rows: BadRows,
+        options: impl Into<ReadOptions<'a>>,
     ) -> Result<TrainingData> {
+        let options = options.into();
         let mut all = TrainingData::default();
         for task in tasks {
             let index = model.task(&task.name)?;
-            let Some(train) = read_split(model, index, task, "train", data_dir, bad_rows)? else {
+            let Some(train) = read_split(model, index, task, "train", data_dir, options)? else {
                 let message = format!("task '{}': there is no training file ({})", task.name, wanted(task, data_dir));
                 return Err(Error::input(&task.path, task.line, message));
             };
             let mut dev = Vec::new();
             for split in task.split_names.iter().filter(|split| !["train", "test"].contains(&split.as_str())) {
-                if let Some(dataset) = read_split(model, index, task, split, data_dir, bad_rows)? {
+                if let Some(dataset) = read_split(model, index, task, split, data_dir, options)? {
                     dev.push((split.clone(), dataset));
                 }
             }
             all.tasks.push(TaskData { train, dev });
         }
         Ok(all)
+    }
+
+    /// All splits of all tasks.
+    pub fn splits(&self) -> impl Iterator<Item = &Dataset> {
+        self.tasks.iter().flat_map(|task| std::iter::once(&task.train).chain(task.dev.iter().map(|(_, split)| split)))
     }
 }
 
@@ -63,18 +70,18 @@ fn wanted(task: &TaskDef, data_dir: Option<&Path>) -> String {
 }
 
 /// One split with labels; None if the task has no such split. A task that lists no labels has the model's.
-pub fn read_split(
+pub fn read_split<'a>(
     model: &MultiTaskModel,
     index: usize,
     task: &TaskDef,
     split: &str,
     data_dir: Option<&Path>,
-    bad_rows: BadRows,
+    options: impl Into<ReadOptions<'a>>,
 ) -> Result<Option<Dataset>> {
     let Some(path) = task.data_file(split, data_dir)? else { return Ok(None) };
     let own = model.tasks().nth(index).and_then(|own| own.labels.clone());
     let task = &TaskDef { labels: task.labels.clone().or(own), ..task.clone() };
     let encoder = model.encoder();
     let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
-    Dataset::read(task, &path, Labels::Required, bad_rows, tokenizer, model.max_length(index), cpu).map(Some)
+    Dataset::read(task, &path, Labels::Required, &options.into(), tokenizer, model.max_length(index), cpu).map(Some)
 }

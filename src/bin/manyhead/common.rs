@@ -19,7 +19,7 @@ pub struct Common {
     /// Threads; 0 = as many as this process may use
     #[arg(long, global = true, default_value_t = 0, help_heading = "Common")]
     pub threads: usize,
-    /// Folder for fetched weights [default: the user's cache folder]
+    /// Folder for fetched weights and tokenised data, which can be deleted at any time [default: the user's cache folder]
     #[arg(long, global = true, env = fetch::CACHE_VARIABLE, value_name = "DIR", help_heading = "Common", value_parser = clap::value_parser!(OsString))]
     pub cache: Option<OsString>,
     /// No talk on standard error, only errors
@@ -51,8 +51,12 @@ impl Common {
         if path.exists() || encoder.contains(std::path::MAIN_SEPARATOR) {
             return Ok(path.to_path_buf());
         }
-        let cache = fetch::cache_dir(self.cache.as_deref().filter(|folder| !folder.is_empty()).map(Path::new))?;
-        Ok(fetch::named(encoder, &cache, &|message| self.say(message))?)
+        Ok(fetch::named(encoder, &self.cache_folder()?, &|message| self.say(message))?)
+    }
+
+    /// The folder for what is fetched and tokenised.
+    pub fn cache_folder(&self) -> Result<PathBuf, Failure> {
+        Ok(fetch::cache_dir(self.cache.as_deref().filter(|folder| !folder.is_empty()).map(Path::new))?)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use manyhead::data::readers::BadRows;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::Score;
 use manyhead::tasks::{TaskDef, TaskType};
@@ -12,6 +11,7 @@ use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
+use super::reading::Reading;
 use super::table::{Table, matrices, shown, shown_mean};
 use super::train::tell_losses;
 
@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Count rows that cannot be read and pass over them, instead of failing
     #[arg(long)]
     pub skip_bad_rows: bool,
+    /// Hold tokenised data in memory instead of keeping them in the cache folder
+    #[arg(long)]
+    pub no_token_cache: bool,
 }
 
 /// Whether a task file's task is the model's: the same classes. A task that labels words may leave the labels to the
@@ -81,8 +84,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::argument("--task", message).into());
         }
     }
+    let reading = Reading::new(arguments.skip_bad_rows, !arguments.no_token_cache, common);
     let chosen = |name: &String| arguments.task.is_empty() || arguments.task.contains(name);
-    let (mut results, mut firsts) = (Vec::new(), Vec::new());
+    let (mut results, mut firsts, mut origins) = (Vec::new(), Vec::new(), Vec::new());
     for task in tasks.tasks.iter().filter(|task| chosen(&task.name)) {
         let index = model.task(&task.name)?;
         let own = model.tasks().nth(index);
@@ -96,8 +100,8 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::input(&arguments.tasks, task.line, message).into());
         }
         let split = &arguments.split;
-        let bad_rows = if arguments.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse };
-        let Some(dataset) = read_split(&model, index, task, split, arguments.data_dir.as_deref(), bad_rows)? else {
+        let data_dir = arguments.data_dir.as_deref();
+        let Some(dataset) = reading.with(|read| read_split(&model, index, task, split, data_dir, read))? else {
             let known = task.split_names.iter().any(|name| name == split);
             let message = match known {
                 true => format!("task '{}' has no file for the split '{split}'; name it under data:", task.name),
@@ -106,6 +110,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::argument("--split", message).into());
         };
         common.say(&format!("evaluating {} on {} examples", task.name, dataset.len()));
+        origins.push(dataset.origin().clone());
         tell_losses(&task.name, split, &dataset, model.max_length(index), common);
         let evaluation = model.evaluate(index, &dataset)?;
         firsts.push(evaluation.first());
@@ -113,6 +118,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let (examples, loss, metrics) = (evaluation.examples, evaluation.loss, evaluation.metrics);
         results.push(SplitEvaluation { task, split, examples, loss, metrics });
     }
+    reading.tell_origins(&origins, common);
     let sum: Option<f64> = firsts.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
     let mean = sum.map(|sum| sum / firsts.len().max(1) as f64);
     if common.json {

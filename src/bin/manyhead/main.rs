@@ -10,6 +10,7 @@ mod eval;
 mod import;
 mod predict;
 mod progress;
+mod reading;
 mod run_folder;
 mod sampling;
 mod seeds;

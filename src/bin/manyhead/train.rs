@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::{Args, Command, ValueEnum};
-use manyhead::data::readers::BadRows;
 use manyhead::data::{Dataset, complete_labels};
 use manyhead::model::{Freeze, HeadOptions, PoolerChoice};
 use manyhead::tasks::TaskDef;
@@ -18,6 +17,7 @@ use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, 
 
 use super::common::{Common, Failure, print, tell, usage_message};
 use super::progress::Progress;
+use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
 use super::sampling::SamplingOptions;
 use super::seeds;
@@ -133,6 +133,9 @@ pub struct Options {
     /// Count rows that cannot be read and pass over them, instead of failing
     #[arg(long)]
     pub skip_bad_rows: bool,
+    /// Hold tokenised data in memory instead of keeping them in the cache folder
+    #[arg(long)]
+    pub no_token_cache: bool,
     /// Check after each backward pass that every parameter got its gradient (slower)
     #[arg(long)]
     pub check: bool,
@@ -186,10 +189,6 @@ impl Options {
         };
         options.validate()?;
         Ok(options)
-    }
-
-    fn bad_rows(&self) -> BadRows {
-        if self.skip_bad_rows { BadRows::Skip } else { BadRows::Refuse }
     }
 
     fn head_options(&self) -> Result<HeadOptions, Failure> {
@@ -306,7 +305,8 @@ pub fn prepare(
     for task in tasks {
         task.require_trainable()?;
     }
-    let tasks = &complete_labels(tasks, data_dir, options.bad_rows())?;
+    let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);
+    let tasks = &reading.with(|read| complete_labels(tasks, data_dir, read.bad_rows))?;
     let head_options = options.head_options()?;
     let encoder = Encoder::load(common.encoder_folder(encoder)?, &common.device()?)?;
     if !encoder.unexpected().is_empty() {
@@ -321,7 +321,8 @@ pub fn prepare(
     if let Some(data) = read {
         return Ok(Prepared { model, data, options: train_options });
     }
-    let data = TrainingData::read(&model, tasks, data_dir, options.bad_rows())?;
+    let data = reading.with(|read| TrainingData::read(&model, tasks, data_dir, read))?;
+    reading.tell_origins(data.splits().map(Dataset::origin), common);
     train_options.check_data(&data)?;
     for (index, (task, data)) in tasks.iter().zip(&data.tasks).enumerate() {
         let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();

@@ -1,0 +1,309 @@
+//! A split of a task, tokenised: flat columns, in memory or mapped from the token cache.
+//!
+//! - `column.rs`: one long array, in memory or in a file; `columns.rs`: those of a data set;
+//! - `cache.rs`: data sets tokenised once and kept, by the content of what they were made of.
+
+mod cache;
+mod column;
+mod columns;
+
+use std::path::{Path, PathBuf};
+
+use super::encode::encode;
+use super::readers::{BadRows, Content, Labels, RowReader, Skipped};
+use super::tokenizer::Tokenizer;
+use crate::device::Cpu;
+use crate::error::{Error, Result};
+use crate::hash::Hasher;
+use crate::nn::PackedBatch;
+use crate::tasks::{DataFormat, Label, TaskBatch, TaskDef, WordRows};
+use column::Seal;
+use columns::{Columns, NAMES_ONLY, Writers, between};
+
+/// Rows tokenised at a time.
+const CHUNK: usize = 4096;
+
+/// How files are read.
+#[derive(Clone, Copy, Default)]
+pub struct ReadOptions<'a> {
+    /// What happens to rows that do not fit their task.
+    pub bad_rows: BadRows,
+    /// Folder for tokenised data: they are made once, and mapped instead of held. None: all in memory.
+    pub cache: Option<&'a Path>,
+    /// Called with a file and the rows tokenised so far, after each few thousand.
+    pub progress: Option<&'a dyn Fn(&Path, usize)>,
+}
+
+impl From<BadRows> for ReadOptions<'_> {
+    fn from(bad_rows: BadRows) -> Self {
+        ReadOptions { bad_rows, ..Default::default() }
+    }
+}
+
+/// Where the tokens of a data set are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// In memory: there is no cache.
+    #[default]
+    Memory,
+    /// In memory, because the cache cannot be used, for this reason.
+    NoCache(String),
+    /// In the cache, put there now; the reason if something was there and had to be replaced.
+    Built(Option<String>),
+    /// In the cache, where they were found.
+    Cached,
+}
+
+/// What was noticed while the rows were read.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Facts {
+    truncated: usize,
+    truncated_words: usize,
+    empty_words: usize,
+    skipped: Skipped,
+}
+
+/// The examples of one split of one task.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    path: PathBuf,
+    columns: Columns,
+    /// Whether words are labelled.
+    has_words: bool,
+    facts: Facts,
+    fingerprint: u64,
+    origin: Origin,
+}
+
+/// What a data set is made of: a file, and all that decides what becomes of it.
+#[derive(Clone, Copy)]
+struct Recipe<'a> {
+    task: &'a TaskDef,
+    path: &'a Path,
+    labels: Labels,
+    options: &'a ReadOptions<'a>,
+    tokenizer: &'a Tokenizer,
+    max_length: usize,
+    cpu: &'a Cpu,
+}
+
+impl Recipe<'_> {
+    /// Reads and tokenises everything into `writers`.
+    fn follow(&self, mut writers: Writers) -> Result<(Columns, Vec<(&'static str, Seal)>, Facts)> {
+        let mut facts = Facts::default();
+        let mut done = 0;
+        let mut reader = RowReader::open(self.task, self.path, self.labels)?.bad_rows(self.options.bad_rows);
+        writers.begin()?;
+        loop {
+            let rows: Vec<_> = reader.by_ref().take(CHUNK).collect::<Result<_>>()?;
+            if rows.is_empty() {
+                facts.skipped = reader.skipped().clone();
+                let (columns, seals) = writers.finish()?;
+                return Ok((columns, seals, facts));
+            }
+            let (tokenizer, max_length) = (self.tokenizer, self.max_length);
+            let encoded = self.cpu.map(&rows, |row| encode(&row.content, tokenizer, max_length));
+            for (row, encoded) in rows.iter().zip(encoded) {
+                let encoded = encoded.map_err(|error| Error::input(self.path, row.line, error.to_string()))?;
+                facts.truncated += usize::from(encoded.truncated);
+                facts.truncated_words += encoded.truncated_words;
+                facts.empty_words += encoded.empty_words;
+                writers.push(&row.uid, &row.label, &encoded)?;
+            }
+            done += rows.len();
+            if let Some(progress) = self.options.progress {
+                progress(self.path, done);
+            }
+        }
+    }
+
+    fn dataset(&self, columns: Columns, seals: &[(&'static str, Seal)], facts: Facts, origin: Origin) -> Dataset {
+        let has_words = self.task.data_format == DataFormat::Sequence;
+        Dataset { path: self.path.into(), columns, has_words, facts, fingerprint: fingerprint(seals), origin }
+    }
+
+    /// Everything in memory.
+    fn hold(&self, origin: Origin) -> Result<Dataset> {
+        let (columns, seals, facts) = self.follow(Writers::new(None)?)?;
+        Ok(self.dataset(columns, &seals, facts, origin))
+    }
+}
+
+/// A number that changes with any token, word or label.
+fn fingerprint(seals: &[(&'static str, Seal)]) -> u64 {
+    let mut hasher = Hasher::new();
+    for (name, seal) in seals.iter().filter(|(name, _)| !NAMES_ONLY.contains(name)) {
+        hasher.text(name).text(&seal.hash.to_string());
+    }
+    hasher.digest().low()
+}
+
+impl Dataset {
+    /// Reads and tokenises a file by the rules of its task, texts cut to `max_length` tokens (`longest_first`). With a
+    /// cache folder the tokens are made once and mapped from there, so that data larger than the memory can be used.
+    pub fn read(
+        task: &TaskDef,
+        path: &Path,
+        labels: Labels,
+        options: &ReadOptions<'_>,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+        cpu: &Cpu,
+    ) -> Result<Dataset> {
+        let recipe = Recipe { task, path, labels, options, tokenizer, max_length, cpu };
+        match options.cache {
+            Some(folder) => cache::read(&recipe, folder),
+            None => recipe.hold(Origin::Memory),
+        }
+    }
+
+    /// The same without a file: contents to be predicted.
+    pub fn from_contents(
+        task: &TaskDef,
+        contents: &[Content],
+        tokenizer: &Tokenizer,
+        max_length: usize,
+        cpu: &Cpu,
+    ) -> Result<Dataset> {
+        let encoded = cpu.map(contents, |content| {
+            let fits = match content {
+                Content::Texts { .. } => {
+                    matches!(task.data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis)
+                }
+                Content::Candidates { .. } => task.data_format == DataFormat::PremiseAndMultiHypothesis,
+                Content::Words(_) => task.data_format == DataFormat::Sequence,
+                Content::Tokens { words, .. } => words.is_some() == (task.data_format == DataFormat::Sequence),
+            };
+            if !fits {
+                let message = format!("an input of another kind than data_format {}", task.data_format);
+                return Err(Error::argument("input", message));
+            }
+            encode(content, tokenizer, max_length)
+        });
+        let mut writers = Writers::new(None)?;
+        writers.begin()?;
+        for (i, encoded) in encoded.into_iter().enumerate() {
+            writers.push(&i.to_string(), &None, &encoded?)?;
+        }
+        let (columns, seals) = writers.finish()?;
+        let has_words = task.data_format == DataFormat::Sequence;
+        let path = PathBuf::from("input");
+        Ok(Dataset { path, columns, has_words, fingerprint: fingerprint(&seals), ..Default::default() })
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its tokens are.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Number of examples.
+    pub fn len(&self) -> usize {
+        self.columns.label_kinds.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of tokens, special tokens included.
+    pub fn tokens(&self) -> usize {
+        self.columns.ids.len()
+    }
+
+    /// Examples whose text was cut.
+    pub fn truncated(&self) -> usize {
+        self.facts.truncated
+    }
+
+    /// Labelled words that were cut off: they are not trained, and predicted as `O`.
+    pub fn truncated_words(&self) -> usize {
+        self.facts.truncated_words
+    }
+
+    /// Labelled words that the tokenizer makes nothing of: the same happens to them.
+    pub fn empty_words(&self) -> usize {
+        self.facts.empty_words
+    }
+
+    /// Bad rows that were passed over.
+    pub fn skipped(&self) -> &Skipped {
+        &self.facts.skipped
+    }
+
+    /// Tokens of example `i`, over all its sequences.
+    pub fn length(&self, i: usize) -> usize {
+        let (offsets, sequences) = (&self.columns.offsets, between(&self.columns.groups, i));
+        (offsets[sequences.end] - offsets[sequences.start]) as usize
+    }
+
+    /// Identifier of example `i`.
+    pub fn uid(&self, i: usize) -> &str {
+        // Written as UTF-8, and compared with its hash since.
+        std::str::from_utf8(&self.columns.uids[between(&self.columns.uid_borders, i)]).unwrap_or_default()
+    }
+
+    /// The examples of these indices as one packed batch.
+    ///
+    /// # Errors
+    /// No example, or one that does not exist.
+    pub fn batch(&self, examples: &[u32]) -> Result<TaskBatch> {
+        examples.iter().try_for_each(|example| self.check_example(*example))?;
+        let columns = &self.columns;
+        let sequences = examples.iter().flat_map(|i| between(&columns.groups, *i as usize));
+        let packed = PackedBatch::pack(sequences.map(|sequence| {
+            let at = between(&columns.offsets, sequence);
+            (&columns.ids[at.clone()], &columns.type_ids[at])
+        }))?;
+        let mut groups = vec![0u32];
+        let mut borders = vec![0u32];
+        let mut rows = Vec::new();
+        let mut count = 0;
+        for i in examples.iter().map(|i| *i as usize) {
+            // Tasks that label words have one sequence an example: its first token is where the words count from.
+            let start = packed.cu_seqlens.get(count).map_or(0, |start| *start as i32);
+            count += between(&columns.groups, i).len();
+            groups.push(count as u32);
+            let words = &columns.words[between(&columns.borders, i)];
+            rows.extend(words.iter().map(|first| if *first < 0 { -1 } else { start + first }));
+            borders.push(rows.len() as u32);
+        }
+        let words = self.has_words.then(|| WordRows { borders: borders.into(), rows: rows.into() });
+        Ok(TaskBatch { packed, groups: groups.into(), words })
+    }
+
+    /// Their labels.
+    ///
+    /// # Errors
+    /// An example without a label, or one that does not exist.
+    pub fn labels(&self, examples: &[u32]) -> Result<Vec<Label>> {
+        let label = |i: &u32| {
+            self.check_example(*i)?;
+            let i = *i as usize;
+            let missing = || Error::input(&self.path, None, format!("example '{}' has no label", self.uid(i)));
+            self.columns.label(i).ok_or_else(missing)
+        };
+        examples.iter().map(label).collect()
+    }
+
+    fn check_example(&self, example: u32) -> Result<()> {
+        if (example as usize) < self.len() {
+            return Ok(());
+        }
+        Err(Error::input(
+            &self.path,
+            None,
+            format!("there is no example {example}; the last one is {}", self.len() as i64 - 1),
+        ))
+    }
+
+    /// A number that changes if any token, word or label does: a resumed run must see the data it began with.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
