@@ -145,14 +145,14 @@ fn all_of(dataset: &Dataset) -> String {
 fn a_cached_data_set_of_every_kind_is_the_one_held_in_memory() {
     let _alone = ALONE.lock();
     let fixture = Fixture::new();
-    for task in 0..FILES.len() {
+    for (task, (name, _)) in FILES.iter().enumerate() {
         let file = fixture.file(task);
         let held = fixture.read_with(&fixture.tasks[task], &file, ReadOptions::default(), 16).unwrap();
         assert_eq!(held.origin(), &Origin::Memory);
         let (built, found) = (fixture.read(task), fixture.read(task));
-        assert_eq!((built.origin(), found.origin()), (&Origin::Built(None), &Origin::Cached), "{}", FILES[task].0);
-        assert_eq!(all_of(&built), all_of(&held), "{}", FILES[task].0);
-        assert_eq!(all_of(&found), all_of(&held), "{}", FILES[task].0);
+        assert_eq!((built.origin(), found.origin()), (&Origin::Built(None), &Origin::Cached), "{name}");
+        assert_eq!(all_of(&built), all_of(&held), "{name}");
+        assert_eq!(all_of(&found), all_of(&held), "{name}");
     }
 }
 

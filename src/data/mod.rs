@@ -15,7 +15,7 @@ mod sampler;
 mod sampling;
 pub mod tokenizer;
 
-pub use dataset::{Dataset, Origin, ReadOptions};
+pub use dataset::{Dataset, Origin, ReadOptions, ReadProgress};
 pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};
 pub use sampling::Sampling;

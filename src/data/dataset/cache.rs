@@ -138,7 +138,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-fn manifest(recipe: &Recipe<'_>, key: &str, seals: &[(&'static str, Seal)], facts: &Facts) -> Value {
+fn manifest(recipe: &Recipe<'_>, key: &str, seals: &[(&str, Seal)], facts: &Facts) -> Value {
     let columns: Map<String, Value> = seals
         .iter()
         .map(|(name, seal)| (name.to_string(), json!({"bytes": seal.bytes, "hash": seal.hash.to_string()})))

@@ -23,6 +23,9 @@ use columns::{Columns, NAMES_ONLY, Writers, between};
 /// Rows tokenised at a time.
 const CHUNK: usize = 4096;
 
+/// Who wants to know how far the reading is.
+pub type ReadProgress<'a> = &'a dyn Fn(&Path, usize);
+
 /// How files are read.
 #[derive(Clone, Copy, Default)]
 pub struct ReadOptions<'a> {
@@ -31,7 +34,7 @@ pub struct ReadOptions<'a> {
     /// Folder for tokenised data: they are made once, and mapped instead of held. None: all in memory.
     pub cache: Option<&'a Path>,
     /// Called with a file and the rows tokenised so far, after each few thousand.
-    pub progress: Option<&'a dyn Fn(&Path, usize)>,
+    pub progress: Option<ReadProgress<'a>>,
 }
 
 impl From<BadRows> for ReadOptions<'_> {
@@ -53,6 +56,9 @@ pub enum Origin {
     /// In the cache, where they were found.
     Cached,
 }
+
+/// The seal of each column, by its name.
+type Seals = Vec<(&'static str, Seal)>;
 
 /// What was noticed while the rows were read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,7 +95,7 @@ struct Recipe<'a> {
 
 impl Recipe<'_> {
     /// Reads and tokenises everything into `writers`.
-    fn follow(&self, mut writers: Writers) -> Result<(Columns, Vec<(&'static str, Seal)>, Facts)> {
+    fn follow(&self, mut writers: Writers) -> Result<(Columns, Seals, Facts)> {
         let mut facts = Facts::default();
         let mut done = 0;
         let mut reader = RowReader::open(self.task, self.path, self.labels)?.bad_rows(self.options.bad_rows);
@@ -117,7 +123,7 @@ impl Recipe<'_> {
         }
     }
 
-    fn dataset(&self, columns: Columns, seals: &[(&'static str, Seal)], facts: Facts, origin: Origin) -> Dataset {
+    fn dataset(&self, columns: Columns, seals: &[(&str, Seal)], facts: Facts, origin: Origin) -> Dataset {
         let has_words = self.task.data_format == DataFormat::Sequence;
         Dataset { path: self.path.into(), columns, has_words, facts, fingerprint: fingerprint(seals), origin }
     }
@@ -130,7 +136,7 @@ impl Recipe<'_> {
 }
 
 /// A number that changes with any token, word or label.
-fn fingerprint(seals: &[(&'static str, Seal)]) -> u64 {
+fn fingerprint(seals: &[(&str, Seal)]) -> u64 {
     let mut hasher = Hasher::new();
     for (name, seal) in seals.iter().filter(|(name, _)| !NAMES_ONLY.contains(name)) {
         hasher.text(name).text(&seal.hash.to_string());
