@@ -6,13 +6,14 @@ use clap::Args;
 use manyhead::data::readers::BadRows;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::Score;
+use manyhead::report::entities_json;
 use manyhead::tasks::{TaskDef, TaskType};
 use manyhead::train::{SplitEvaluation, read_split};
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
-use super::table::{Table, matrices, shown, shown_mean};
+use super::table::{Table, entities, matrices, shown, shown_mean};
 use super::train::tell_losses;
 
 /// Evaluate a trained model on a split
@@ -109,9 +110,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         tell_losses(&task.name, split, &dataset, model.max_length(index), common);
         let evaluation = model.evaluate(index, &dataset)?;
         firsts.push(evaluation.first());
-        let (task, split) = (task.name.clone(), split.clone());
-        let (examples, loss, metrics) = (evaluation.examples, evaluation.loss, evaluation.metrics);
-        results.push(SplitEvaluation { task, split, examples, loss, metrics });
+        results.push(SplitEvaluation::new(&task.name, split, evaluation));
     }
     let sum: Option<f64> = firsts.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
     let mean = sum.map(|sum| sum / firsts.len().max(1) as f64);
@@ -128,12 +127,16 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         table.row([&result.task, &result.examples.to_string(), &format!("{:.4}", result.loss), &metrics.join("  ")]);
     }
     table.row(["mean of first metrics", "", "", &shown_mean(mean)]);
-    print(&format!("{}{}", table.render(), matrices(&results)))
+    print(&format!("{}{}{}", table.render(), matrices(&results), entities(&results)))
 }
 
 fn task_json(result: &SplitEvaluation) -> (String, Value) {
     let metrics: Map<String, Value> =
         result.metrics.iter().map(|(metric, score)| (metric.name().to_string(), score_json(score))).collect();
     // A loss beyond the numbers of JSON is null.
-    (result.task.clone(), json!({"examples": result.examples, "loss": result.loss, "metrics": metrics}))
+    let mut task = json!({"examples": result.examples, "loss": result.loss, "metrics": metrics});
+    if let Some(entities) = &result.entities {
+        task["entities"] = entities_json(entities);
+    }
+    (result.task.clone(), task)
 }

@@ -115,6 +115,10 @@ pub struct Options {
     /// Evaluate and save a moving average of the weights: after each update, average = DECAY average + (1 - DECAY) weights
     #[arg(long, value_name = "DECAY")]
     pub ema: Option<f64>,
+    /// Train the labels X, CLS and SEP of tasks that label words, on later sub-tokens and special tokens, as MT-DNN does;
+    /// they can then be predicted, and count as O in the metrics
+    #[arg(long)]
+    pub legacy_token_labels: bool,
     /// Seed of everything random
     #[arg(long, default_value_t = TrainOptions::default().seed)]
     pub seed: u64,
@@ -203,7 +207,9 @@ impl Options {
             }
             pooler = PoolerChoice::Fresh;
         }
-        Ok(HeadOptions { pooler, dropout: self.dropout, max_length: Some(self.max_length), seed: self.seed })
+        let legacy_token_labels = self.legacy_token_labels;
+        let (dropout, max_length, seed) = (self.dropout, Some(self.max_length), self.seed);
+        Ok(HeadOptions { pooler, dropout, max_length, seed, legacy_token_labels })
     }
 
     /// As (flag, value), for `run.yml`.
@@ -225,6 +231,7 @@ impl Options {
             ("precision", self.precision.clone()),
             ("untouched", self.untouched.clone()),
             ("skip-bad-rows", self.skip_bad_rows.to_string()),
+            ("legacy-token-labels", self.legacy_token_labels.to_string()),
             ("check", self.check.to_string()),
         ];
         let optional = [
@@ -456,6 +463,10 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
     let best = folder.path.join("best");
+    let entities = watch.progress.table.entities();
+    if !entities.is_empty() {
+        common.say(&entities);
+    }
     if common.json {
         let best_epoch = result.best.map(|(epoch, _)| epoch);
         let value = serde_json::json!({
