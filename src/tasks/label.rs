@@ -113,6 +113,11 @@ impl TaskDef {
         class < self.n_class && !name.is_some_and(|name| NO_WORDS.contains(&name.as_str()))
     }
 
+    /// How `class` is written: its label, or its number where the task has no labels.
+    pub fn class_name(&self, class: usize) -> String {
+        self.labels.as_ref().and_then(|labels| labels.get(class)).cloned().unwrap_or_else(|| class.to_string())
+    }
+
     fn parse_class(&self, text: &str) -> std::result::Result<usize, String> {
         match &self.labels {
             Some(labels) => labels.iter().position(|label| label == text).ok_or_else(|| {
