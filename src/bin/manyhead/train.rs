@@ -424,6 +424,10 @@ pub fn train_into(
         error => error.into(),
     })?;
     watch.progress.finish();
+    let entities = watch.progress.table.entities();
+    if !watch.quiet && !entities.is_empty() {
+        tell(&entities);
+    }
     Ok(report)
 }
 
@@ -463,10 +467,6 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
     let best = folder.path.join("best");
-    let entities = watch.progress.table.entities();
-    if !entities.is_empty() {
-        common.say(&entities);
-    }
     if common.json {
         let best_epoch = result.best.map(|(epoch, _)| epoch);
         let value = serde_json::json!({

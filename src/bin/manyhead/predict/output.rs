@@ -30,7 +30,7 @@ pub struct Answers<'a> {
 enum Layout {
     Jsonl,
     Glue,
-    Scores(ScoreFile),
+    Scores(Box<ScoreFile>),
 }
 
 impl<'a> Answers<'a> {
@@ -38,7 +38,7 @@ impl<'a> Answers<'a> {
     pub fn new(format: OutputFormat, task: &'a TaskDef, mut output: Output) -> Result<Answers<'a>, Failure> {
         let layout = match format {
             OutputFormat::Jsonl => Layout::Jsonl,
-            OutputFormat::Scores => Layout::Scores(ScoreFile::new(task)?),
+            OutputFormat::Scores => Layout::Scores(Box::new(ScoreFile::new(task)?)),
             OutputFormat::Glue => {
                 glue_file::check(task, "--output-format glue")?;
                 output.line(glue_file::HEADER)?;
