@@ -195,6 +195,8 @@ fn what_a_format_has_no_place_for_is_refused_by_name() {
     assert!(message.contains("two splits would be written to sub/CoLA.tsv"), "{message}");
     let message = refused("--tasks tasks.yml --task nothing --glue sub");
     assert!(message.contains("has no task 'nothing'"), "{message}");
+    let message = refused("--tasks tasks.yml --glue tasks.yml");
+    assert!(message.starts_with("tasks.yml: is no folder"), "{message}");
     assert!(!tiny.path("sub").exists(), "what is refused leaves nothing");
     tiny.write("odd.jsonl", "{\"text\": \"a\", \"uid\": \"a\\tb\"}\n");
     let message = refused("--task cola --input odd.jsonl --output-format glue");

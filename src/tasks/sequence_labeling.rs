@@ -250,6 +250,16 @@ mod tests {
         assert_eq!(value, Score::Value(strict.micro.f1), "the metric is the strict micro F1");
     }
 
+    /// Expected values from seqeval 1.2.2: its default, and its strict mode with the scheme IOBES.
+    #[test]
+    fn the_lenient_reading_takes_the_tags_as_they_stand() {
+        let task = task(&["O", "B-A", "E-A", "S-A"], "SeqEval");
+        let (gold, predicted) = (labels(&task, &["B-A E-A O S-A"]), predictions(&task, &["O E-A O S-A"]));
+        let details = SequenceLabeling.entities(&task, &gold, &predicted).unwrap().unwrap();
+        assert_measures(&details.lenient.micro, 0.5, 0.5, 0.5, 2);
+        assert_measures(&details.strict.micro, 1.0, 0.5, 2.0 / 3.0, 2);
+    }
+
     #[test]
     fn a_task_that_does_not_ask_for_entities_has_none() {
         let task = task(&["NN", "VB"], "ACC");
