@@ -289,6 +289,21 @@ fn a_broken_json_line_is_refused() {
     assert!(error(&tagging, &"[".repeat(100_000)).starts_with("rows:1: not valid JSON"));
 }
 
+/// −1 is a token without a target; where X is trained it must not become one.
+#[test]
+fn a_token_marked_minus_one_has_no_target_also_with_legacy_token_labels() {
+    let line = "{\"token_id\": [2, 7, 8, 9, 3], \"label\": [4, 1, 3, -1, 5]}";
+    let task = tagging(&data("tokenised"));
+    let words = |row: &Row| match &row.content {
+        Content::Tokens { words, .. } => words.clone().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let read = rows(&task, line);
+    assert_eq!((&read[0].label, words(&read[0])), (&Some(Label::Tags(vec![1])), vec![1]));
+    let read = rows(&task.with_legacy_token_labels(true), line);
+    assert_eq!((&read[0].label, words(&read[0])), (&Some(Label::Tags(vec![1, -1])), vec![1, 3]));
+}
+
 #[test]
 fn tokenised_lines_are_read_as_the_toolkit_writes_them() {
     let tokenised = data("tokenised");

@@ -30,7 +30,9 @@ pub use classification::{Confusion, PrecisionRecall};
 pub use correlation::{mean_absolute_error, mean_squared_error, pearson, spearman};
 pub use multi_label::multi_label;
 pub use ranking::{EmptyGroups, GroupRanking, MeanRanking, mean_ranking, rank_group};
-pub use sequence::{Entity, EntityReport, EntityRule, entities, entity_report, mean_sentence_f1, token_accuracy};
+pub use sequence::{
+    Entity, EntityDetails, EntityReport, EntityRule, entities, entity_report, mean_sentence_f1, token_accuracy,
+};
 pub use squad::{AnswerScore, Question, Squad2, Threshold, normalise_answer, percentages, score_v1, score_v2, squad2};
 
 use crate::error::{Error, Result};

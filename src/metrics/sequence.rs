@@ -45,6 +45,15 @@ pub struct EntityReport {
     pub weighted: PrecisionRecall,
 }
 
+/// One set of predictions under both rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntityDetails {
+    /// the tags in IOB2, [`EntityRule::StrictIob2`]; its micro F1 is `SeqEval`
+    pub strict: EntityReport,
+    /// the tags as they stand, [`EntityRule::Lenient`]
+    pub lenient: EntityReport,
+}
+
 /// Precision, recall and F1 of the entities in `predictions` (a list of tags per sentence) against `labels`.
 ///
 /// Refuses sentences of unequal number or length and, under the strict rule, foreign tags.

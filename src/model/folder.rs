@@ -32,10 +32,13 @@ impl MultiTaskModel {
             .map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
         let max_length = settings.get("max_length").and_then(serde_json::Value::as_u64);
         let max_length = max_length.ok_or_else(|| Error::config(&path, "max_length", "is missing"))? as usize;
+        // Folders of before there was a choice have no such key.
+        let legacy_token_labels =
+            settings.get("legacy_token_labels").and_then(serde_json::Value::as_bool).unwrap_or(false);
         let heads = folder.join(HEADS);
         // Without dense layers: the encoder's pooler, if any head needs one at all.
         let pooler = if MultiTaskModel::heads_have_dense(&heads)? { PoolerChoice::Fresh } else { PoolerChoice::Auto };
-        let options = HeadOptions { pooler, max_length: Some(max_length), ..Default::default() };
+        let options = HeadOptions { pooler, max_length: Some(max_length), legacy_token_labels, ..Default::default() };
         let mut model = MultiTaskModel::new(encoder, &tasks.tasks, options)?;
         model.load_heads(&heads)?;
         Ok(model)
@@ -69,6 +72,7 @@ impl MultiTaskModel {
         let pooler = if self.fresh_pooler { "fresh" } else { "encoder" };
         let settings = serde_json::json!({
             "manyhead": env!("CARGO_PKG_VERSION"), "max_length": self.max_length, "pooler": pooler,
+            "legacy_token_labels": self.legacy_token_labels(),
         });
         write_json(&folder.join(SETTINGS), &settings)
     }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::heads::Head;
 use crate::interop::safetensors::TensorFile;
-use crate::metrics::{Metric, Score};
+use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::PackedBatch;
 use crate::tape::{Tape, TapeMemory, Var};
 use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskBatch, TaskDef};
@@ -50,11 +50,13 @@ pub struct HeadOptions {
     pub max_length: Option<usize>,
     /// The seed of the random weights.
     pub seed: u64,
+    /// Train and predict the labels X, CLS and SEP of tasks that label words, as MT-DNN does.
+    pub legacy_token_labels: bool,
 }
 
 impl Default for HeadOptions {
     fn default() -> HeadOptions {
-        HeadOptions { pooler: PoolerChoice::Auto, dropout: None, max_length: None, seed: 1 }
+        HeadOptions { pooler: PoolerChoice::Auto, dropout: None, max_length: None, seed: 1, legacy_token_labels: false }
     }
 }
 
@@ -84,6 +86,8 @@ pub struct Evaluation {
     pub loss: f64,
     /// The task's metrics, in the file's order.
     pub metrics: Vec<(Metric, Score)>,
+    /// Precision, recall and F1 of entities; only for tasks with the metric SeqEval.
+    pub entities: Option<EntityDetails>,
     /// One prediction an example, in order.
     pub predictions: Vec<Prediction>,
 }
@@ -129,15 +133,20 @@ impl MultiTaskModel {
         let hidden = encoder.net.hidden_size();
         let mut heads = Vec::new();
         for def in tasks {
+            let def = def.clone().with_legacy_token_labels(options.legacy_token_labels);
             let kind = def.kind()?;
             def.metric_list()?;
             let dropout = options.dropout.or(def.dropout_p).unwrap_or(HEAD_DROPOUT);
             let params = &mut encoder.params;
-            let head = kind.head(def, HeadSite { params, hidden, pooler, seed: options.seed, dropout })?;
-            heads.push(TaskHead { def: def.clone(), kind, head });
+            let head = kind.head(&def, HeadSite { params, hidden, pooler, seed: options.seed, dropout })?;
+            heads.push(TaskHead { def, kind, head });
         }
         if heads.is_empty() {
             return Err(Error::argument("tasks", "there is no task"));
+        }
+        if options.legacy_token_labels && !heads.iter().any(|task| task.def.legacy_token_labels) {
+            let message = "no task labels words (task_type SeqenceLabeling), so it would change nothing; leave it out";
+            return Err(Error::argument("--legacy-token-labels", message));
         }
         let pooled = heads.iter().any(|task| matches!(task.head, Head::Pooled(_)));
         if let Some(unused) = own.filter(|_| pooler.is_none() || !pooled) {
@@ -167,6 +176,7 @@ impl MultiTaskModel {
             ("the tasks' metrics", self.tasks().map(|task| task.metrics.join(" ")).collect::<Vec<_>>().join(", ")),
             ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
             ("--max-length", self.max_length.to_string()),
+            ("--legacy-token-labels", self.legacy_token_labels().to_string()),
             ("the heads", heads.collect::<Vec<_>>().join(", ")),
             ("hidden dropout", part("hidden_dropout_prob")),
             ("attention dropout", part("attention_probs_dropout_prob")),
@@ -220,6 +230,11 @@ impl MultiTaskModel {
         self.tasks.iter().map(|task| &task.def)
     }
 
+    /// Whether tasks that label words train and predict X, CLS and SEP, too.
+    pub fn legacy_token_labels(&self) -> bool {
+        self.tasks().any(|task| task.legacy_token_labels)
+    }
+
     /// The index of a task.
     ///
     /// # Errors
@@ -253,7 +268,8 @@ impl MultiTaskModel {
     /// The mean loss of a batch with labels.
     pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
         let logits = self.logits(tape, task, &batch.packed)?;
-        self.head(task)?.kind.loss(tape, logits, batch, labels)
+        let TaskHead { def, kind, .. } = self.head(task)?;
+        kind.loss(def, tape, logits, batch, labels)
     }
 
     /// Predictions for texts or pairs, in order.
@@ -264,12 +280,16 @@ impl MultiTaskModel {
 
     /// Predictions for samples of any kind, in order.
     pub fn predict_contents(&self, task: usize, contents: &[Content]) -> Result<Vec<Prediction>> {
-        let TaskHead { def, kind, .. } = self.head(task)?;
-        let encoder = &self.encoder;
+        let (def, encoder) = (&self.head(task)?.def, &self.encoder);
         let (tokenizer, cpu) = (&encoder.tokenizer, encoder.device.as_cpu());
-        let dataset = Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)?;
-        let mut predictions = Vec::with_capacity(contents.len());
-        self.each_batch(task, &dataset, |tape, logits, batch, _| {
+        self.predict_dataset(task, &Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)?)
+    }
+
+    /// Predictions for the samples of a data set, which need no labels, in order.
+    pub fn predict_dataset(&self, task: usize, dataset: &Dataset) -> Result<Vec<Prediction>> {
+        let TaskHead { def, kind, .. } = self.head(task)?;
+        let mut predictions = Vec::with_capacity(dataset.len());
+        self.each_batch(task, dataset, |tape, logits, batch, _| {
             let logits = tape.view(logits)?;
             if !logits.data.iter().all(|logit| logit.is_finite()) {
                 let what = format!("task '{}': a prediction", def.name);
@@ -290,8 +310,8 @@ impl MultiTaskModel {
         let (mut total, mut counted) = (0.0f64, 0);
         self.each_batch(task, dataset, |tape, logits, batch, examples| {
             let gold = dataset.labels(examples)?;
-            let loss = kind.loss(tape, logits, batch, &gold)?;
-            let count = kind.counted(batch, &gold);
+            let loss = kind.loss(def, tape, logits, batch, &gold)?;
+            let count = kind.counted(def, batch, &gold);
             total += tape.scalar(loss)? as f64 * count as f64;
             counted += count;
             predictions.extend(kind.decode(def, tape.view(logits)?, batch)?);
@@ -301,8 +321,9 @@ impl MultiTaskModel {
         let metrics = def.metric_list()?.into_iter();
         let metrics: Result<Vec<_>> =
             metrics.map(|metric| Ok((metric, kind.metric(def, metric, &labels, &predictions)?))).collect();
-        let examples = labels.len();
-        Ok(Evaluation { examples, loss: total / counted.max(1) as f64, metrics: metrics?, predictions })
+        let entities = kind.entities(def, &labels, &predictions)?;
+        let (examples, loss) = (labels.len(), total / counted.max(1) as f64);
+        Ok(Evaluation { examples, loss, metrics: metrics?, entities, predictions })
     }
 
     /// Runs the model over consecutive batches of about [`BATCH_TOKENS`] tokens and hands on the logits of each. An

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::chart::{COLOURS, Chart, Point, Series, escape, smooth};
-use super::read::{Batch, Means, RunLog, TaskResult};
+use super::entities;
+use super::read::{Batch, Evaluation, Means, RunLog, TaskResult};
 use crate::error::Result;
 use crate::interop::atomic;
 use crate::train::{Event, Observer};
@@ -74,7 +75,10 @@ fn page(log: &RunLog, means: &Means, options: &[(String, String)]) -> String {
     );
     headline(&mut html, log, means);
     scores(&mut html, log, means);
-    confusions(&mut html, log, means);
+    if let Some(evaluation) = kept(log, means) {
+        confusions(&mut html, log, evaluation);
+        entities::tables(&mut html, log, evaluation);
+    }
     charts(&mut html, log);
     if !options.is_empty() {
         html.push_str("<h2>Options</h2>\n<table class=\"options\">\n<tbody>\n");
@@ -193,10 +197,13 @@ fn scores(html: &mut String, log: &RunLog, means: &Means) {
     html.push_str("★: the epoch that was kept (highest mean); bold: the highest of its column; –: undefined.</p>\n");
 }
 
-/// The confusion matrices of the best evaluation, or else of the last.
-fn confusions(html: &mut String, log: &RunLog, means: &Means) {
+/// The best evaluation, or else the last.
+fn kept<'a>(log: &'a RunLog, means: &Means) -> Option<&'a Evaluation> {
     let best = means.best.and_then(|(epoch, _)| log.evaluations.iter().rfind(|e| e.epoch == epoch));
-    let Some(evaluation) = best.or(log.evaluations.last()) else { return };
+    best.or(log.evaluations.last())
+}
+
+fn confusions(html: &mut String, log: &RunLog, evaluation: &Evaluation) {
     let mut tables = String::new();
     for result in &evaluation.results {
         for (metric, value) in &result.metrics {

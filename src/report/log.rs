@@ -6,6 +6,7 @@
 //! | `update` | `update`, `grad_norm` (before clipping), `learning_rate` |
 //! | `eval` | `epoch` (null: before training), `split`, `metrics` {TASK: {NAME: fraction}}, `losses` {TASK: value} |
 //!
+//! Of tasks with the metric SeqEval an `eval` also has `entities` {TASK: what [`super::entities_json`] writes}.
 //! Counters start at 0 and run over the whole run. NaN and infinities are null, and the line ends with
 //! `"non_finite": true`; an undefined metric is null without it. A confusion matrix is an array of rows.
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::json;
+use super::{entities_json, json};
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 use crate::train::{Event, Observer, SplitEvaluation};
@@ -122,12 +123,16 @@ fn batch_line(event: &Event<'_>) -> Value {
 
 fn eval_line(epoch: Option<u64>, split: &str, results: &[SplitEvaluation]) -> Value {
     let mut non_finite = false;
-    let (mut metrics, mut losses) = (Map::new(), Map::new());
+    let (mut metrics, mut losses, mut entities) = (Map::new(), Map::new(), Map::new());
     for result in results.iter().filter(|result| result.split == split) {
         metrics.insert(result.task.clone(), Value::Object(json::metrics(result, &mut non_finite)));
         losses.insert(result.task.clone(), json::number(result.loss, &mut non_finite));
+        entities.extend(result.entities.as_ref().map(|details| (result.task.clone(), entities_json(details))));
     }
-    let line = json!({"event": "eval", "epoch": epoch, "split": split, "metrics": metrics, "losses": losses});
+    let mut line = json!({"event": "eval", "epoch": epoch, "split": split, "metrics": metrics, "losses": losses});
+    if !entities.is_empty() {
+        line["entities"] = Value::Object(entities);
+    }
     marked(line, non_finite)
 }
 

@@ -6,13 +6,14 @@
 //!  "best": {"epoch": 0, "mean": 0.871}}
 //! ```
 //! Fractions; undefined is null; epochs count from 0, and null is the evaluation before training. An epoch's `best`
-//! says that it was better than all before it; the outer `best` is the last of these, or null.
+//! says that it was better than all before it; the outer `best` is the last of these, or null. Tasks with the metric
+//! SeqEval also have `entities` beside `metrics`, as [`super::entities_json`] writes it.
 
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::json;
+use super::{entities_json, json};
 use crate::error::{Error, Result};
 use crate::model::write_json;
 use crate::train::{Event, Observer, SplitEvaluation};
@@ -87,7 +88,11 @@ fn entry(epoch: Option<u64>, results: &[SplitEvaluation], mean: Option<f64>, bes
         for result in results.iter().filter(|result| result.split == split) {
             let loss = json::number(result.loss, &mut non_finite);
             let metrics = json::metrics(result, &mut non_finite);
-            tasks.insert(result.task.clone(), json!({"examples": result.examples, "loss": loss, "metrics": metrics}));
+            let mut task = json!({"examples": result.examples, "loss": loss, "metrics": metrics});
+            if let Some(entities) = &result.entities {
+                task["entities"] = entities_json(entities);
+            }
+            tasks.insert(result.task.clone(), task);
         }
         splits.insert(split.into(), Value::Object(tasks));
     }

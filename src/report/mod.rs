@@ -15,6 +15,7 @@
 //! they come to hold what an unbroken run's would.
 
 mod chart;
+mod entities;
 mod html;
 mod json;
 mod log;
@@ -30,6 +31,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::train::Observer;
 
+pub use entities::entities_json;
 pub use html::{HtmlReport, render};
 pub use log::JsonlLog;
 pub use metrics::MetricsFile;

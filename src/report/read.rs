@@ -56,6 +56,8 @@ pub struct TaskResult {
     pub loss: Option<f64>,
     /// Fractions, nulls and confusion matrices by name.
     pub metrics: Map<String, Value>,
+    /// What [`super::entities_json`] has written.
+    pub entities: Option<Value>,
 }
 
 impl Evaluation {
@@ -107,7 +109,8 @@ impl RunLog {
                 for (name, metrics) in event.get("metrics")?.as_object()? {
                     let loss = event.get("losses").and_then(|losses| losses.get(name)).and_then(Value::as_f64);
                     let (task, metrics) = (self.task(name), metrics.as_object().cloned().unwrap_or_default());
-                    let result = TaskResult { task, split: split.to_string(), loss, metrics };
+                    let entities = event.get("entities").and_then(|entities| entities.get(name)).cloned();
+                    let result = TaskResult { task, split: split.to_string(), loss, metrics, entities };
                     self.evaluations.last_mut()?.results.push(result);
                 }
             }

@@ -21,7 +21,7 @@ fn batch(epoch: u64, batch: u64, loss: f64) -> Event<'static> {
 }
 
 fn result(task: &str, split: &str, metrics: Vec<(Metric, Score)>) -> SplitEvaluation {
-    SplitEvaluation { task: task.into(), split: split.into(), examples: 8, loss: 0.75, metrics }
+    SplitEvaluation { task: task.into(), split: split.into(), examples: 8, loss: 0.75, metrics, entities: None }
 }
 
 fn dev(accuracy: f64) -> Vec<SplitEvaluation> {

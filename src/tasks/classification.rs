@@ -18,7 +18,14 @@ impl Kind for Classification {
         pooled_head(task, site, task.n_class)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+    fn loss(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        logits: Var,
+        batch: &TaskBatch,
+        labels: &[Label],
+    ) -> Result<Var> {
         batch.check_labels(labels.len())?;
         let classes: Result<Arc<[i32]>> = labels
             .iter()

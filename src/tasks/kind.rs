@@ -4,7 +4,7 @@ use super::{Label, TaskBatch, TaskDef, TaskType};
 use super::{classification, multi_label, ranking, regression, sequence_labeling};
 use crate::error::{Error, Result};
 use crate::heads::Head;
-use crate::metrics::{Metric, Score};
+use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::Pooler;
 use crate::ops::Activation;
 use crate::tape::{Params, Tape, Var, View};
@@ -59,10 +59,17 @@ pub trait Kind: Send + Sync {
     fn head(&self, task: &TaskDef, site: HeadSite<'_>) -> Result<Head>;
 
     /// The mean loss of a batch: over its examples, or whatever [`Kind::counted`] counts.
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var>;
+    fn loss(
+        &self,
+        task: &TaskDef,
+        tape: &mut Tape<'_>,
+        logits: Var,
+        batch: &TaskBatch,
+        labels: &[Label],
+    ) -> Result<Var>;
 
     /// How many losses the mean of a batch is made of: its weight in the mean over a split.
-    fn counted(&self, _batch: &TaskBatch, labels: &[Label]) -> usize {
+    fn counted(&self, _task: &TaskDef, _batch: &TaskBatch, labels: &[Label]) -> usize {
         labels.len()
     }
 
@@ -71,6 +78,16 @@ pub trait Kind: Send + Sync {
 
     /// One metric over a split.
     fn metric(&self, task: &TaskDef, metric: Metric, labels: &[Label], predictions: &[Prediction]) -> Result<Score>;
+
+    /// What a split tells beyond its metrics, where the kind finds entities and the task asks for them.
+    fn entities(
+        &self,
+        _task: &TaskDef,
+        _labels: &[Label],
+        _predictions: &[Prediction],
+    ) -> Result<Option<EntityDetails>> {
+        Ok(None)
+    }
 }
 
 /// The index of the largest; the first of equals; NaN never wins.

@@ -2,6 +2,7 @@
 
 use super::message::{listed, nearest, shown};
 use super::{TaskDef, TaskType};
+use crate::{Error, Result};
 
 /// What a sample is to be predicted as.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,8 +20,17 @@ pub enum Label {
 }
 
 /// MT-DNN's names for what is no word: a later sub-token, and the special tokens at both ends. Where a task lists
-/// them they keep their ids, but are neither trained, predicted nor scored.
+/// them they keep their ids, but are neither trained, predicted nor scored; with `legacy_token_labels` they are trained
+/// and can be predicted.
 const NO_WORDS: [&str; 3] = ["X", "CLS", "SEP"];
+
+/// The classes of X, CLS and SEP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoWords {
+    pub sub_token: usize,
+    pub first: usize,
+    pub last: usize,
+}
 
 impl TaskDef {
     /// The label that `text` stands for: for Classification its place in `labels`, or where the task has none the
@@ -58,16 +68,54 @@ impl TaskDef {
         if self.labels.is_some() { self.parse_class(text).map(|class| class as f32) } else { parse_value(text) }
     }
 
-    /// The class of a word; −1 for the labels of what is no word (X, CLS, SEP).
+    /// The class of a word; −1 for the labels of what is no word (X, CLS, SEP), unless they are trained.
     pub fn parse_tag(&self, text: &str) -> std::result::Result<i32, String> {
         let class = self.parse_class(text)?;
-        Ok(if self.labels_words(class) { i32::try_from(class).unwrap_or(-1) } else { -1 })
+        Ok(if self.trains_tag(class) { i32::try_from(class).unwrap_or(-1) } else { -1 })
     }
 
-    /// Whether `class` is a label that words can have: one that can be trained, predicted and scored.
+    /// The task with `legacy_token_labels` on or off; it stays off for tasks that do not label words.
+    pub fn with_legacy_token_labels(self, on: bool) -> TaskDef {
+        TaskDef { legacy_token_labels: on && self.kind == TaskType::SequenceLabeling, ..self }
+    }
+
+    /// Whether `class` is trained and can be predicted: one that [`TaskDef::labels_words`], or any with
+    /// `legacy_token_labels`.
+    pub fn trains_tag(&self, class: usize) -> bool {
+        self.labels_words(class) || (self.legacy_token_labels && class < self.n_class)
+    }
+
+    /// The classes that `legacy_token_labels` puts on what is no word; None without it.
+    ///
+    /// # Errors
+    /// The task does not list all three labels.
+    pub(super) fn no_words(&self) -> Result<Option<NoWords>> {
+        if !self.legacy_token_labels {
+            return Ok(None);
+        }
+        let place = |name: &str| self.labels.as_ref().and_then(|labels| labels.iter().position(|label| label == name));
+        let [Some(sub_token), Some(first), Some(last)] = NO_WORDS.map(place) else {
+            let missing: Vec<&str> = NO_WORDS.into_iter().filter(|name| place(name).is_none()).collect();
+            let (missing, all) = (missing.join(", "), NO_WORDS.join(", "));
+            let message = format!(
+                "task '{}': legacy token labels need the labels {all}; add {missing} to 'labels' and raise n_class, \
+                 or leave --legacy-token-labels out",
+                self.name
+            );
+            return Err(Error::input(&self.path, self.line, message));
+        };
+        Ok(Some(NoWords { sub_token, first, last }))
+    }
+
+    /// Whether `class` is a label that words can have: one that is scored.
     pub fn labels_words(&self, class: usize) -> bool {
         let name = self.labels.as_ref().and_then(|labels| labels.get(class));
         class < self.n_class && !name.is_some_and(|name| NO_WORDS.contains(&name.as_str()))
+    }
+
+    /// How `class` is written: its label, or its number where the task has no labels.
+    pub fn class_name(&self, class: usize) -> String {
+        self.labels.as_ref().and_then(|labels| labels.get(class)).cloned().unwrap_or_else(|| class.to_string())
     }
 
     fn parse_class(&self, text: &str) -> std::result::Result<usize, String> {

@@ -19,7 +19,14 @@ impl Kind for MultiLabel {
         pooled_head(task, site, task.n_class)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+    fn loss(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        logits: Var,
+        batch: &TaskBatch,
+        labels: &[Label],
+    ) -> Result<Var> {
         batch.check_labels(labels.len())?;
         let width = tape.view(logits)?.shape.width();
         let mut targets = vec![0.0f32; labels.len() * width];

@@ -29,7 +29,14 @@ impl Kind for Ranking {
         pooled_head(task, site, 1)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+    fn loss(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        logits: Var,
+        batch: &TaskBatch,
+        labels: &[Label],
+    ) -> Result<Var> {
         batch.check_labels(labels.len())?;
         let mut targets = Vec::with_capacity(labels.len());
         for (label, group) in labels.iter().zip(batch.groups.windows(2)) {
@@ -45,7 +52,7 @@ impl Kind for Ranking {
         losses::ranking(tape, logits, &batch.groups, &targets)
     }
 
-    fn counted(&self, _batch: &TaskBatch, labels: &[Label]) -> usize {
+    fn counted(&self, _task: &TaskDef, _batch: &TaskBatch, labels: &[Label]) -> usize {
         labels.iter().filter(|label| matches!(label, Label::Ranked(values) if right_one(values).is_some())).count()
     }
 

@@ -75,6 +75,7 @@ impl TaskDef {
             n_class,
             metrics,
             multi_label,
+            legacy_token_labels: false,
             labels: read_labels(&fields, kind, n_class, multi_label)?,
             dropout_p: dropout_p.map(|p| p as f32),
             loss: read_loss(&fields, kind, n_class)?,

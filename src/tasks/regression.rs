@@ -17,7 +17,14 @@ impl Kind for Regression {
         pooled_head(task, site, 1)
     }
 
-    fn loss(&self, tape: &mut Tape<'_>, logits: Var, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
+    fn loss(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        logits: Var,
+        batch: &TaskBatch,
+        labels: &[Label],
+    ) -> Result<Var> {
         batch.check_labels(labels.len())?;
         let values: Result<Vec<f32>> = labels
             .iter()

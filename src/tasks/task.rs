@@ -29,6 +29,9 @@ pub struct TaskDef {
     pub metrics: Vec<String>,
     /// Whether a text may have several classes, or none (`multi_label: true`; Classification only).
     pub multi_label: bool,
+    /// Whether the labels X, CLS and SEP are trained and predicted on what is no word, as MT-DNN does it
+    /// (SequenceLabeling only). No key of the file: a model has it for all of its tasks.
+    pub legacy_token_labels: bool,
     /// Names of the classes; the index is the class. For Classification and SequenceLabeling exactly `n_class` of
     /// them; for Ranking the index is the relevance.
     pub labels: Option<Vec<String>>,

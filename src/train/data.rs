@@ -69,7 +69,8 @@ fn wanted(task: &TaskDef, data_dir: Option<&Path>) -> String {
     }
 }
 
-/// One split with labels; None if the task has no such split. A task that lists no labels has the model's.
+/// One split with labels; None if the task has no such split. What the task's file does not say is the model's: labels
+/// that it does not list, and whether X, CLS and SEP are trained.
 pub fn read_split<'a>(
     model: &MultiTaskModel,
     index: usize,
@@ -78,10 +79,36 @@ pub fn read_split<'a>(
     data_dir: Option<&Path>,
     options: impl Into<ReadOptions<'a>>,
 ) -> Result<Option<Dataset>> {
+    read_file(model, index, task, split, data_dir, Labels::Required, options.into())
+}
+
+/// The same without labels, to be predicted; those that are there must still be valid.
+pub fn read_split_to_predict<'a>(
+    model: &MultiTaskModel,
+    index: usize,
+    task: &TaskDef,
+    split: &str,
+    data_dir: Option<&Path>,
+    options: impl Into<ReadOptions<'a>>,
+) -> Result<Option<Dataset>> {
+    read_file(model, index, task, split, data_dir, Labels::Optional, options.into())
+}
+
+fn read_file(
+    model: &MultiTaskModel,
+    index: usize,
+    task: &TaskDef,
+    split: &str,
+    data_dir: Option<&Path>,
+    labels: Labels,
+    options: ReadOptions<'_>,
+) -> Result<Option<Dataset>> {
     let Some(path) = task.data_file(split, data_dir)? else { return Ok(None) };
-    let own = model.tasks().nth(index).and_then(|own| own.labels.clone());
-    let task = &TaskDef { labels: task.labels.clone().or(own), ..task.clone() };
+    let own = model.tasks().nth(index);
+    let names = task.labels.clone().or_else(|| own.and_then(|own| own.labels.clone()));
+    let task = TaskDef { labels: names, ..task.clone() };
+    let task = &task.with_legacy_token_labels(own.is_some_and(|own| own.legacy_token_labels));
     let encoder = model.encoder();
     let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
-    Dataset::read(task, &path, Labels::Required, &options.into(), tokenizer, model.max_length(index), cpu).map(Some)
+    Dataset::read(task, &path, labels, &options, tokenizer, model.max_length(index), cpu).map(Some)
 }

@@ -19,7 +19,7 @@ mod step;
 mod trainer;
 
 pub use clip::{check_norm, clip_factor, grad_norm};
-pub use data::{TaskData, TrainingData, read_split};
+pub use data::{TaskData, TrainingData, read_split, read_split_to_predict};
 pub use observer::{Event, Observer, SplitEvaluation, Totals};
 pub use optimizer::{Optimizer, OptimizerKind, OptimizerOptions};
 pub use options::{TrainOptions, Untouched};

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::metrics::{Metric, Score};
+use crate::metrics::{EntityDetails, Metric, Score};
+use crate::model::Evaluation;
 
 /// The size of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,16 @@ pub struct SplitEvaluation {
     pub loss: f64,
     /// Metrics, in the task file's order.
     pub metrics: Vec<(Metric, Score)>,
+    /// Precision, recall and F1 of entities; only for tasks with the metric SeqEval.
+    pub entities: Option<EntityDetails>,
+}
+
+impl SplitEvaluation {
+    /// The evaluation of `task` on `split`, without its predictions.
+    pub fn new(task: &str, split: &str, evaluation: Evaluation) -> SplitEvaluation {
+        let Evaluation { examples, loss, metrics, entities, .. } = evaluation;
+        SplitEvaluation { task: task.into(), split: split.into(), examples, loss, metrics, entities }
+    }
 }
 
 /// Something that happened. Counters start at 0 and run over the whole run.

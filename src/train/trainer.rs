@@ -73,8 +73,7 @@ pub fn evaluate_all(model: &MultiTaskModel, data: &TrainingData) -> Result<(Vec<
             let evaluation = model.evaluate(index, dataset)?;
             firsts.push(evaluation.first());
             let name = model.tasks().nth(index).map(|task| task.name.clone()).unwrap_or_default();
-            let (examples, loss, metrics) = (evaluation.examples, evaluation.loss, evaluation.metrics);
-            results.push(SplitEvaluation { task: name, split: split.clone(), examples, loss, metrics });
+            results.push(SplitEvaluation::new(&name, split, evaluation));
         }
         if !firsts.is_empty() {
             means.push(mean(&firsts));

@@ -182,6 +182,11 @@ impl Output {
         written.map_err(|e| Error::io("write", &self.path, e).into())
     }
 
+    /// Writes whatever `fill` does.
+    pub fn fill(&mut self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+        fill(&mut self.writer).map_err(|e| Error::io("write", &self.path, e).into())
+    }
+
     /// Hands everything on; a reader at the other end of a pipe sees it now.
     pub fn flush(&mut self) -> Result<(), Failure> {
         self.writer.flush().map_err(|e| Error::io("write", &self.path, e).into())

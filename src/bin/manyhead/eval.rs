@@ -5,19 +5,25 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::Score;
+use manyhead::report::entities_json;
 use manyhead::tasks::{TaskDef, TaskType};
-use manyhead::train::{SplitEvaluation, read_split};
+use manyhead::train::{SplitEvaluation, read_split, read_split_to_predict};
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
 use super::reading::Reading;
-use super::table::{Table, matrices, shown, shown_mean};
+use super::score_file;
+use super::split_files::{Plan, SplitOutput};
+use super::table::{Table, entities, matrices, shown, shown_mean};
 use super::train::tell_losses;
 
 /// Evaluate a trained model on a split
 #[derive(Args, Clone)]
-#[command(after_help = "Example:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev")]
+#[command(
+    after_help = "A split without labels has no metrics: `manyhead predict --tasks FILE --split test --glue DIR`.\n\n\
+    Example:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev"
+)]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
@@ -40,6 +46,8 @@ pub struct Arguments {
     /// Hold tokenised data in memory instead of keeping them in the cache folder
     #[arg(long)]
     pub no_token_cache: bool,
+    #[command(flatten)]
+    pub files: SplitOutput,
 }
 
 /// Whether a task file's task is the model's: the same classes. A task that labels words may leave the labels to the
@@ -54,6 +62,30 @@ pub fn load_model(folder: &Path, common: &Common) -> Result<MultiTaskModel, Fail
     let best = folder.join("best");
     let folder = if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
     Ok(MultiTaskModel::load(folder, &common.device()?)?)
+}
+
+/// Refuses names of tasks that none of the files has.
+pub fn check_names(names: &[String], files: &[&TaskFile]) -> Result<(), Failure> {
+    let tasks = || files.iter().flat_map(|file| &file.tasks);
+    let Some(name) = names.iter().find(|name| tasks().all(|task| task.name != **name)) else { return Ok(()) };
+    let known: Vec<&str> = tasks().map(|task| task.name.as_str()).collect();
+    let paths: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let message = format!("{} has no task '{name}'; it has {}", paths.join(", "), known.join(", "));
+    Err(Error::argument("--task", message).into())
+}
+
+/// The index of a task file's task in the model, which must have been trained on the same.
+pub fn own_task(model: &MultiTaskModel, task: &TaskDef) -> Result<usize, Failure> {
+    let index = model.task(&task.name)?;
+    match model.tasks().nth(index) {
+        Some(own) if !same_task(own, task) => {
+            let (here, there) = (classes(task), classes(own));
+            let message =
+                format!("task '{}' is not what the model was trained on: here {here}, there {there}", task.name);
+            Err(Error::input(&task.path, task.line, message).into())
+        }
+        _ => Ok(index),
+    }
 }
 
 /// Kind and classes of a task, for messages.
@@ -77,46 +109,35 @@ fn score_json(score: &Score) -> Value {
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let model = load_model(&arguments.model, common)?;
     let tasks = TaskFile::read(&arguments.tasks)?;
-    for name in &arguments.task {
-        if tasks.task(name).is_none() {
-            let known: Vec<_> = tasks.tasks.iter().map(|task| task.name.as_str()).collect();
-            let message = format!("{} has no task '{name}'; it has {}", arguments.tasks.display(), known.join(", "));
-            return Err(Error::argument("--task", message).into());
-        }
-    }
-    let reading = Reading::new(arguments.skip_bad_rows, !arguments.no_token_cache, common);
+    check_names(&arguments.task, &[&tasks])?;
     let chosen = |name: &String| arguments.task.is_empty() || arguments.task.contains(name);
-    let (mut results, mut firsts, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    let (split, data_dir) = (arguments.split.as_str(), arguments.data_dir.as_deref());
+    let reading = Reading::new(arguments.skip_bad_rows, !arguments.no_token_cache, common);
+    let mut plan = Plan::new(&arguments.files)?;
+    let mut jobs = Vec::new();
     for task in tasks.tasks.iter().filter(|task| chosen(&task.name)) {
-        let index = model.task(&task.name)?;
-        let own = model.tasks().nth(index);
-        if own.is_some_and(|own| !same_task(own, task)) {
-            let message = format!(
-                "task '{}' is not what the model was trained on: here {}, there {}",
-                task.name,
-                classes(task),
-                own.map_or(String::new(), classes)
-            );
-            return Err(Error::input(&arguments.tasks, task.line, message).into());
-        }
-        let split = &arguments.split;
-        let data_dir = arguments.data_dir.as_deref();
-        let Some(dataset) = reading.with(|read| read_split(&model, index, task, split, data_dir, read))? else {
-            let known = task.split_names.iter().any(|name| name == split);
-            let message = match known {
-                true => format!("task '{}' has no file for the split '{split}'; name it under data:", task.name),
-                false => format!("task '{}' has no split '{split}'; it has {}", task.name, task.split_names.join(", ")),
-            };
-            return Err(Error::argument("--split", message).into());
-        };
+        let index = own_task(&model, task)?;
+        let path = task.data_file(split, data_dir)?.ok_or_else(|| no_split(task, split))?;
+        // The model's own definition knows labels that the file leaves to it.
+        let own = model.tasks().nth(index).unwrap_or(task);
+        jobs.push((task, own, index, plan.add(own, split, &path)?));
+    }
+    let (mut results, mut firsts, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    for (task, own, index, files) in jobs {
+        let dataset = reading.with(|read| read_split(&model, index, task, split, data_dir, read));
+        let dataset = dataset.map_err(|error| {
+            let to_predict = reading.with(|read| read_split_to_predict(&model, index, task, split, data_dir, read));
+            let readable = to_predict.is_ok();
+            if readable { unlabelled(error, split) } else { error }
+        })?;
+        let dataset = dataset.ok_or_else(|| no_split(task, split))?;
         common.say(&format!("evaluating {} on {} examples", task.name, dataset.len()));
         origins.push(dataset.origin().clone());
         tell_losses(&task.name, split, &dataset, model.max_length(index), common);
         let evaluation = model.evaluate(index, &dataset)?;
+        files.write(own, &dataset, score_file::metrics(&evaluation.metrics), &evaluation.predictions, common)?;
         firsts.push(evaluation.first());
-        let (task, split) = (task.name.clone(), split.clone());
-        let (examples, loss, metrics) = (evaluation.examples, evaluation.loss, evaluation.metrics);
-        results.push(SplitEvaluation { task, split, examples, loss, metrics });
+        results.push(SplitEvaluation::new(&task.name, split, evaluation));
     }
     reading.tell_origins(&origins, common);
     let sum: Option<f64> = firsts.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
@@ -134,12 +155,39 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         table.row([&result.task, &result.examples.to_string(), &format!("{:.4}", result.loss), &metrics.join("  ")]);
     }
     table.row(["mean of first metrics", "", "", &shown_mean(mean)]);
-    print(&format!("{}{}", table.render(), matrices(&results)))
+    print(&format!("{}{}{}", table.render(), matrices(&results), entities(&results)))
+}
+
+fn no_split(task: &TaskDef, split: &str) -> Error {
+    let known = task.split_names.iter().any(|name| name == split);
+    let message = match known {
+        true => format!("task '{}' has no file for the split '{split}'; name it under data:", task.name),
+        false => format!("task '{}' has no split '{split}'; it has {}", task.name, task.split_names.join(", ")),
+    };
+    Error::argument("--split", message)
+}
+
+/// What to do with a split that lacks nothing but labels.
+fn unlabelled(error: Error, split: &str) -> Error {
+    match error {
+        Error::Input { path, line, message } => {
+            let message = format!(
+                "{message}; what has no labels can be predicted: manyhead predict --tasks FILE --split {split} \
+                 --glue DIR"
+            );
+            Error::Input { path, line, message }
+        }
+        other => other,
+    }
 }
 
 fn task_json(result: &SplitEvaluation) -> (String, Value) {
     let metrics: Map<String, Value> =
         result.metrics.iter().map(|(metric, score)| (metric.name().to_string(), score_json(score))).collect();
     // A loss beyond the numbers of JSON is null.
-    (result.task.clone(), json!({"examples": result.examples, "loss": result.loss, "metrics": metrics}))
+    let mut task = json!({"examples": result.examples, "loss": result.loss, "metrics": metrics});
+    if let Some(entities) = &result.entities {
+        task["entities"] = entities_json(entities);
+    }
+    (result.task.clone(), task)
 }

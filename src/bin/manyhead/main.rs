@@ -7,13 +7,16 @@ mod data;
 mod demo;
 mod embed;
 mod eval;
+mod glue_file;
 mod import;
 mod predict;
 mod progress;
 mod reading;
 mod run_folder;
 mod sampling;
+mod score_file;
 mod seeds;
+mod split_files;
 mod table;
 mod train;
 

@@ -1,6 +1,6 @@
 //! Tables for people: metrics ×100.
 
-use manyhead::metrics::Score;
+use manyhead::metrics::{EntityDetails, PrecisionRecall, Score};
 use manyhead::train::SplitEvaluation;
 
 /// Rows of cells, the first column to the left, the others to the right.
@@ -74,6 +74,12 @@ impl EpochTable {
         self.columns.iter().all(|column| column.2.is_empty())
     }
 
+    /// The entities of the best epoch, or else of the latest.
+    pub fn entities(&self) -> String {
+        let best = self.columns.iter().rev().find(|column| column.1);
+        best.or(self.columns.last()).map_or(String::new(), |column| entities(&column.2))
+    }
+
     /// One row a task, split and metric, one column an epoch; the best epoch and the latest ones.
     pub fn render(&self) -> String {
         let skipped = self.columns.len().saturating_sub(MOST_COLUMNS);
@@ -103,6 +109,51 @@ impl EpochTable {
         }
         text
     }
+}
+
+/// Precision, recall and F1 of the entities of tagging tasks, a table each: strictly (IOB2), and leniently.
+pub fn entities(results: &[SplitEvaluation]) -> String {
+    let of = |result: &SplitEvaluation| Some((result.task.clone(), result.split.clone(), result.entities.clone()?));
+    let tables = results.iter().filter_map(of).map(|(task, split, details)| entity_table(&task, &split, &details));
+    tables.collect()
+}
+
+fn entity_table(task: &str, split: &str, details: &EntityDetails) -> String {
+    let rules = [&details.strict, &details.lenient];
+    let cells = |both: [Option<&PrecisionRecall>; 2]| {
+        let four = both.map(|of| match of {
+            Some(of) => {
+                let [p, r, f] = [of.precision, of.recall, of.f1].map(|fraction| shown_mean(Some(fraction)));
+                [p, r, f, of.support.to_string()]
+            }
+            None => std::array::from_fn(|_| "-".to_string()),
+        });
+        four.concat()
+    };
+    let mut table = Table::default();
+    let measures = ["precision", "recall", "F1", "support"];
+    let titles = ["strict", "lenient"].into_iter().flat_map(|rule| {
+        measures
+            .into_iter()
+            .enumerate()
+            .map(move |(i, name)| if i == 0 { format!("{rule}: {name}") } else { name.into() })
+    });
+    table.row(["entities".to_string()].into_iter().chain(titles));
+    let mut kinds: Vec<&String> = rules.iter().flat_map(|rule| rule.types.iter().map(|(kind, _)| kind)).collect();
+    kinds.sort();
+    kinds.dedup();
+    for kind in kinds {
+        let of = rules.map(|rule| rule.types.iter().find(|(own, _)| own == kind).map(|(_, of)| of));
+        table.row([kind.clone()].into_iter().chain(cells(of)));
+    }
+    for (name, of) in [
+        ("all (micro)", rules.map(|rule| Some(&rule.micro))),
+        ("macro", rules.map(|rule| rule.macro_average.as_ref())),
+        ("weighted", rules.map(|rule| Some(&rule.weighted))),
+    ] {
+        table.row([name.to_string()].into_iter().chain(cells(of)));
+    }
+    format!("\n{task} {split}: entities by type\n{}", table.render())
 }
 
 /// The confusion matrices among the metrics: rows are true classes, columns predicted ones.

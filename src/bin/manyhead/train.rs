@@ -115,6 +115,10 @@ pub struct Options {
     /// Evaluate and save a moving average of the weights: after each update, average = DECAY average + (1 - DECAY) weights
     #[arg(long, value_name = "DECAY")]
     pub ema: Option<f64>,
+    /// Train the labels X, CLS and SEP of tasks that label words, on later sub-tokens and special tokens, as MT-DNN does;
+    /// they can then be predicted, and count as O in the metrics
+    #[arg(long)]
+    pub legacy_token_labels: bool,
     /// Seed of everything random
     #[arg(long, default_value_t = TrainOptions::default().seed)]
     pub seed: u64,
@@ -202,7 +206,9 @@ impl Options {
             }
             pooler = PoolerChoice::Fresh;
         }
-        Ok(HeadOptions { pooler, dropout: self.dropout, max_length: Some(self.max_length), seed: self.seed })
+        let legacy_token_labels = self.legacy_token_labels;
+        let (dropout, max_length, seed) = (self.dropout, Some(self.max_length), self.seed);
+        Ok(HeadOptions { pooler, dropout, max_length, seed, legacy_token_labels })
     }
 
     /// As (flag, value), for `run.yml`.
@@ -224,6 +230,7 @@ impl Options {
             ("precision", self.precision.clone()),
             ("untouched", self.untouched.clone()),
             ("skip-bad-rows", self.skip_bad_rows.to_string()),
+            ("legacy-token-labels", self.legacy_token_labels.to_string()),
             ("check", self.check.to_string()),
         ];
         let optional = [
@@ -418,6 +425,10 @@ pub fn train_into(
         error => error.into(),
     })?;
     watch.progress.finish();
+    let entities = watch.progress.table.entities();
+    if !watch.quiet && !entities.is_empty() {
+        tell(&entities);
+    }
     Ok(report)
 }
 

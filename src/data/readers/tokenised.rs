@@ -196,6 +196,11 @@ fn tags(rules: &Rules, line: usize, label: Option<&Value>, tokens: usize) -> Res
     let (mut tags, mut words) = (Vec::new(), Vec::new());
     for (token, item) in list.iter().enumerate() {
         if item.as_i64() == Some(-1) {
+            // Without a target, also where later sub-tokens are trained.
+            if rules.task.legacy_token_labels {
+                tags.push(-1);
+                words.push(token as u32);
+            }
             continue;
         }
         let class = class(rules, line, item)?;

@@ -1,18 +1,19 @@
-//! `manyhead predict`: one JSON line for each line of input, in order, as the lines come.
+//! `manyhead predict`: an answer for each line of input, in order, as the lines come; or whole splits to files.
 
 mod input;
+mod output;
+mod splits;
 
 use std::path::PathBuf;
 
 use clap::Args;
-use manyhead::MultiTaskModel;
-use manyhead::data::readers::Content;
-use manyhead::tasks::{Prediction, TaskDef};
-use serde_json::{Map, Value, json};
+use manyhead::{Error, MultiTaskModel};
 
 use super::common::{Chunks, Common, Failure, Output};
 use super::eval::load_model;
+use super::split_files::SplitOutput;
 use input::{Format, Layout};
+use output::{Answers, OutputFormat};
 
 /// Predict with a trained model
 #[derive(Args, Clone)]
@@ -22,15 +23,24 @@ use input::{Format, Layout};
     tsv    [uid TAB [label TAB]] text [TAB text]; the number of columns tells. For ranking and tagging: uid TAB,\n         \
            then as in text\n  \
     jsonl  {\"text\": …, \"text_pair\": …, \"uid\": …}; for ranking \"candidates\": […]; for tagging \"tokens\": […]\n\n\
+    Output, by output format:\n  \
+    jsonl  an object a line: label and probabilities, labels, value, scores and best, or tokens and labels\n  \
+    glue   GLUE's TSV: index (the uid, or the number of the line from 0) and prediction (label, number or value);\n         \
+           for classes and values only\n  \
+    scores MT-DNN's score file as one object: predictions, uids, scores. Written at the end; until then its lists\n         \
+           lie in temporary files, not in memory\n\n\
+    With --tasks, whole splits of all tasks of the files that the model has, labelled or not, into --glue and --scores\n\
+    (rows by uid where all are numbers). A task whose splits have parts, like MNLI's matched_test, gets all of them.\n\n\
     Examples:\n  manyhead predict --model run1/best --task films --input reviews.txt\n  \
-    echo 'A delight.' | manyhead predict --model run1/best --task films --input -")]
+    echo 'A delight.' | manyhead predict --model run1/best --task films --input -\n  \
+    manyhead predict --model run1 --tasks tasks.yml --tasks tasks-mismatched.yml --split test --glue submission")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Which of the model's tasks
-    #[arg(long, value_name = "NAME")]
-    pub task: String,
+    /// Which of the model's tasks; with --tasks: only this one, may be given several times
+    #[arg(long, value_name = "NAME", required_unless_present = "tasks")]
+    pub task: Vec<String>,
     /// File to read; - is standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub input: PathBuf,
@@ -40,62 +50,61 @@ pub struct Arguments {
     /// Layout of the input [default: by its suffix, else text]
     #[arg(long)]
     pub format: Option<Format>,
+    /// Layout of the output
+    #[arg(long, default_value = "jsonl")]
+    pub output_format: OutputFormat,
+    /// Predict a split of every task of this task file instead of lines; may be given several times
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "output", "format", "output_format"])]
+    pub tasks: Vec<PathBuf>,
+    /// Which split
+    #[arg(long, default_value = "test", requires = "tasks")]
+    pub split: String,
+    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    pub data_dir: Option<PathBuf>,
+    /// Count rows of a split that cannot be read and pass over them, instead of failing
+    #[arg(long, requires = "tasks")]
+    pub skip_bad_rows: bool,
+    #[command(flatten)]
+    pub files: SplitOutput,
 }
 
 /// Lines predicted at a time.
 const CHUNK: usize = 256;
 
-/// One prediction as JSON.
-pub fn prediction_json(task: &TaskDef, uid: Option<Value>, content: &Content, prediction: &Prediction) -> Value {
-    let mut object = Map::new();
-    object.extend(uid.map(|uid| ("uid".to_string(), uid)));
-    object.insert("task".into(), Value::from(task.name.as_str()));
-    let label = |class: usize| match &task.labels {
-        Some(labels) => labels.get(class).cloned().unwrap_or_else(|| class.to_string()),
-        None => class.to_string(),
-    };
-    let all = |probabilities: &[f32]| -> Value {
-        probabilities.iter().enumerate().map(|(class, p)| (label(class), json!(p))).collect::<Map<_, _>>().into()
-    };
-    let labels = |classes: &[usize]| -> Value { classes.iter().map(|class| label(*class)).collect::<Vec<_>>().into() };
-    match prediction {
-        Prediction::Class { class, probabilities } => {
-            object.insert("label".into(), Value::from(label(*class)));
-            object.insert("probabilities".into(), all(probabilities));
-        }
-        Prediction::Classes { classes, probabilities } => {
-            object.insert("labels".into(), labels(classes));
-            object.insert("probabilities".into(), all(probabilities));
-        }
-        Prediction::Ranked { scores, best } => {
-            object.insert("scores".into(), json!(scores));
-            object.insert("best".into(), json!(best));
-        }
-        Prediction::Tags(tags) => {
-            if let Content::Words(words) = content {
-                object.insert("tokens".into(), json!(words));
-            }
-            object.insert("labels".into(), labels(tags));
-        }
-        Prediction::Value(value) => {
-            object.insert("value".into(), json!(value));
-        }
-    }
-    Value::Object(object)
-}
-
 /// Runs the subcommand.
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
-    let model: MultiTaskModel = load_model(&arguments.model, common)?;
-    let index = model.task(&arguments.task)?;
+    let wants_files = arguments.files.glue.is_some() || arguments.files.scores.is_some();
+    if wants_files == arguments.tasks.is_empty() {
+        let (name, message) = match wants_files {
+            true => ("--glue, --scores", "these files are of whole splits: give --tasks FILE, or use --output-format"),
+            false => ("--tasks", "nowhere to write to; give --glue DIR or --scores DIR"),
+        };
+        return Err(Error::argument(name, message).into());
+    }
+    let model = load_model(&arguments.model, common)?;
+    if !arguments.tasks.is_empty() {
+        return splits::run(&arguments, &model, common);
+    }
+    match arguments.task.as_slice() {
+        [task] => lines(&arguments, task, &model),
+        tasks => {
+            let message = format!("{} tasks for one input; give one, or --tasks FILE", tasks.len());
+            Err(Error::argument("--task", message).into())
+        }
+    }
+}
+
+fn lines(arguments: &Arguments, name: &str, model: &MultiTaskModel) -> Result<(), Failure> {
+    let index = model.task(name)?;
     let Some(task) = model.tasks().nth(index) else { return Ok(()) };
     let mut layout = Layout::new(&arguments.input, arguments.format, task);
     let mut chunks = Chunks::open(&arguments.input, CHUNK)?;
-    let mut output = Output::open(&arguments.output)?;
+    let mut answers = Answers::new(arguments.output_format, task, Output::open(&arguments.output)?)?;
     loop {
         let lines = chunks.read()?;
         if lines.is_empty() {
-            return output.finish();
+            return answers.finish();
         }
         // What stands before a bad line is still answered.
         let mut failure = None;
@@ -112,9 +121,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let (uids, contents): (Vec<_>, Vec<_>) = queries.into_iter().map(|query| (query.uid, query.content)).unzip();
         let predictions = model.predict_contents(index, &contents)?;
         for ((uid, content), prediction) in uids.into_iter().zip(&contents).zip(&predictions) {
-            output.line(&prediction_json(task, uid, content, prediction).to_string())?;
+            answers.add(uid, content, prediction)?;
         }
-        output.flush()?;
+        answers.flush()?;
         if let Some(failure) = failure {
             return Err(failure);
         }
