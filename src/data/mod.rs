@@ -5,6 +5,7 @@
 //! [`complete_labels`] collects the labels of words where a task does not list them. [`check`] looks at files before
 //! a run does, [`import`] writes data sets from their published layouts as canonical rows.
 
+mod canonical;
 pub mod check;
 mod dataset;
 mod encode;

@@ -1,6 +1,5 @@
-//! Canonical rows and task files, written so that an interrupted import leaves no half file.
+//! Task files, and a folder to write into.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,60 +15,6 @@ pub(super) fn prepare(out: &Path, names: &[String], options: &ImportOptions) -> 
         return Err(Error::input(out.join(name), None, message));
     }
     fs::create_dir_all(out).map_err(|e| Error::io("create", out, e))
-}
-
-/// Rows of a canonical file.
-#[derive(Default)]
-pub(super) struct Rows {
-    text: String,
-    /// Rows so far.
-    pub count: usize,
-    /// Cells in which a TAB or line break became a blank.
-    pub blanked: usize,
-}
-
-impl Rows {
-    /// Adds a row of cells.
-    pub fn push<'c>(&mut self, cells: impl IntoIterator<Item = Cow<'c, str>>) {
-        for (i, cell) in cells.into_iter().enumerate() {
-            if i > 0 {
-                self.text.push('\t');
-            }
-            let breaks = ['\t', '\n', '\r'];
-            if cell.contains(breaks) {
-                self.blanked += 1;
-                self.text.extend(cell.chars().map(|c| if breaks.contains(&c) { ' ' } else { c }));
-            } else {
-                self.text.push_str(&cell);
-            }
-        }
-        self.text.push('\n');
-        self.count += 1;
-    }
-
-    /// Writes the file.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        atomic::write_bytes(path, self.text.as_bytes())
-    }
-}
-
-/// A list as Python writes it: what canonical rows of data_format Seqence hold.
-pub(super) fn python_list<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let mut text = "[".to_string();
-    for (i, word) in words.into_iter().enumerate() {
-        let quote = if word.contains('\'') && !word.contains('"') { '"' } else { '\'' };
-        text.push_str(if i > 0 { ", " } else { "" });
-        text.push(quote);
-        for c in word.chars() {
-            if c == '\\' || c == quote {
-                text.push('\\');
-            }
-            text.push(c);
-        }
-        text.push(quote);
-    }
-    text.push(']');
-    text
 }
 
 /// One task of a task file.
