@@ -57,7 +57,7 @@ pub fn glue(dir: &Path, out: &Path, tasks: &[String], options: &ImportOptions) -
     let mut names: Vec<String> =
         found.iter().flat_map(|(task, files)| files.iter().map(|(split, _)| name(task, split))).collect();
     names.push("tasks.yml".into());
-    prepare(out, &names, options)?;
+    prepare(out, &names, options.overwrite)?;
     let (mut entries, mut mismatched) = (Vec::new(), Vec::new());
     for (task, files) in &found {
         let (mut data, mut other) = (Vec::new(), Vec::new());

@@ -32,6 +32,7 @@ pub use snips::snips;
 pub use snli::snli;
 pub use trec::{TrecFiles, trec};
 pub use wikiqa::wikiqa;
+pub(super) use write::prepare;
 
 /// What a double quote means in the source files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

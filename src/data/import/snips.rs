@@ -30,7 +30,7 @@ pub fn snips(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Res
     let files = |task: &str, split: &str| format!("{task}_{split}.tsv");
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(splits.iter().flat_map(|(split, _)| [files(&intent, split), files(&slots, split)]));
-    prepare(out, &names, options)?;
+    prepare(out, &names, options.overwrite)?;
 
     let (mut imported, mut intents, mut tags) = (Imported::default(), BTreeSet::new(), BTreeSet::new());
     for (split, folder) in &splits {

@@ -30,7 +30,7 @@ pub fn snli(dir: &Path, out: &Path, options: &ImportOptions) -> Result<Imported>
     let name = |split: &SplitFiles| format!("{}_{}.tsv", SNLI.name, split.split);
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(found.iter().map(|(split, _)| name(split)));
-    prepare(out, &names, options)?;
+    prepare(out, &names, options.overwrite)?;
     let mut imported = Imported::default();
     for (split, source) in &found {
         imported.splits.push(import_split(&SNLI, split, source, &out.join(name(split)), options)?);

@@ -42,7 +42,7 @@ pub fn trec(files: &TrecFiles, out: &Path, name: &str, fine: bool, options: &Imp
     let target = |split: &str| format!("{name}_{split}.tsv");
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(splits.iter().map(|(split, _)| target(split)));
-    prepare(out, &names, options)?;
+    prepare(out, &names, options.overwrite)?;
 
     let (mut imported, mut labels, mut read) = (Imported::default(), BTreeSet::new(), Vec::new());
     for (split, source) in &splits {

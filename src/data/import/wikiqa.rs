@@ -32,7 +32,7 @@ pub fn wikiqa(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Re
     let target = |split: &str| format!("{name}_{split}.tsv");
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(splits.iter().map(|(split, _)| target(split)));
-    prepare(out, &names, options)?;
+    prepare(out, &names, options.overwrite)?;
     let mut imported = Imported::default();
     for (split, folder) in &splits {
         let mut done = ImportedSplit::new(name, split, &folder.join(FILES[0]), &out.join(target(split)));

@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ImportOptions;
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 
-/// Makes the folder `out`, and refuses to replace any of `names` in it unless the options allow it.
-pub(super) fn prepare(out: &Path, names: &[String], options: &ImportOptions) -> Result<()> {
-    if let Some(name) = names.iter().find(|name| !options.overwrite && out.join(name).exists()) {
+/// Makes the folder `out`, and refuses to replace any of `names` in it unless it may.
+pub(in crate::data) fn prepare(out: &Path, names: &[String], overwrite: bool) -> Result<()> {
+    if let Some(name) = names.iter().find(|name| !overwrite && out.join(name).exists()) {
         let message = "is there already; give another --out, or --overwrite to replace it";
         return Err(Error::input(out.join(name), None, message));
     }
