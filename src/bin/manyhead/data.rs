@@ -144,6 +144,7 @@ const SHOWN: usize = 6;
 fn labels(labels: &Labels) -> String {
     match labels {
         Labels::None => String::new(),
+        Labels::Candidates { count, relevant, .. } => format!("{count} candidates, {relevant} relevant"),
         Labels::Numbers { mean, deviation, min, max } => format!("{mean:.2} ± {deviation:.2}, {min} to {max}"),
         Labels::Classes(classes) => {
             let mut cells: Vec<String> =
@@ -173,14 +174,17 @@ fn split_json(split: &SplitCheck) -> (String, Value) {
         Labels::Classes(classes) => {
             Value::Object(classes.iter().map(|(label, count)| (label.clone(), json!(count))).collect())
         }
+        Labels::Candidates { count, relevant, undecided } => {
+            json!({"candidates": count, "relevant": relevant, "undecided": undecided})
+        }
         Labels::Numbers { mean, deviation, min, max } => {
             json!({"mean": mean, "deviation": deviation, "min": min, "max": max})
         }
     };
     let lengths = split.lengths.map(|l| {
         json!({
-            "p50": l.p50, "p90": l.p90, "p99": l.p99, "max": l.max, "limit": l.limit, "over": l.over,
-            "tokens": l.tokens, "unknown": l.unknown,
+            "p50": l.p50, "p90": l.p90, "p99": l.p99, "max": l.max, "limit": l.limit,
+            "sequences": l.sequences, "over": l.over, "tokens": l.tokens, "unknown": l.unknown,
         })
     });
     let value = json!({

@@ -78,7 +78,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         overwrite: arguments.overwrite,
     };
     let done = split(task, arguments.data_dir.as_deref(), &arguments.out, &options)?;
-    talk(&done, common);
+    talk(&done, arguments.by_premise, common);
     if common.json {
         return print(&as_json(&task.name, &done).to_string());
     }
@@ -91,7 +91,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     print(&table.render())
 }
 
-fn talk(done: &SplitDone, common: &Common) {
+fn talk(done: &SplitDone, by_premise: bool, common: &Common) {
     for bad in &done.skipped.first {
         common.say(&format!("left out: {bad}"));
     }
@@ -99,7 +99,8 @@ fn talk(done: &SplitDone, common: &Common) {
         common.say(&format!("and {} more bad rows left out", done.skipped.count - done.skipped.first.len()));
     }
     if done.repeated > 0 {
-        common.say(&format!("{} rows repeat the text of another and stay with it", done.repeated));
+        let text = if by_premise { "first text" } else { "text" };
+        common.say(&format!("{} rows have the {text} of another row and stay with it", done.repeated));
     }
     if done.blanked > 0 {
         common.say(&format!("{} texts had a TAB or line break inside, now a blank", done.blanked));
