@@ -254,7 +254,8 @@ fn a_task_without_dropout_p_trains() {
 fn the_activation_of_the_head_is_the_one_asked_for() {
     let world = World::new();
     let texts = [("w1 w2 w30", None), ("w4", None), ("w20 w21", None)];
-    let functions: [(&str, fn(f64) -> f64); 3] =
+    type Function = fn(f64) -> f64;
+    let functions: [(&str, Function); 3] =
         [("tanh", f64::tanh), ("relu", |z| z.max(0.0)), ("sigmoid", |z| 1.0 / (1.0 + (-z).exp()))];
     for (name, activation) in functions {
         let task = task(&format!("data_format: PremiseOnly\ntask_type: Classification\nn_class: 2\nactf: {name}"));

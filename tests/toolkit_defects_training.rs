@@ -23,6 +23,7 @@
 #![cfg(feature = "cli")]
 
 mod support;
+#[allow(dead_code)]
 #[path = "support/tiny.rs"]
 mod tiny;
 

@@ -92,7 +92,7 @@ pub struct RowReader<'t> {
 
 enum Source<'t> {
     Canonical(Canonical<'t>),
-    Delimited(Delimited<'t>),
+    Delimited(Box<Delimited<'t>>),
     Conll(Conll<'t>),
     JsonLines(JsonLines<'t>),
     Tokenised(Tokenised<'t>),
@@ -127,8 +127,8 @@ impl<'t> RowReader<'t> {
         let words = task.data_format == DataFormat::Sequence;
         let lines = Lines::new(path, reader);
         let source = match (format, &task.data) {
-            (Format::Tsv, Some(data)) => Source::Delimited(Delimited::new(rules, lines, '\t', data)),
-            (Format::Csv, Some(data)) => Source::Delimited(Delimited::new(rules, lines, ',', data)),
+            (Format::Tsv, Some(data)) => Source::Delimited(Box::new(Delimited::new(rules, lines, '\t', data))),
+            (Format::Csv, Some(data)) => Source::Delimited(Box::new(Delimited::new(rules, lines, ',', data))),
             (Format::Canonical, _) => Source::Canonical(Canonical::new(rules, lines)),
             (Format::Conll, _) if words => Source::Conll(Conll::new(rules, lines)),
             (Format::Jsonl, _) => Source::JsonLines(JsonLines::new(rules, lines)),
