@@ -117,6 +117,8 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
         );
         return Err(Error::argument("--share", message));
     }
+    // What canonical rows cannot hold is refused before anything is made.
+    rows.first().map(|row| cells(&task, row)).transpose()?;
     let name = |split: &str| format!("{}_{split}.tsv", task.name);
     let task_file = format!("{}.yml", task.name);
     let mut splits = vec!["train", "dev"];

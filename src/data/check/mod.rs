@@ -295,8 +295,8 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
         }
         if let Labels::Candidates { undecided: undecided @ 1.., .. } = &split.labels {
             warnings.push(format!(
-                "{name}: {undecided} questions have no right candidate, all are equally relevant: they are neither \
-                 trained nor counted in ACC"
+                "{name}: the candidates of {undecided} questions are all equally relevant: these are neither trained nor \
+                 counted in ACC"
             ));
         }
         if let Some(lengths) = &split.lengths

@@ -52,7 +52,7 @@ pub fn snips(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Res
     let outside = tags.remove("O").then_some("O");
     let tags: Vec<&str> = outside.into_iter().chain(tags.iter().map(String::as_str)).collect();
     let data = |task: &str| splits.iter().map(|(split, _)| (*split, files(task, split))).collect();
-    let entries = [
+    let mut entries = vec![
         TaskEntry {
             name: &intent,
             data_format: "PremiseOnly",
@@ -76,6 +76,12 @@ pub fn snips(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Res
             data: data(&slots),
         },
     ];
+    // One class leaves nothing to learn; the slots still do.
+    if intents.len() < 2 {
+        entries.remove(0);
+        let note = "all sentences have the same intent: the task file has the slots only";
+        imported.splits.iter_mut().filter(|split| split.task == intent).for_each(|split| split.notes.push(note.into()));
+    }
     let comment = "An intent and the slots of the same sentences, written by `manyhead import snips`.";
     imported.task_files.push(task_file(&out.join("tasks.yml"), comment, &entries)?);
     Ok(imported)
