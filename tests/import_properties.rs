@@ -84,6 +84,9 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
+/// A question's number, and three texts.
+type Line = (usize, String, String, String);
+
 const KEYS: &str = "  data_format: PremiseOnly\n  task_type: Classification\n  n_class: 3\n  metric_meta: [ACC]\n  \
                     enable_san: false\n";
 
@@ -132,7 +135,7 @@ proptest! {
         write(dir, "train.tsv", format!("premise\thypothesis\tlabel\n{pairs}").as_bytes());
         write(dir, "CoLA/train.tsv", judged.as_bytes());
         write(dir, "labelled.txt", labelled.replace('\t', "").as_bytes());
-        let column = |cell: &dyn Fn(&(usize, String, String, String)) -> String| -> Vec<u8> {
+        let column = |cell: &dyn Fn(&Line) -> String| -> Vec<u8> {
             questions.iter().map(|row| cell(row) + "\n").collect::<Vec<_>>().concat().into_bytes()
         };
         write(dir, "train/id.txt", &column(&|row| row.0.to_string()));
