@@ -1,69 +1,16 @@
 //! Readers of ranking, sequence labelling and multi-label data, of CoNLL and JSON lines: what is read, and the whole
 //! text of what is refused.
 
+#[path = "support/rows.rs"]
+mod support;
+
 use std::io::Cursor;
 use std::path::Path;
 
 use manyhead::data::readers::{BadRows, Content, Labels, Row, RowReader};
 use manyhead::tasks::{Label, TaskDef, TaskFile, to_yaml};
 use proptest::prelude::*;
-
-fn task(keys: &str) -> TaskDef {
-    let yaml = format!("toy:\n  enable_san: false\n  metric_meta: [ACC]\n  {}\n", keys.replace('\n', "\n  "));
-    TaskFile::parse("tasks.yml", &yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}")).tasks.remove(0)
-}
-
-fn refused_task(keys: &str) -> String {
-    let yaml = format!("toy:\n  enable_san: false\n  metric_meta: [ACC]\n  {}\n", keys.replace('\n', "\n  "));
-    TaskFile::parse("tasks.yml", &yaml).expect_err(&yaml).to_string()
-}
-
-fn ranking(more: &str) -> TaskDef {
-    task(&format!("data_format: PremiseAndMultiHypothesis\ntask_type: Ranking\nn_class: 1\n{more}"))
-}
-
-fn tagging(more: &str) -> TaskDef {
-    task(&format!(
-        "data_format: Seqence\ntask_type: SeqenceLabeling\nn_class: 6\nlabels: [O, B-A, I-A, X, CLS, SEP]\n{more}"
-    ))
-}
-
-fn multi_label(more: &str) -> TaskDef {
-    task(&format!(
-        "data_format: PremiseOnly\ntask_type: Classification\nmulti_label: true\nn_class: 3\nlabels: [a, b, c]\n{more}"
-    ))
-}
-
-fn single(more: &str) -> TaskDef {
-    task(&format!("data_format: PremiseOnly\ntask_type: Classification\nn_class: 2\n{more}"))
-}
-
-fn data(format: &str) -> String {
-    format!("data: {{train: x, format: {format}}}")
-}
-
-fn read(task: &TaskDef, bytes: &[u8], labels: Labels) -> manyhead::Result<Vec<Row>> {
-    RowReader::from_reader(task, Path::new("rows"), Box::new(Cursor::new(bytes.to_vec())), labels)?.collect()
-}
-
-fn rows(task: &TaskDef, text: &str) -> Vec<Row> {
-    read(task, text.as_bytes(), Labels::Required).unwrap_or_else(|e| panic!("{e}"))
-}
-
-fn error(task: &TaskDef, text: &str) -> String {
-    read(task, text.as_bytes(), Labels::Required).expect_err(text).to_string()
-}
-
-fn words(row: &Row) -> String {
-    match &row.content {
-        Content::Words(words) => words.join(" "),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn tags(values: &[i32]) -> Option<Label> {
-    Some(Label::Tags(values.to_vec()))
-}
+use support::*;
 
 // ---------------------------------------------------------------------------------------------------------------
 // Canonical
@@ -180,10 +127,6 @@ fn conll_columns_are_parted_by_tabs_or_blanks_and_lines_of_blanks_are_blank() {
     assert_eq!((words(&read[0]), read[0].label.clone()), ("a b".into(), tags(&[0, 1])));
     let unlabelled = optional(&task, "a\nb\n\nc\n");
     assert_eq!(unlabelled.iter().map(|row| row.label.clone()).collect::<Vec<_>>(), [None, None]);
-}
-
-fn optional(task: &TaskDef, text: &str) -> Vec<Row> {
-    read(task, text.as_bytes(), Labels::Optional).unwrap()
 }
 
 #[test]
@@ -355,7 +298,17 @@ fn tokenised_lines_are_read_as_the_toolkit_writes_them() {
 
 #[test]
 fn bad_rows_are_counted_and_passed_over_only_where_that_is_asked_for() {
-    let cases: [(TaskDef, &str, usize, usize); 6] = [
+    let candidates = ranking("data: {train: x.csv, quoting: csv}");
+    let header = "uid,label,premise,hypothesis\n";
+    // A bad row takes its question with it, wherever it stands; one that says nothing the question before it.
+    let first = format!("{header}1,x,p,a\n1,1,p,b\n2,1,p,a\n");
+    let last = format!("{header}1,1,p,a\n1,1,p\n2,1,p,a\n");
+    let silent = format!("{header}1,1,p,a\n\"1\"1\n2,1,p,a\n\n3,0,p,a\n1,1,p,a\n1,1,p,a\n");
+    let cases: [(TaskDef, &str, usize, usize); 10] = [
+        (candidates.clone(), &first, 1, 1),
+        (candidates.clone(), &last, 1, 1),
+        (candidates, &silent, 2, 2),
+        (tagging("data: {train: x.csv}"), "tags,words\nO,a\nO O,a\nO,\"['a'\"\nO,b\n", 2, 2),
         (single(""), "1\t1\tx\n\n2\t9\ty\nbroken\n3\t0\tz\n", 2, 2),
         (tagging(&data("conll")), "a O\nb B-Z\nc O\n\nd O\n\ne\n", 1, 2),
         (single(&data("jsonl")), "{\n{\"premise\": \"x\", \"label\": 1}\n[]\n", 1, 2),
@@ -442,6 +395,11 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         "{\"premise\": \"x\", \"label\": 1}\n",
         "u\t['O']\t['x']\n",
         "q\ta,b\t0,1\tp\tx\ty\n",
+        "q\t1\tp\tx\n",
+        "uid,label,premise,hypothesis\n",
+        "q,1,p,x\n",
+        "words,tags\n",
+        "a,O\n",
     ]);
     let text = prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes());
     prop_oneof![4 => text, 1 => prop::collection::vec(any::<u8>(), 0..300)]
@@ -452,10 +410,16 @@ proptest! {
 
     #[test]
     fn no_bytes_make_a_reader_panic_or_hang(bytes in pieces()) {
-        let formats = ["canonical", "jsonl", "tokenised", "conll", "csv"];
+        let formats = ["canonical", "jsonl", "tokenised", "conll", "csv", "tsv"];
         let kinds: [fn(&str) -> TaskDef; 4] = [ranking, tagging, multi_label, single];
-        for (kind, format) in kinds.iter().flat_map(|kind| formats.map(|format| (kind, format))) {
-            let task = kind(&data(format));
+        let every = kinds.iter().flat_map(|kind| formats.map(|format| kind(&data(format))));
+        let columns = "{train: x, format: tsv, header: false, quoting: csv, columns: ";
+        let by_index = [
+            ranking(&format!("data: {columns}{{uid: 0, label: 1, premise: 2, hypothesis: 3}}}}")),
+            ranking(&format!("data: {columns}{{label: 0, premise: 1, hypothesis: [2, 3]}}}}")),
+            tagging(&format!("data: {columns}{{label: 0, premise: 1}}}}")),
+        ];
+        for task in every.chain(by_index) {
             for labels in [Labels::Required, Labels::Optional] {
                 let _ = read(&task, &bytes, labels);
                 let source = Box::new(Cursor::new(bytes.clone()));

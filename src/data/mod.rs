@@ -3,8 +3,10 @@
 //! [`readers`] turn files into rows by the task's format, [`tokenizer`] turns texts into tokens, a [`Dataset`] holds
 //! a tokenised split, [`epoch_plan`] says which examples make which batch, by the rules of [`Sampling`].
 //! [`complete_labels`] collects the labels of words where a task does not list them. [`check`] looks at files before
-//! a run does, [`import`] writes data sets from their published layouts as canonical rows.
+//! a run does, [`import`] writes data sets from their published layouts as
+//! canonical rows, [`split`] divides one that comes without a dev split.
 
+mod canonical;
 pub mod check;
 mod dataset;
 mod encode;
@@ -13,6 +15,7 @@ mod labels;
 pub mod readers;
 mod sampler;
 mod sampling;
+pub mod split;
 pub mod tokenizer;
 
 pub use dataset::{Dataset, Origin, ReadOptions, ReadProgress};

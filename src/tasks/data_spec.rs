@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::fields::Fields;
 use super::message::{listed, shown};
 use super::names::{DataFormat, Format, Quoting};
-use super::yaml::Entry;
+use super::yaml::{Entry, Node, Value};
 use crate::Result;
 
 const KEYS: &[&str] = &["train", "dev", "test", "format", "header", "quoting", "columns"];
@@ -31,8 +31,10 @@ pub struct Columns {
     pub label: Option<Column>,
     /// The first text.
     pub premise: Option<Column>,
-    /// The second text.
+    /// The second text; in ranking the candidate, where each has a row of its own.
     pub hypothesis: Option<Column>,
+    /// Ranking: the candidates, where each has a column of its own (`hypothesis: [one, two]`). Empty otherwise.
+    pub hypotheses: Vec<Column>,
 }
 
 /// Where a task's data lies and how it is written.
@@ -158,7 +160,7 @@ impl Columns {
 
     /// At least one column is given, and none by name.
     fn all_by_index(&self) -> bool {
-        let mut given = ROLES.iter().filter_map(|role| self.get(role)).peekable();
+        let mut given = ROLES.iter().filter_map(|role| self.get(role)).chain(&self.hypotheses).peekable();
         given.peek().is_some() && given.all(|column| matches!(column, Column::Index(_)))
     }
 
@@ -166,21 +168,28 @@ impl Columns {
         let what = format!("{}: columns", data.what);
         let fields = Fields::new(data.path, what, entry.line, &entry.value, &ROLES)?;
         let column = |role| fields.get(role).map(|entry| read_column(&fields, entry)).transpose();
+        let wide = fields.get("hypothesis").is_some_and(|entry| matches!(entry.value.value, Value::List(_)));
         let columns = Columns {
             uid: column("uid")?,
             label: column("label")?,
             premise: column("premise")?,
-            hypothesis: column("hypothesis")?,
+            hypothesis: if wide { None } else { column("hypothesis")? },
+            hypotheses: if wide { read_hypotheses(&fields, data_format)? } else { Vec::new() },
         };
         for (place, role) in ROLES.iter().enumerate() {
             let Some(entry) = fields.get(role) else { continue };
-            let same = |other: &&&str| columns.get(other) == columns.get(role);
+            let same = |other: &&&str| columns.get(other).is_some() && columns.get(other) == columns.get(role);
             if let Some(other) = ROLES.iter().take(place).find(same) {
                 let message = format!("{role}: the same column as {other}; one column cannot be both");
                 return Err(fields.error(entry.line, message));
             }
         }
         if let Some(entry) = fields.get("hypothesis") {
+            let taken = |column: &&Column| ROLES.iter().any(|role| columns.get(role) == Some(*column));
+            if columns.hypotheses.iter().any(|column| taken(&column)) {
+                let message = "hypothesis: one of the columns is another role's too; one column cannot be both";
+                return Err(fields.error(entry.line, message));
+            }
             let message = match data_format {
                 DataFormat::PremiseOnly => {
                     "hypothesis: data_format PremiseOnly has no second text; remove the key, or write 'data_format: \
@@ -197,6 +206,10 @@ impl Columns {
     /// JSON objects have keys, and CoNLL files have places.
     fn check_for(&self, format: Format, data: &Fields) -> Result<()> {
         let line = data.get("columns").map_or(data.line, |entry| entry.line);
+        if !self.hypotheses.is_empty() {
+            let message = "columns: hypothesis is a list; give the name of the key that holds the candidates";
+            return Err(data.error(line, message));
+        }
         for role in ROLES {
             let problem = match (self.get(role), format) {
                 (Some(Column::Index(_)), Format::Jsonl) => "is an index; give the name of the key in the objects",
@@ -211,28 +224,66 @@ impl Columns {
         Ok(())
     }
 
-    /// Without a header there are no names: the texts' columns must be given, and all by index.
+    /// Without a header there are no names: the texts' columns must be given, and all by index. In ranking the uid
+    /// is needed, too, where rows that share it are the candidates of a question.
     fn check_without_header(&self, data: &Fields, data_format: DataFormat) -> Result<()> {
         let line = data.get("columns").map_or(data.line, |entry| entry.line);
-        for role in ROLES {
-            let needed = role == "premise" || (role == "hypothesis" && data_format != DataFormat::PremiseOnly);
-            let problem = match self.get(role) {
-                Some(Column::Name(name)) => format!("{role}: {} is a name", shown(name)),
-                None if needed => format!("{role} is not given"),
-                _ => continue,
-            };
+        let error = |problem: String| {
             let message = format!("columns: {problem}, but the file has no header; give the column's index from 0");
-            return Err(data.error(line, message));
+            data.error(line, message)
+        };
+        let candidates = data_format == DataFormat::PremiseAndMultiHypothesis && self.hypotheses.is_empty();
+        for role in ROLES {
+            let needed = match role {
+                "premise" => true,
+                "hypothesis" => candidates || data_format == DataFormat::PremiseAndOneHypothesis,
+                "uid" => candidates,
+                _ => false,
+            };
+            match self.get(role) {
+                Some(Column::Name(name)) => return Err(error(format!("{role}: {} is a name", shown(name)))),
+                None if needed => return Err(error(format!("{role} is not given"))),
+                _ => {}
+            }
         }
-        Ok(())
+        match self.hypotheses.iter().find(|column| matches!(column, Column::Name(_))) {
+            Some(Column::Name(name)) => Err(error(format!("hypothesis: {} is a name", shown(name)))),
+            _ => Ok(()),
+        }
     }
+}
+
+/// The columns of the candidates.
+fn read_hypotheses(fields: &Fields, data_format: DataFormat) -> Result<Vec<Column>> {
+    let Some(entry) = fields.get("hypothesis") else { return Ok(Vec::new()) };
+    if data_format != DataFormat::PremiseAndMultiHypothesis {
+        let message = format!("hypothesis: a list is for ranking; data_format {data_format} takes one column");
+        return Err(fields.error(entry.line, message));
+    }
+    // A list has at least one item, none twice.
+    fields.list(entry)?;
+    let Value::List(items) = &entry.value.value else { return Ok(Vec::new()) };
+    items.iter().map(|item| column_of(fields, entry, item)).collect()
 }
 
 /// A column by its index, or by its name; a name that looks like a number is written in quotes.
 fn read_column(fields: &Fields, entry: &Entry) -> Result<Column> {
-    let text = fields.text(entry)?;
-    if !entry.value.is_quoted() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(Column::Index(fields.integer(entry, 0, MAX_COLUMN)?));
+    fields.text(entry)?;
+    column_of(fields, entry, &entry.value)
+}
+
+fn column_of(fields: &Fields, entry: &Entry, node: &Node) -> Result<Column> {
+    let Value::Scalar { text, quoted } = &node.value else { return Err(fields.mismatch(entry, "a column")) };
+    if *quoted || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(Column::Name(text.clone()));
     }
-    Ok(Column::Name(text.to_string()))
+    let leading_zero = text.len() > 1 && text.starts_with('0');
+    match text.parse::<usize>().ok().filter(|index| *index <= MAX_COLUMN && !leading_zero) {
+        Some(index) => Ok(Column::Index(index)),
+        None => {
+            let expected = format!("a whole number from 0 to {MAX_COLUMN}");
+            let message = format!("{}: expected {expected}, found {}", entry.key, node.described());
+            Err(fields.error(node.line, message))
+        }
+    }
 }

@@ -46,11 +46,6 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    /// A scalar in quotes or in a block.
-    pub fn is_quoted(&self) -> bool {
-        matches!(self.value, Value::Scalar { quoted: true, .. })
-    }
-
     /// What stands here, for a message: "the list", "'two'", "nothing".
     pub fn described(&self) -> String {
         match &self.value {

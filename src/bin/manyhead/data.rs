@@ -1,17 +1,19 @@
-//! `manyhead data check`: what the files of a task file hold, before a run reads them.
+//! `manyhead data check`: what the files of a task file hold, before a run reads them. `manyhead data split` is in
+//! `data_split.rs`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use manyhead::data::check::{self, CheckOptions, Labels, SplitCheck, TaskCheck};
+use manyhead::data::check::{CheckOptions, Labels, SplitCheck, TaskCheck, check as check_data};
 use manyhead::data::tokenizer::Tokenizer;
 use manyhead::{Error, TaskFile};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
+use super::data_split;
 use super::table::Table;
 
-/// Look at data before training on it
+/// Look at data before training on it; divide it into train and dev
 #[derive(Args, Clone)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -21,6 +23,7 @@ pub struct Arguments {
 #[derive(Subcommand, Clone)]
 enum Command {
     Check(Check),
+    Split(data_split::Arguments),
 }
 
 /// Read all files of a task file: rows, labels, lengths, duplicates, and every row that training would refuse
@@ -47,7 +50,13 @@ struct Check {
 
 /// Runs the subcommand.
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
-    let Command::Check(arguments) = arguments.command;
+    match arguments.command {
+        Command::Check(arguments) => check(arguments, common),
+        Command::Split(arguments) => data_split::run(arguments, common),
+    }
+}
+
+fn check(arguments: Check, common: &Common) -> Result<(), Failure> {
     let file = TaskFile::read(&arguments.tasks)?;
     let tokenizer = match &arguments.encoder {
         Some(encoder) => Some(Tokenizer::load(common.encoder_folder(encoder)?)?),
@@ -59,7 +68,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         max_length: arguments.max_length,
     };
     let device = common.device()?;
-    let found = check::check(&file, options, device.as_cpu())?;
+    let found = check_data(&file, options, device.as_cpu())?;
     if common.json {
         let tasks: Map<String, Value> = found.iter().map(task_json).collect();
         let errors: usize = found.iter().map(TaskCheck::error_count).sum();
@@ -135,6 +144,7 @@ const SHOWN: usize = 6;
 fn labels(labels: &Labels) -> String {
     match labels {
         Labels::None => String::new(),
+        Labels::Candidates { count, relevant, .. } => format!("{count} candidates, {relevant} relevant"),
         Labels::Numbers { mean, deviation, min, max } => format!("{mean:.2} ± {deviation:.2}, {min} to {max}"),
         Labels::Classes(classes) => {
             let mut cells: Vec<String> =
@@ -164,14 +174,17 @@ fn split_json(split: &SplitCheck) -> (String, Value) {
         Labels::Classes(classes) => {
             Value::Object(classes.iter().map(|(label, count)| (label.clone(), json!(count))).collect())
         }
+        Labels::Candidates { count, relevant, undecided } => {
+            json!({"candidates": count, "relevant": relevant, "undecided": undecided})
+        }
         Labels::Numbers { mean, deviation, min, max } => {
             json!({"mean": mean, "deviation": deviation, "min": min, "max": max})
         }
     };
     let lengths = split.lengths.map(|l| {
         json!({
-            "p50": l.p50, "p90": l.p90, "p99": l.p99, "max": l.max, "limit": l.limit, "over": l.over,
-            "tokens": l.tokens, "unknown": l.unknown,
+            "p50": l.p50, "p90": l.p90, "p99": l.p99, "max": l.max, "limit": l.limit,
+            "sequences": l.sequences, "over": l.over, "tokens": l.tokens, "unknown": l.unknown,
         })
     });
     let value = json!({

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use manyhead::data::import::{self, ImportOptions, Imported, ImportedSplit, SourceQuoting};
+use manyhead::data::import::{self, ImportOptions, Imported, ImportedSplit, SourceQuoting, TrecFiles};
 use serde_json::json;
 
 use super::common::{Common, Failure, print};
@@ -21,6 +21,9 @@ pub struct Arguments {
 #[derive(Subcommand, Clone)]
 enum Layout {
     Glue(Glue),
+    Snli(Snli),
+    Trec(Trec),
+    Wikiqa(Wikiqa),
     Snips(Snips),
 }
 
@@ -41,6 +44,59 @@ struct Glue {
     /// What a double quote means; auto: csv in .csv files and where the fields show it
     #[arg(long, value_enum, default_value = "auto")]
     quoting: Quoting,
+}
+
+/// SNLI: pairs of sentences, three classes
+///
+/// Reads snli_1.0_train.txt … or train.tsv, validation.tsv … with the columns premise, hypothesis, label; writes
+/// snli_SPLIT.tsv and tasks.yml. Pairs without an agreed label (- or -1) are left out and counted.
+#[derive(Args, Clone)]
+struct Snli {
+    /// Folder that holds the files
+    dir: PathBuf,
+    #[command(flatten)]
+    target: Target,
+    /// What a double quote means; auto: csv in .csv files and where the fields show it
+    #[arg(long, value_enum, default_value = "auto")]
+    quoting: Quoting,
+}
+
+/// Lines `LABEL text`: TREC's question types; SST with five classes, SUBJ, CR, MR
+///
+/// Writes NAME_SPLIT.tsv and tasks.yml with the labels that occur. Of a label COARSE:fine the first part counts. Lines
+/// that are not UTF-8 are read as Latin-1. Without a dev split: `manyhead data split`.
+#[derive(Args, Clone)]
+struct Trec {
+    /// File to train on: train_5500.label
+    train: PathBuf,
+    /// File to choose models by
+    #[arg(long, value_name = "FILE")]
+    dev: Option<PathBuf>,
+    /// File to test on: TREC_10.label
+    #[arg(long, value_name = "FILE")]
+    test: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+    /// The name of the task
+    #[arg(long, default_value = "trec")]
+    name: String,
+    /// Take the whole label COARSE:fine
+    #[arg(long)]
+    fine: bool,
+}
+
+/// Parallel files of questions and sentences (WikiQA, TREC-QA): a.toks, b.toks, id.txt, sim.txt
+///
+/// Reads train/, dev/ and test/ and writes a ranking task: NAME_SPLIT.tsv with a row a question, and tasks.yml.
+#[derive(Args, Clone)]
+struct Wikiqa {
+    /// Folder that holds train/a.toks
+    dir: PathBuf,
+    #[command(flatten)]
+    target: Target,
+    /// The name of the task
+    #[arg(long, default_value = "wikiqa")]
+    name: String,
 }
 
 /// Joint files of intents and slots (SNIPS, ATIS): seq.in, seq.out, label
@@ -78,6 +134,16 @@ enum Quoting {
     None,
 }
 
+impl From<Quoting> for SourceQuoting {
+    fn from(quoting: Quoting) -> SourceQuoting {
+        match quoting {
+            Quoting::Auto => SourceQuoting::Auto,
+            Quoting::Csv => SourceQuoting::Csv,
+            Quoting::None => SourceQuoting::None,
+        }
+    }
+}
+
 impl Target {
     fn options(&self, quoting: SourceQuoting) -> ImportOptions {
         ImportOptions { skip_bad_rows: self.skip_bad_rows, overwrite: self.overwrite, quoting }
@@ -88,12 +154,17 @@ impl Target {
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let imported = match &arguments.layout {
         Layout::Glue(glue) => {
-            let quoting = match glue.quoting {
-                Quoting::Auto => SourceQuoting::Auto,
-                Quoting::Csv => SourceQuoting::Csv,
-                Quoting::None => SourceQuoting::None,
-            };
-            import::glue(&glue.dir, &glue.target.out, &glue.tasks, &glue.target.options(quoting))?
+            import::glue(&glue.dir, &glue.target.out, &glue.tasks, &glue.target.options(glue.quoting.into()))?
+        }
+        Layout::Snli(snli) => import::snli(&snli.dir, &snli.target.out, &snli.target.options(snli.quoting.into()))?,
+        Layout::Trec(trec) => {
+            let files = TrecFiles { train: trec.train.clone(), dev: trec.dev.clone(), test: trec.test.clone() };
+            let options = trec.target.options(SourceQuoting::None);
+            import::trec(&files, &trec.target.out, &trec.name, trec.fine, &options)?
+        }
+        Layout::Wikiqa(wikiqa) => {
+            let options = wikiqa.target.options(SourceQuoting::None);
+            import::wikiqa(&wikiqa.dir, &wikiqa.target.out, &wikiqa.name, &options)?
         }
         Layout::Snips(snips) => {
             let options = snips.target.options(SourceQuoting::None);

@@ -4,6 +4,7 @@
 mod common;
 mod compare;
 mod data;
+mod data_split;
 mod demo;
 mod embed;
 mod eval;

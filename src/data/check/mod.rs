@@ -114,6 +114,9 @@ struct Pass<'a> {
     texts: HashMap<u64, u64>,
     classes: Vec<usize>,
     values: Vec<f64>,
+    candidates: usize,
+    relevant: usize,
+    undecided: usize,
     waiting: Vec<Row>,
     lengths: Vec<usize>,
     limit: usize,
@@ -130,7 +133,24 @@ impl<'a> Pass<'a> {
             _ => Vec::new(),
         };
         let (texts, values, waiting, lengths) = Default::default();
-        Pass { task, options, cpu, found, texts, classes, values, waiting, lengths, limit, unknown: 0, text_tokens: 0 }
+        let (candidates, relevant, undecided, unknown, text_tokens) = Default::default();
+        Pass {
+            task,
+            options,
+            cpu,
+            found,
+            texts,
+            classes,
+            values,
+            candidates,
+            relevant,
+            undecided,
+            waiting,
+            lengths,
+            limit,
+            unknown,
+            text_tokens,
+        }
     }
 
     fn row(&mut self, row: Row) -> Result<()> {
@@ -143,8 +163,11 @@ impl<'a> Pass<'a> {
                 let tags = tags.iter().filter_map(|tag| usize::try_from(*tag).ok());
                 tags.for_each(|tag| self.count(tag));
             }
-            // Every question has a right candidate: there is no balance to speak of.
-            Some(Label::Ranked(_)) => {}
+            Some(Label::Ranked(relevances)) => {
+                self.candidates += relevances.len();
+                self.relevant += relevances.iter().filter(|relevance| **relevance > 0.0).count();
+                self.undecided += usize::from(relevances.iter().all(|other| Some(other) == relevances.first()));
+            }
             None => self.found.unlabelled += 1,
         }
         let text = hashed(&format!("{:?}", row.content));
@@ -205,6 +228,7 @@ impl<'a> Pass<'a> {
                 p99: at(0.99),
                 max: at(1.0),
                 limit: self.limit,
+                sequences: self.lengths.len(),
                 over: self.lengths.iter().filter(|length| **length > self.limit).count(),
                 tokens: self.lengths.iter().map(|length| length.min(&self.limit)).sum(),
                 unknown: self.unknown as f64 / self.text_tokens.max(1) as f64,
@@ -214,6 +238,10 @@ impl<'a> Pass<'a> {
     }
 
     fn labels(&self) -> Labels {
+        if self.candidates > 0 {
+            let Pass { candidates: count, relevant, undecided, .. } = *self;
+            return Labels::Candidates { count, relevant, undecided };
+        }
         if self.found.rows == self.found.unlabelled || (self.values.is_empty() && self.classes.is_empty()) {
             return Labels::None;
         }
@@ -254,7 +282,9 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
                 warnings.push(format!("train: no row has the label {}", never.join(", ")));
             }
             let occurring = || classes.iter().filter(|(_, n)| *n > 0);
-            if let (Some(most), Some(least)) = (occurring().max_by_key(|c| c.1), occurring().min_by_key(|c| c.1))
+            // Most words are no entity: that is so, and no metric of sequence labelling counts them.
+            if task.kind == TaskType::Classification
+                && let (Some(most), Some(least)) = (occurring().max_by_key(|c| c.1), occurring().min_by_key(|c| c.1))
                 && most.1 > MOST_IMBALANCE * least.1
             {
                 let ((most, n), (least, m)) = (most, least);
@@ -263,17 +293,24 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
                 ));
             }
         }
+        if let Labels::Candidates { undecided: undecided @ 1.., .. } = &split.labels {
+            warnings.push(format!(
+                "{name}: the candidates of {undecided} questions are all equally relevant: these are neither trained nor \
+                 counted in ACC"
+            ));
+        }
         if let Some(lengths) = &split.lengths
-            && lengths.over as f64 > MOST_OVER * split.rows as f64
+            && lengths.over as f64 > MOST_OVER * lengths.sequences as f64
         {
-            let share = 100.0 * lengths.over as f64 / split.rows as f64;
+            let share = 100.0 * lengths.over as f64 / lengths.sequences as f64;
             let (limit, p99) = (lengths.limit, lengths.p99);
+            let what = if task.kind == TaskType::Ranking { "candidates" } else { "rows" };
             let raise = match task.max_length {
                 Some(own) if own == limit => "the task's max_length",
                 _ => "--max-length",
             };
             warnings.push(format!(
-                "{name}: {share:.1} % of the rows are longer than {limit} tokens and will be cut; {p99} would hold 99 \
+                "{name}: {share:.1} % of the {what} are longer than {limit} tokens and will be cut; {p99} would hold 99 \
                  in a hundred (raise {raise})"
             ));
         }

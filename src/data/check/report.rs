@@ -71,15 +71,24 @@ pub enum Labels {
         /// Largest.
         max: f64,
     },
-    /// There are none, or of a kind that is not summed up.
+    /// The candidates of questions.
+    Candidates {
+        /// How many, over all questions.
+        count: usize,
+        /// How many of them are relevant (above 0).
+        relevant: usize,
+        /// Questions whose candidates are all equally relevant: there is no right one.
+        undecided: usize,
+    },
+    /// There are none.
     #[default]
     None,
 }
 
-/// Lengths in tokens, special tokens included, before anything is cut.
+/// Lengths of sequences in tokens, special tokens included, before anything is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Lengths {
-    /// Half of the rows have at most so many (nearest rank).
+    /// Half of the sequences have at most so many (nearest rank).
     pub p50: usize,
     /// Nine tenths.
     pub p90: usize,
@@ -89,9 +98,11 @@ pub struct Lengths {
     pub max: usize,
     /// The limit that a run would cut to.
     pub limit: usize,
-    /// Rows beyond it.
+    /// Sequences: one a row; in ranking one a candidate.
+    pub sequences: usize,
+    /// How many of them are beyond the limit.
     pub over: usize,
-    /// Tokens of all rows after cutting: of an epoch, if this is the training split.
+    /// Tokens of all after cutting: of an epoch, if this is the training split.
     pub tokens: usize,
     /// Unknown tokens among those of the texts, a fraction.
     pub unknown: f64,

@@ -1,4 +1,4 @@
-//! Which file, which column, which label: the layouts of the nine GLUE tasks as tables.
+//! Which file, which column, which label: the layouts of the nine GLUE tasks and of SNLI as tables.
 
 /// A split, and the names its file has in the original and in the copies, without folder; the first that exists is
 /// taken.
@@ -27,7 +27,7 @@ pub(super) struct Headerless {
 }
 
 /// One task.
-pub(super) struct GlueTask {
+pub(super) struct TableTask {
     /// Its name, without `_`: file names end at the first one.
     pub name: &'static str,
     /// Names of its folder, compared without regard to case.
@@ -41,6 +41,8 @@ pub(super) struct GlueTask {
     /// Whether rows with labels keep the identifier of their file; otherwise they are numbered, as MT-DNN does it.
     pub own_uid: bool,
     pub labels: LabelRule,
+    /// Labels that mean that the annotators did not agree.
+    pub no_agreement: &'static [&'static str],
     pub headerless: &'static [Headerless],
     /// `metric_meta`, and `labels` where the classes have names.
     pub metrics: &'static str,
@@ -70,8 +72,8 @@ const ENTAILMENT_NOTE: &str = "labels are numbers: read as 0 = entailment, 1 = n
 const ENTAILMENT_LIST: Option<&str> = Some("[not_entailment, entailment]");
 
 /// The tasks in the order of the GLUE paper's table.
-pub(super) const TASKS: [GlueTask; 9] = [
-    GlueTask {
+pub(super) const GLUE: [TableTask; 9] = [
+    TableTask {
         name: "cola",
         folders: &["cola"],
         splits: &[
@@ -88,6 +90,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &[],
         own_uid: false,
         labels: ZERO_ONE,
+        no_agreement: &[],
         headerless: &[Headerless { columns: (4, 4), label: Some(1), premise: 3, hypothesis: None }],
         metrics: "[MCC, ACC]",
         label_list: None,
@@ -95,7 +98,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.05",
         numbers_note: "",
     },
-    GlueTask {
+    TableTask {
         name: "sst",
         folders: &["sst-2", "sst2", "sst", "sst2-small"],
         splits: &[
@@ -112,6 +115,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &[],
         own_uid: false,
         labels: ZERO_ONE,
+        no_agreement: &[],
         headerless: &[Headerless { columns: (2, 2), label: Some(0), premise: 1, hypothesis: None }],
         metrics: "[ACC]",
         label_list: None,
@@ -119,7 +123,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: "",
     },
-    GlueTask {
+    TableTask {
         name: "mrpc",
         folders: &["mrpc"],
         splits: &[
@@ -132,6 +136,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["#2 String", "sentence2", "text2"],
         own_uid: false,
         labels: ZERO_ONE,
+        no_agreement: &[],
         headerless: &[],
         metrics: "[ACC, F1]",
         label_list: None,
@@ -139,7 +144,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: "",
     },
-    GlueTask {
+    TableTask {
         name: "stsb",
         folders: &["sts-b", "stsb", "stsbenchmark"],
         splits: &[
@@ -164,6 +169,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["sentence2"],
         own_uid: false,
         labels: LabelRule::Number(0.0, 5.0),
+        no_agreement: &[],
         headerless: &[
             Headerless { columns: (3, 3), label: Some(2), premise: 0, hypothesis: Some(1) },
             // The benchmark's own files: genre, file, year, number, score, two sentences, sometimes their sources.
@@ -175,7 +181,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: "",
     },
-    GlueTask {
+    TableTask {
         name: "qqp",
         folders: &["qqp"],
         splits: USUAL,
@@ -184,6 +190,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["question2"],
         own_uid: false,
         labels: ZERO_ONE,
+        no_agreement: &[],
         headerless: &[],
         metrics: "[ACC, F1]",
         label_list: None,
@@ -191,7 +198,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: "",
     },
-    GlueTask {
+    TableTask {
         name: "mnli",
         folders: &["mnli", "multinli"],
         splits: &[
@@ -214,6 +221,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["sentence2", "hypothesis"],
         own_uid: true,
         labels: LabelRule::Classes(&[("contradiction", &["2"]), ("neutral", &["1"]), ("entailment", &["0"])]),
+        no_agreement: &["-"],
         headerless: &[],
         metrics: "[ACC]",
         label_list: Some("[contradiction, neutral, entailment]"),
@@ -221,7 +229,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: "labels are numbers: read as 0 = entailment, 1 = neutral, 2 = contradiction",
     },
-    GlueTask {
+    TableTask {
         name: "qnli",
         folders: &["qnli"],
         splits: USUAL,
@@ -230,6 +238,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["sentence"],
         own_uid: true,
         labels: ENTAILMENT,
+        no_agreement: &[],
         headerless: &[],
         metrics: "[ACC]",
         label_list: ENTAILMENT_LIST,
@@ -237,7 +246,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: ENTAILMENT_NOTE,
     },
-    GlueTask {
+    TableTask {
         name: "rte",
         folders: &["rte"],
         splits: USUAL,
@@ -246,6 +255,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["sentence2"],
         own_uid: true,
         labels: ENTAILMENT,
+        no_agreement: &[],
         headerless: &[],
         metrics: "[ACC]",
         label_list: ENTAILMENT_LIST,
@@ -253,7 +263,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         dropout: "0.1",
         numbers_note: ENTAILMENT_NOTE,
     },
-    GlueTask {
+    TableTask {
         name: "wnli",
         folders: &["wnli"],
         splits: USUAL,
@@ -262,6 +272,7 @@ pub(super) const TASKS: [GlueTask; 9] = [
         hypothesis: &["sentence2"],
         own_uid: false,
         labels: ZERO_ONE,
+        no_agreement: &[],
         headerless: &[],
         metrics: "[ACC]",
         label_list: None,
@@ -270,3 +281,30 @@ pub(super) const TASKS: [GlueTask; 9] = [
         numbers_note: "",
     },
 ];
+
+/// SNLI: the files of the original and of the copies in circulation.
+pub(super) const SNLI: TableTask = TableTask {
+    name: "snli",
+    folders: &[],
+    splits: &[
+        SplitFiles { split: "train", test: false, names: &["snli_1.0_train.txt", "train.tsv", "train.csv"] },
+        SplitFiles {
+            split: "dev",
+            test: false,
+            names: &["snli_1.0_dev.txt", "dev.tsv", "validation.tsv", "valid.tsv", "dev.csv", "validation.csv"],
+        },
+        SplitFiles { split: "test", test: true, names: &["snli_1.0_test.txt", "test.tsv", "test.csv"] },
+    ],
+    label: &["gold_label", "label"],
+    premise: &["sentence1", "premise"],
+    hypothesis: &["sentence2", "hypothesis"],
+    own_uid: false,
+    labels: LabelRule::Classes(&[("contradiction", &["2"]), ("neutral", &["1"]), ("entailment", &["0"])]),
+    no_agreement: &["-", "-1"],
+    headerless: &[],
+    metrics: "[ACC]",
+    label_list: Some("[contradiction, neutral, entailment]"),
+    n_class: 3,
+    dropout: "0.1",
+    numbers_note: "labels are numbers: read as 0 = entailment, 1 = neutral, 2 = contradiction",
+};

@@ -1,75 +1,19 @@
-//! Canonical rows and task files, written so that an interrupted import leaves no half file.
+//! Task files, and a folder to write into.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ImportOptions;
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 
-/// Makes the folder `out`, and refuses to replace any of `names` in it unless the options allow it.
-pub(super) fn prepare(out: &Path, names: &[String], options: &ImportOptions) -> Result<()> {
-    if let Some(name) = names.iter().find(|name| !options.overwrite && out.join(name).exists()) {
+/// Makes the folder `out`, and refuses to replace any of `names` in it unless it may.
+pub(in crate::data) fn prepare(out: &Path, names: &[String], overwrite: bool) -> Result<()> {
+    if let Some(name) = names.iter().find(|name| !overwrite && out.join(name).exists()) {
         let message = "is there already; give another --out, or --overwrite to replace it";
         return Err(Error::input(out.join(name), None, message));
     }
     fs::create_dir_all(out).map_err(|e| Error::io("create", out, e))
-}
-
-/// Rows of a canonical file.
-#[derive(Default)]
-pub(super) struct Rows {
-    text: String,
-    /// Rows so far.
-    pub count: usize,
-    /// Cells in which a TAB or line break became a blank.
-    pub blanked: usize,
-}
-
-impl Rows {
-    /// Adds a row of cells.
-    pub fn push<'c>(&mut self, cells: impl IntoIterator<Item = Cow<'c, str>>) {
-        for (i, cell) in cells.into_iter().enumerate() {
-            if i > 0 {
-                self.text.push('\t');
-            }
-            let breaks = ['\t', '\n', '\r'];
-            if cell.contains(breaks) {
-                self.blanked += 1;
-                self.text.extend(cell.chars().map(|c| if breaks.contains(&c) { ' ' } else { c }));
-            } else {
-                self.text.push_str(&cell);
-            }
-        }
-        self.text.push('\n');
-        self.count += 1;
-    }
-
-    /// Writes the file.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        atomic::write_bytes(path, self.text.as_bytes())
-    }
-}
-
-/// A list as Python writes it: what canonical rows of data_format Seqence hold.
-pub(super) fn python_list<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let mut text = "[".to_string();
-    for (i, word) in words.into_iter().enumerate() {
-        let quote = if word.contains('\'') && !word.contains('"') { '"' } else { '\'' };
-        text.push_str(if i > 0 { ", " } else { "" });
-        text.push(quote);
-        for c in word.chars() {
-            if c == '\\' || c == quote {
-                text.push('\\');
-            }
-            text.push(c);
-        }
-        text.push(quote);
-    }
-    text.push(']');
-    text
 }
 
 /// One task of a task file.

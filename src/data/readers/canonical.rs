@@ -22,35 +22,22 @@ use super::{Cell, Labels, Rules};
 pub(super) struct Canonical<'t> {
     pub rules: Rules<'t>,
     lines: Lines<'t>,
-    /// The first of the empty lines that have been passed since the last row.
-    empty_line: Option<usize>,
 }
 
 impl<'t> Canonical<'t> {
     pub fn new(rules: Rules<'t>, lines: Lines<'t>) -> Canonical<'t> {
-        Canonical { rules, lines, empty_line: None }
+        Canonical { rules, lines }
     }
 
     /// The next row; None at the end of the file.
     pub fn next_row(&mut self) -> NextRow {
-        loop {
-            let Some(line) = self.lines.next()? else { return Ok(None) };
-            if line.text.is_empty() {
-                self.empty_line.get_or_insert(line.number);
-                continue;
-            }
-            if let Some(empty) = self.empty_line.take()
-                && !self.rules.lenient
-            {
-                return Err(Trouble::Row(self.rules.error(empty, "an empty line between rows; remove it")));
-            }
-            let row = match self.rules.task.data_format {
-                DataFormat::PremiseAndMultiHypothesis => question(&self.rules, &line),
-                DataFormat::Sequence => sentence(&mut self.rules, &line),
-                _ => texts(&self.rules, &line),
-            };
-            return row.map(Some).map_err(Trouble::Row);
-        }
+        let Some(line) = self.lines.next_filled(self.rules.lenient)? else { return Ok(None) };
+        let row = match self.rules.task.data_format {
+            DataFormat::PremiseAndMultiHypothesis => question(&self.rules, &line),
+            DataFormat::Sequence => sentence(&mut self.rules, &line),
+            _ => texts(&self.rules, &line),
+        };
+        row.map(Some).map_err(Trouble::Row)
     }
 }
 

@@ -1,282 +1,200 @@
-//! Rows of tsv and csv files: columns by name or index, quoting after RFC 4180 where it is on.
+//! Rows of tsv and csv files: `records.rs` cuts them into fields, `layout.rs` says which field is what.
 //!
-//! A field that starts with a double quote runs to the next single one; inside it two quotes stand for one, and
-//! delimiters and newlines are text. A quote inside a field that did not start with one is a character. Every record
-//! must have as many fields as the first (the header, if there is one). Empty lines may only end the file.
+//! - texts and pairs: a record is a row;
+//! - sentences: a record is a row, with a list of words and a list of labels as Python or JSON write them, or words
+//!   and labels parted by blanks;
+//! - questions with their candidates: the records of one uid, one behind the other, each with a candidate and its
+//!   label (`questions.rs`); or a record with a column for each candidate.
+//!
+//! Every record must have as many fields as the first (the header, if there is one).
 
-use crate::tasks::message::{listed, nearest, shown};
-use crate::tasks::{Column, Columns, DataFormat, DataSpec, Quoting};
-use crate::{Error, Result};
+use crate::Result;
+use crate::tasks::{Columns, DataFormat, DataSpec, Label, Quoting};
 
-use super::lines::{Lines, MAX_LINE};
-use super::row::{Content, NextRow, Row, Trouble};
+use super::layout::Layout;
+use super::lines::Lines;
+use super::literal;
+use super::questions::Questions;
+use super::records::{Record, Records};
+use super::row::{Content, NextRow, Reading, Row, Trouble};
 use super::{Cell, Labels, Rules};
 
 /// The reader of the formats `tsv` and `csv`.
 pub(super) struct Delimited<'t> {
     pub rules: Rules<'t>,
-    records: Records<'t>,
+    source: Source<'t>,
     header: bool,
     columns: &'t Columns,
     layout: Option<Layout>,
+    questions: Questions,
     /// Rows given out so far: the uid of the next one where the file has none.
     rows: u64,
 }
 
+/// The records of a file, one of which can be put back.
+pub(super) struct Source<'t> {
+    records: Records<'t>,
+    put_back: Option<Record>,
+}
+
+impl Source<'_> {
+    /// The next record; None at the end of the file.
+    pub fn next(&mut self, lenient: bool) -> Reading<Option<Record>> {
+        match self.put_back.take() {
+            Some(record) => Ok(Some(record)),
+            None => self.records.next(lenient),
+        }
+    }
+
+    /// The next call of [`Source::next`] gives this one.
+    pub fn put_back(&mut self, record: Record) {
+        self.put_back = Some(record);
+    }
+}
+
 impl<'t> Delimited<'t> {
     pub fn new(rules: Rules<'t>, lines: Lines<'t>, delimiter: char, data: &'t DataSpec) -> Delimited<'t> {
-        let path = rules.path.clone();
-        let records = Records { path, lines, delimiter, quoted: data.quoting == Quoting::Csv, empty_line: None };
-        Delimited { rules, records, header: data.header, columns: &data.columns, layout: None, rows: 0 }
+        let quoted = data.quoting == Quoting::Csv;
+        let records = Records::new(lines, delimiter, quoted, "write 'quoting: none' under 'data:'");
+        Delimited {
+            rules,
+            source: Source { records, put_back: None },
+            header: data.header,
+            columns: &data.columns,
+            layout: None,
+            questions: Questions::default(),
+            rows: 0,
+        }
     }
 
     /// The next row; None at the end of the file.
     pub fn next_row(&mut self) -> NextRow {
-        // A bad line before or in the header leaves the columns unknown.
+        if self.layout.is_none() && !self.begin()? {
+            return Ok(None);
+        }
+        let Some(layout) = &self.layout else { return Ok(None) };
+        if self.rules.task.data_format == DataFormat::PremiseAndMultiHypothesis && layout.hypotheses.is_empty() {
+            return self.questions.next(&self.rules, layout, &mut self.source);
+        }
+        let Some(record) = self.source.next(self.rules.lenient)? else { return Ok(None) };
+        let number = self.rows;
+        self.rows += 1;
+        row(&mut self.rules, layout, record, number).map(Some).map_err(Trouble::Row)
+    }
+
+    /// Finds the columns; false if the file is empty. A bad line before or in the header leaves them unknown, and
+    /// with them all that follows.
+    fn begin(&mut self) -> Reading<bool> {
+        let lenient = self.rules.lenient;
         let fatal = |trouble| match trouble {
             Trouble::Row(error) | Trouble::File(error) => Trouble::File(error),
         };
-        let lenient = self.rules.lenient;
-        let record = self.records.next(lenient);
-        let record = if self.layout.is_none() { record.map_err(fatal) } else { record };
-        let Some(mut record) = record? else { return Ok(None) };
-        if self.layout.is_none() {
-            self.layout = Some(Layout::new(&self.rules, self.columns, &record, self.header)?);
-            if self.header {
-                match self.records.next(lenient)? {
-                    Some(next) => record = next,
-                    None => {
-                        let message = "only the header, no rows; if this is a row, write 'header: false' under 'data:'";
-                        return Err(self.rules.error(record.line, message).into());
-                    }
-                }
+        let Some(first) = self.source.next(lenient).map_err(fatal)? else { return Ok(false) };
+        self.layout = Some(Layout::new(&self.rules, self.columns, &first, self.header)?);
+        if !self.header {
+            self.source.put_back(first);
+            return Ok(true);
+        }
+        match self.source.next(lenient)? {
+            Some(second) => self.source.put_back(second),
+            None => {
+                let message = "only the header, no rows; if this is a row, write 'header: false' under 'data:'";
+                return Err(self.rules.error(first.line, message).into());
             }
         }
-        let Some(layout) = &self.layout else { return Ok(None) };
-        let number = self.rows;
-        self.rows += 1;
-        layout.row(&self.rules, record, number).map(Some).map_err(Trouble::Row)
+        Ok(true)
     }
 }
 
-/// The fields of a line, or of several where a quoted field spans them.
-struct Record {
-    /// The line it starts on.
-    line: usize,
-    fields: Vec<String>,
-}
-
-impl Record {
-    /// The record for messages, fields parted by " | ".
-    fn shown(&self) -> String {
-        shown(&self.fields.join(" | "))
-    }
-}
-
-/// Splits lines into records.
-struct Records<'t> {
-    path: std::path::PathBuf,
-    lines: Lines<'t>,
-    delimiter: char,
-    quoted: bool,
-    /// The first of the empty lines that have been passed since the last record.
-    empty_line: Option<usize>,
-}
-
-/// Where in a field the parser stands.
-enum State {
-    /// Before its first character.
-    Start,
-    /// In a field without quotes.
-    Plain,
-    /// Between quotes, the first of which stands on this line.
-    Quoted(usize),
-    /// After a quote inside or at the end of a quoted field.
-    Closed(usize),
-}
-
-impl Records<'_> {
-    fn error(&self, line: usize, message: impl Into<String>) -> Error {
-        Error::input(&self.path, line, message)
-    }
-
-    /// The next record; None at the end of the file.
-    fn next(&mut self, lenient: bool) -> std::result::Result<Option<Record>, Trouble> {
-        let mut record = Record { line: 0, fields: Vec::new() };
-        let mut field = String::new();
-        let mut state = State::Start;
-        let mut bytes = 0;
-        loop {
-            let Some(line) = self.lines.next()? else {
-                return match state {
-                    State::Quoted(opened) => Err(self.unterminated(opened).into()),
-                    _ => Ok(None),
-                };
+/// `record` as a row; `number` is its uid if the file has none.
+fn row(rules: &mut Rules, layout: &Layout, record: Record, number: u64) -> Result<Row> {
+    layout.check_width(rules, &record)?;
+    let line = record.line;
+    let (label, content) = match rules.task.data_format {
+        DataFormat::Sequence => sentence(rules, layout, &record)?,
+        DataFormat::PremiseAndMultiHypothesis => question(rules, layout, &record)?,
+        _ => {
+            let label = match &layout.label {
+                Some(place) => rules.label(line, place.cell(&record))?,
+                None => None,
             };
-            let number = line.number;
-            if record.line == 0 {
-                if line.text.is_empty() {
-                    self.empty_line.get_or_insert(number);
-                    continue;
-                }
-                if let Some(empty) = self.empty_line.take()
-                    && !lenient
-                {
-                    return Err(Trouble::Row(self.error(empty, "an empty line between rows; remove it")));
-                }
-                record.line = number;
-            }
-            bytes += line.text.len() + line.ending.len();
-            if let (State::Quoted(opened), true) = (&state, bytes > MAX_LINE) {
-                return Err(self.unterminated(*opened).into());
-            }
-            for c in line.text.chars() {
-                state = match state {
-                    State::Quoted(opened) if c == '"' => State::Closed(opened),
-                    State::Quoted(opened) => {
-                        field.push(c);
-                        State::Quoted(opened)
-                    }
-                    State::Start if c == '"' && self.quoted => State::Quoted(number),
-                    _ if c == self.delimiter => {
-                        record.fields.push(std::mem::take(&mut field));
-                        State::Start
-                    }
-                    State::Closed(opened) if c == '"' => {
-                        field.push('"');
-                        State::Quoted(opened)
-                    }
-                    State::Closed(_) => {
-                        let message = format!(
-                            "{} after the closing quote of field {}; double the quotes inside a quoted field, or write \
-                             'quoting: none' under 'data:'",
-                            shown(&c.to_string()),
-                            record.fields.len() + 1
-                        );
-                        return Err(Trouble::Row(Error::input(&self.path, number, message)));
-                    }
-                    State::Start | State::Plain => {
-                        field.push(c);
-                        State::Plain
-                    }
-                };
-            }
-            if matches!(state, State::Quoted(_)) {
-                field.push_str(line.ending);
-                continue;
-            }
-            record.fields.push(field);
-            return Ok(Some(record));
+            let premise = rules.text(line, layout.premise.cell(&record))?;
+            let second = layout.hypothesis.as_ref().map(|place| rules.text(line, place.cell(&record)));
+            (label, Content::Texts { premise, hypothesis: second.transpose()? })
         }
-    }
-
-    fn unterminated(&self, opened: usize) -> Error {
-        let message = format!(
-            "a double quote opens a field here and none closes it (read up to line {}); close it, or write 'quoting: \
-             none' under 'data:' if quotes are plain characters",
-            self.lines.number()
-        );
-        self.error(opened, message)
-    }
-}
-
-/// A column that was found: its place, and its name for messages.
-struct Place {
-    index: usize,
-    name: String,
-}
-
-/// Where in a record the cells of a row stand.
-struct Layout {
-    width: usize,
-    uid: Option<Place>,
-    label: Option<Place>,
-    premise: Place,
-    hypothesis: Option<Place>,
-}
-
-impl Layout {
-    /// From the columns the task asks for and the first record of the file, the header if there is one.
-    fn new(rules: &Rules, columns: &Columns, first: &Record, header: bool) -> Result<Layout> {
-        let find = |role: &str, column: &Option<Column>, needed: bool| -> Result<Option<Place>> {
-            let (name, given) = match column {
-                Some(Column::Index(index)) => {
-                    return match first.fields.len() {
-                        width if *index < width => {
-                            Ok(Some(Place { index: *index, name: format!("column {index} ({role})") }))
-                        }
-                        _ if !needed => Ok(None),
-                        width => {
-                            let message =
-                                format!("columns: {role} is column {index} (counted from 0), but the file has {width}");
-                            Err(rules.error(first.line, format!("{message} columns: {}", first.shown())))
-                        }
-                    };
-                }
-                Some(Column::Name(name)) => (name.as_str(), true),
-                None => (role, false),
-            };
-            let mut places = first.fields.iter().enumerate().filter(|(_, field)| header && *field == name);
-            match (places.next(), places.next()) {
-                (Some((index, _)), None) => Ok(Some(Place { index, name: format!("column {} ({role})", shown(name)) })),
-                (Some(_), Some(_)) => {
-                    Err(rules.error(first.line, format!("the header has two columns {}; rename one", shown(name))))
-                }
-                (None, _) if !needed => Ok(None),
-                (None, _) => Err(rules.error(first.line, absent(role, name, given, header, first))),
-            }
-        };
-        let required = |role: &str, column: &Option<Column>| {
-            find(role, column, true)?.ok_or_else(|| rules.error(first.line, format!("the column {role} is missing")))
-        };
-        let pair = rules.task.data_format == DataFormat::PremiseAndOneHypothesis;
-        Ok(Layout {
-            width: first.fields.len(),
-            uid: find("uid", &columns.uid, columns.uid.is_some())?,
-            label: find("label", &columns.label, rules.labels == Labels::Required)?,
-            premise: required("premise", &columns.premise)?,
-            hypothesis: if pair { Some(required("hypothesis", &columns.hypothesis)?) } else { None },
-        })
-    }
-
-    /// `record` as a row; `number` is its uid if the file has none.
-    fn row(&self, rules: &Rules, mut record: Record, number: u64) -> Result<Row> {
-        let (line, found) = (record.line, record.fields.len());
-        if found != self.width {
-            let message = format!(
-                "expected {} columns like the first line, found {found}: {}; correct the row, its delimiters or its \
-                 quotes",
-                self.width,
-                record.shown()
-            );
-            return Err(rules.error(line, message));
-        }
-        let cell = |place: &'_ Place| record.fields.get(place.index).map_or("", String::as_str);
-        let text = |place: &Place| rules.text(line, Cell { text: cell(place), column: &place.name });
-        let label = match &self.label {
-            Some(place) => rules.label(line, Cell { text: cell(place), column: &place.name })?,
-            None => None,
-        };
-        let premise = text(&self.premise)?;
-        let hypothesis = self.hypothesis.as_ref().map(text).transpose()?;
-        let uid = match &self.uid {
-            Some(place) => record.fields.get_mut(place.index).map(std::mem::take).unwrap_or_default(),
-            None => number.to_string(),
-        };
-        Ok(Row { line, uid, label, content: Content::Texts { premise, hypothesis } })
-    }
-}
-
-/// What to say where the column `name` for `role` is not in the file.
-fn absent(role: &str, name: &str, given: bool, header: bool, first: &Record) -> String {
-    if !header {
-        return format!("the file has no header, and columns.{role} is not given; give the column's index from 0");
-    }
-    let fields = || first.fields.iter().map(String::as_str);
-    let near = match nearest(name, fields()) {
-        Some(field) => format!("; did you mean {}?", shown(field)),
-        None => String::new(),
     };
-    let advice = if given { "" } else { "; name it under 'data: columns:'" };
-    format!("the header has no column {} ({role}); its columns are {}{near}{advice}", shown(name), listed(fields()))
+    let uid = match &layout.uid {
+        Some(place) => place.cell(&record).text.to_string(),
+        None => number.to_string(),
+    };
+    Ok(Row { line, uid, label, content })
+}
+
+/// A sentence: a list of words and, where there must or may be one, a list of labels.
+fn sentence(rules: &mut Rules, layout: &Layout, record: &Record) -> Result<(Option<Label>, Content)> {
+    let line = record.line;
+    let items = |rules: &Rules, cell: Cell| {
+        literal::list_or_blanks(cell.text).map_err(|message| rules.error(line, format!("{}: {message}", cell.column)))
+    };
+    let cell = layout.premise.cell(record);
+    let words = items(rules, cell)?;
+    if words.is_empty() {
+        return Err(rules.error(line, format!("{}: there are no words; give it words or remove the row", cell.column)));
+    }
+    if let Some(place) = words.iter().position(|word| word.trim().is_empty()) {
+        let message = format!("{}: word {} is empty; remove it and its label", cell.column, place + 1);
+        return Err(rules.error(line, message));
+    }
+    let label = match &layout.label {
+        None => None,
+        Some(place) => {
+            let cell = place.cell(record);
+            let labels = items(rules, cell)?;
+            if labels.is_empty() && rules.labels == Labels::Optional {
+                None
+            } else {
+                rules.tags(line, cell.column, labels.iter().map(String::as_str), words.len())?
+            }
+        }
+    };
+    Ok((label, Content::Words(words)))
+}
+
+/// A question whose candidates have a column each; empty ones behind the last one are none.
+///
+/// Its label is a list parted by commas, one for each candidate, or the place of the right one counted from 0.
+fn question(rules: &Rules, layout: &Layout, record: &Record) -> Result<(Option<Label>, Content)> {
+    let line = record.line;
+    let places = &layout.hypotheses;
+    let count = places.iter().rposition(|place| !place.cell(record).text.trim().is_empty()).map_or(1, |last| last + 1);
+    let texts = places.iter().take(count).map(|place| rules.text(line, place.cell(record)));
+    let hypotheses: Vec<String> = texts.collect::<Result<_>>()?;
+    let label = match &layout.label {
+        None => None,
+        Some(place) => {
+            let cell = place.cell(record);
+            let right = cell.text.trim().parse::<usize>().ok().filter(|_| count > 1 && rules.task.labels.is_none());
+            match right {
+                _ if cell.text.trim().is_empty() => rules.no_label(line, cell.column)?,
+                Some(right) if right < count => {
+                    Some(Label::Ranked((0..count).map(|i| if i == right { 1.0 } else { 0.0 }).collect()))
+                }
+                Some(right) => {
+                    let message = format!(
+                        "{}: the right one is number {right}, but the last of {count} candidates is {}; places count \
+                         from 0, or give a label for each candidate, parted by commas",
+                        cell.column,
+                        count - 1
+                    );
+                    return Err(rules.error(line, message));
+                }
+                None => {
+                    let labels: Vec<&str> = cell.text.split(',').map(str::trim).collect();
+                    rules.relevances(line, cell.column, labels.into_iter(), count)?
+                }
+            }
+        }
+    };
+    let premise = rules.text(line, layout.premise.cell(record))?;
+    Ok((label, Content::Candidates { premise, hypotheses }))
 }

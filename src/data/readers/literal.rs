@@ -34,6 +34,23 @@ pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
     Ok(items)
 }
 
+/// The items of a cell: a list as Python or JSON write it, or words parted by blanks.
+///
+/// A list is what begins with a bracket that a quote, a number or the closing bracket follows: `[ laughs ]` are words.
+pub(super) fn list_or_blanks(text: &str) -> Result<Vec<String>, String> {
+    let inside = text.trim_start().strip_prefix('[').map(str::trim_start);
+    let is_list =
+        inside.is_some_and(|rest| rest.starts_with(|c: char| matches!(c, '\'' | '"' | ']') || c.is_ascii_digit()));
+    if !is_list {
+        return Ok(text.split_whitespace().map(str::to_string).collect());
+    }
+    // JSON has escapes that Python has not: `\/`, and characters beyond U+FFFF in two halves.
+    match serde_json::from_str::<Vec<String>>(text) {
+        Ok(items) => Ok(items),
+        Err(_) => list(text.trim()),
+    }
+}
+
 struct Parser<'a> {
     text: &'a str,
     /// A byte, always at the border of a character.
@@ -144,7 +161,7 @@ impl Parser<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::list;
+    use super::{list, list_or_blanks};
 
     #[test]
     fn lists_are_read_as_python_writes_them() {
@@ -154,6 +171,18 @@ mod tests {
         assert_eq!(items(r"['\'', '\\', '\xe9', '\u20ac', '\U0001f602', '\t']"), "'|\\|é|€|😂|\t");
         assert!(list("[]").unwrap().is_empty());
         assert_eq!(items("['é', '[', ',']"), "é|[|,");
+    }
+
+    #[test]
+    fn a_cell_is_a_list_or_words_parted_by_blanks() {
+        let items = |text| list_or_blanks(text).unwrap().join("|");
+        assert_eq!(items(" ['a b', \"c\"] "), "a b|c");
+        assert_eq!(items(r#"["\ud83d\ude02", "\/", "O'Neil"]"#), "😂|/|O'Neil");
+        assert_eq!(items("[0, 3]"), "0|3");
+        assert_eq!(items("a  b\u{a0}c "), "a|b|c");
+        assert_eq!(items("[ laughs ] yes"), "[|laughs|]|yes");
+        assert!(list_or_blanks("[]").unwrap().is_empty() && list_or_blanks(" ").unwrap().is_empty());
+        assert!(list_or_blanks("['a' 'b']").unwrap_err().contains("expected a comma"), "as numpy prints lists");
     }
 
     #[test]

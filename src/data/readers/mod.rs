@@ -1,9 +1,11 @@
-//! Readers: the rows of a data file, one at a time, in constant memory, each checked against its task.
+//! Readers: the rows of a data file, one at a time, each checked against its task. Memory does not grow with the file
+//! (except for the names of questions, where their candidates have rows of their own).
 //!
 //! [`RowReader`] is the stream; [`read_rows`] collects it. The layout is the one that `data.format` names, else
 //! MT-DNN's canonical one:
 //! - `canonical.rs`: `uid TAB label TAB premise …`, no header, no quoting; `literal.rs` reads its lists of words;
-//! - `delimited.rs`: tsv and csv with a header or column indices, RFC 4180 quoting;
+//! - `delimited.rs`: tsv and csv; `records.rs` cuts lines into fields (RFC 4180), `layout.rs` finds the columns by name
+//!   or index, `questions.rs` puts the candidates of a question together;
 //! - `conll.rs`: a word and its tag a line, a blank line between sentences;
 //! - `jsonl.rs`: a JSON object a line; `tokenised.rs`: MT-DNN's, with token ids;
 //! - `lines.rs`: lines of bounded length, valid UTF-8, numbered; what all are made of.
@@ -15,15 +17,17 @@ mod canonical;
 mod conll;
 mod delimited;
 mod jsonl;
-mod lines;
+mod layout;
+pub(super) mod lines;
 mod literal;
-mod row;
+mod questions;
+pub(super) mod records;
+pub(super) mod row;
 mod rules;
 mod tokenised;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use crate::tasks::{DataFormat, Format, TaskDef};
@@ -33,8 +37,8 @@ use canonical::Canonical;
 use conll::Conll;
 use delimited::Delimited;
 use jsonl::JsonLines;
-use lines::Lines;
-use row::Trouble;
+use lines::{Lines, open};
+use row::{Reading, Trouble};
 use rules::{Cell, Rules};
 use tokenised::Tokenised;
 
@@ -88,7 +92,7 @@ pub struct RowReader<'t> {
 
 enum Source<'t> {
     Canonical(Canonical<'t>),
-    Delimited(Delimited<'t>),
+    Delimited(Box<Delimited<'t>>),
     Conll(Conll<'t>),
     JsonLines(JsonLines<'t>),
     Tokenised(Tokenised<'t>),
@@ -120,12 +124,11 @@ impl<'t> RowReader<'t> {
     ) -> Result<RowReader<'t>> {
         task.require_trainable()?;
         let format = format_of(task, path);
-        let texts = matches!(task.data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis);
         let words = task.data_format == DataFormat::Sequence;
         let lines = Lines::new(path, reader);
         let source = match (format, &task.data) {
-            (Format::Tsv, Some(data)) if texts => Source::Delimited(Delimited::new(rules, lines, '\t', data)),
-            (Format::Csv, Some(data)) if texts => Source::Delimited(Delimited::new(rules, lines, ',', data)),
+            (Format::Tsv, Some(data)) => Source::Delimited(Box::new(Delimited::new(rules, lines, '\t', data))),
+            (Format::Csv, Some(data)) => Source::Delimited(Box::new(Delimited::new(rules, lines, ',', data))),
             (Format::Canonical, _) => Source::Canonical(Canonical::new(rules, lines)),
             (Format::Conll, _) if words => Source::Conll(Conll::new(rules, lines)),
             (Format::Jsonl, _) => Source::JsonLines(JsonLines::new(rules, lines)),
@@ -137,10 +140,10 @@ impl<'t> RowReader<'t> {
                     path.display(),
                     task.data_format
                 );
-                let formats = match (texts, words) {
-                    (true, _) => "canonical, tsv, csv, jsonl or tokenised",
-                    (_, true) => "canonical, conll, jsonl or tokenised",
-                    _ => "canonical, jsonl or tokenised",
+                let formats = if words {
+                    "canonical, tsv, csv, conll, jsonl or tokenised"
+                } else {
+                    "canonical, tsv, csv, jsonl or tokenised"
                 };
                 return Err(Error::unsupported(what, format!("convert the data to {formats}")));
             }
@@ -181,7 +184,13 @@ impl<'t> RowReader<'t> {
         }
     }
 
-    fn no_rows(&self) -> Error {
+    /// The next row or the next bad one; None at the end. Unlike the iterator it goes on behind bad rows.
+    pub(super) fn next_or_bad(&mut self) -> Reading<Option<Row>> {
+        self.next_row()
+    }
+
+    /// What to say of a file without rows.
+    pub(super) fn no_rows(&self) -> Error {
         let message = match self.skipped.first.first() {
             None => "the file has no rows; give it at least one sample".to_string(),
             Some(first) => format!("all {} rows are bad and were skipped; the first: {first}", self.skipped.count),
@@ -217,11 +226,6 @@ impl Iterator for RowReader<'_> {
         self.ended = !matches!(item, Some(Ok(_)));
         item
     }
-}
-
-fn open<'t>(path: &Path) -> Result<Box<dyn BufRead + Send + 't>> {
-    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
-    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
 /// The layout of the file at `path`.

@@ -62,7 +62,7 @@ impl Content {
 
 /// Why a reader did not give a row.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(in crate::data) enum Trouble {
     /// This row is bad; the next one can be read.
     Row(Error),
     /// Nothing more can be read.
@@ -75,5 +75,8 @@ impl From<Error> for Trouble {
     }
 }
 
+/// What reading gives.
+pub(in crate::data) type Reading<T> = std::result::Result<T, Trouble>;
+
 /// What a reader's `next_row` gives: None at the end of the file.
-pub(super) type NextRow = std::result::Result<Option<Row>, Trouble>;
+pub(super) type NextRow = Reading<Option<Row>>;

@@ -23,6 +23,7 @@ pub(super) struct Rules<'t> {
 }
 
 /// A cell and the name of its column for messages: "column 2 (label)", "column 'gold' (label)".
+#[derive(Clone, Copy)]
 pub(super) struct Cell<'c> {
     pub text: &'c str,
     pub column: &'c str,
@@ -56,6 +57,11 @@ impl<'t> Rules<'t> {
         }
     }
 
+    /// The relevance of one candidate.
+    pub fn relevance(&self, line: usize, cell: Cell) -> Result<f32> {
+        self.parsed(line, cell.column, self.task.parse_relevance(cell.text))
+    }
+
     /// The relevances of so many candidates.
     pub fn relevances<'c>(
         &self,
@@ -68,7 +74,7 @@ impl<'t> Rules<'t> {
             let message = format!("{column}: {} labels for {candidates} candidates; give one for each", texts.len());
             return Err(self.error(line, message));
         }
-        let values = texts.map(|text| self.parsed(line, column, self.task.parse_relevance(text)));
+        let values = texts.map(|text| self.relevance(line, Cell { text, column }));
         Ok(Some(Label::Ranked(values.collect::<Result<_>>()?)))
     }
 

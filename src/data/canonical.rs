@@ -1,0 +1,116 @@
+//! Canonical rows, written: what `readers/canonical.rs` reads.
+//!
+//! A row that was read by any reader becomes the cells of its data_format ([`cells`]). A TAB or line break inside a
+//! text, which canonical rows cannot hold, becomes a blank, and is counted.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::readers::{Content, Row};
+use crate::error::{Error, Result};
+use crate::interop::atomic;
+use crate::tasks::{Label, TaskDef};
+
+/// Rows of a canonical file.
+#[derive(Default)]
+pub(super) struct Rows {
+    text: String,
+    /// Rows so far.
+    pub count: usize,
+    /// Cells in which a TAB or line break became a blank.
+    pub blanked: usize,
+}
+
+impl Rows {
+    /// Adds a row of cells.
+    pub fn push<'c>(&mut self, cells: impl IntoIterator<Item = Cow<'c, str>>) {
+        for (i, cell) in cells.into_iter().enumerate() {
+            if i > 0 {
+                self.text.push('\t');
+            }
+            let breaks = ['\t', '\n', '\r'];
+            if cell.contains(breaks) {
+                self.blanked += 1;
+                self.text.extend(cell.chars().map(|c| if breaks.contains(&c) { ' ' } else { c }));
+            } else {
+                self.text.push_str(&cell);
+            }
+        }
+        self.text.push('\n');
+        self.count += 1;
+    }
+
+    /// Writes the file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        atomic::write_bytes(path, self.text.as_bytes())
+    }
+}
+
+/// A list as Python writes it: what canonical rows of data_format Seqence hold.
+pub(super) fn python_list<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
+    let mut text = "[".to_string();
+    for (i, word) in words.into_iter().enumerate() {
+        let quote = if word.contains('\'') && !word.contains('"') { '"' } else { '\'' };
+        text.push_str(if i > 0 { ", " } else { "" });
+        text.push(quote);
+        for c in word.chars() {
+            if c == '\\' || c == quote {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+        text.push(quote);
+    }
+    text.push(']');
+    text
+}
+
+/// The cells of a row: uid, label, texts; uid, identifiers, labels, texts; or uid, labels, words.
+///
+/// # Errors
+/// Tokens without their text: canonical rows hold texts.
+pub(super) fn cells<'r>(task: &TaskDef, row: &'r Row) -> Result<Vec<Cow<'r, str>>> {
+    let label = row.label.as_ref().map(|label| label_cell(task, label)).unwrap_or_default();
+    let (uid, label) = (Cow::Borrowed(row.uid.as_str()), Cow::Owned(label));
+    Ok(match &row.content {
+        Content::Texts { premise, hypothesis } => {
+            let texts = [Some(premise), hypothesis.as_ref()].into_iter().flatten();
+            [uid, label].into_iter().chain(texts.map(|text| Cow::Borrowed(text.as_str()))).collect()
+        }
+        Content::Candidates { premise, hypotheses } => {
+            let texts = std::iter::once(premise).chain(hypotheses).map(|text| Cow::Borrowed(text.as_str()));
+            [uid, Cow::Borrowed(""), label].into_iter().chain(texts).collect()
+        }
+        Content::Words(words) => vec![uid, label, Cow::Owned(python_list(words.iter().map(String::as_str)))],
+        Content::Tokens { .. } => {
+            let what = format!("{}: tokenised data as canonical rows, which hold texts,", task.place());
+            return Err(Error::unsupported(what, "give the data as texts (canonical, tsv, csv, jsonl or conll)"));
+        }
+    })
+}
+
+/// A label as its task reads it.
+fn label_cell(task: &TaskDef, label: &Label) -> String {
+    let class = |class: usize| {
+        let name = task.labels.as_ref().and_then(|labels| labels.get(class));
+        name.cloned().unwrap_or_else(|| class.to_string())
+    };
+    match label {
+        Label::Class(place) => class(*place),
+        Label::Value(value) => value.to_string(),
+        Label::Classes(classes) => classes.iter().map(|place| class(*place)).collect::<Vec<_>>().join(","),
+        // Where relevances have names, the value is the place of the name.
+        Label::Ranked(values) => {
+            let named = task.labels.is_some();
+            let value = |value: &f32| if named { class(*value as usize) } else { value.to_string() };
+            values.iter().map(value).collect::<Vec<_>>().join(",")
+        }
+        Label::Tags(tags) => {
+            // A label of what is no word is read as −1, whichever of them it was.
+            let no_word = (0..task.n_class).find(|place| !task.labels_words(*place));
+            let names: Vec<String> =
+                tags.iter().map(|tag| class(usize::try_from(*tag).ok().or(no_word).unwrap_or(0))).collect();
+            python_list(names.iter().map(String::as_str))
+        }
+    }
+}

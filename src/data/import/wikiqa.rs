@@ -1,0 +1,145 @@
+//! Questions and sentences that may answer them, in parallel files: `a.toks` (the question), `b.toks` (a sentence),
+//! `id.txt` (the question's identifier), `sim.txt` (the sentence's relevance). WikiQA and TREC-QA go around like this.
+//!
+//! The lines of one question stand one behind the other and become one row. A bad line makes its whole question bad:
+//! without one of its sentences it would be another question.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::parallel::{Parallel, split_folders};
+use super::write::{TaskEntry, prepare, task_file};
+use super::{ImportOptions, Imported, ImportedSplit, check_name};
+use crate::data::canonical::Rows;
+use crate::error::{Error, Result};
+use crate::tasks::message::shown;
+
+const FILES: [&str; 4] = ["a.toks", "b.toks", "id.txt", "sim.txt"];
+
+/// Reads the folders `train`, `dev` and `test` below `dir` and writes the ranking task `name` into `out`.
+///
+/// # Errors
+/// No split; files of different lengths; an empty text, a relevance that is no number, a question whose lines do not
+/// stand together, unless such are counted.
+pub fn wikiqa(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Result<Imported> {
+    check_name(name)?;
+    let splits = split_folders(dir, FILES[0]);
+    if splits.is_empty() {
+        let message = "holds no train/a.toks, dev/a.toks or test/a.toks; give the folder that has train and dev";
+        return Err(Error::input(dir, None, message));
+    }
+    let target = |split: &str| format!("{name}_{split}.tsv");
+    let mut names = vec!["tasks.yml".to_string()];
+    names.extend(splits.iter().map(|(split, _)| target(split)));
+    prepare(out, &names, options.overwrite)?;
+    let mut imported = Imported::default();
+    for (split, folder) in &splits {
+        let mut done = ImportedSplit::new(name, split, &folder.join(FILES[0]), &out.join(target(split)));
+        read_split(&mut done, folder, options)?.write(&done.file)?;
+        imported.splits.push(done);
+    }
+    let entry = TaskEntry {
+        name,
+        data_format: "PremiseAndMultiHypothesis",
+        task_type: "Ranking",
+        n_class: 1,
+        metrics: "[MAP, MRR, ACC]",
+        loss: "RankCeCriterion",
+        dropout: "0.1",
+        labels: None,
+        data: splits.iter().map(|(split, _)| (*split, target(split))).collect(),
+    };
+    let comment = "Questions with candidate sentences, written by `manyhead import wikiqa`.";
+    imported.task_files.push(task_file(&out.join("tasks.yml"), comment, &[entry])?);
+    Ok(imported)
+}
+
+/// A question that is being read.
+struct Question {
+    id: String,
+    text: String,
+    /// Line numbers from 0, relevances, sentences.
+    candidates: Vec<(usize, String, String)>,
+    bad: Option<Error>,
+}
+
+fn read_split(done: &mut ImportedSplit, folder: &Path, options: &ImportOptions) -> Result<Rows> {
+    let mut files = Parallel::open(folder, &FILES)?;
+    let (mut rows, mut seen) = (Rows::default(), HashMap::new());
+    let mut open: Option<Question> = None;
+    let (mut line, mut candidates) = (0, 0);
+    while let Some(lines) = files.next()? {
+        line += 1;
+        let [text, sentence, id, relevance] = match lines {
+            Ok(lines) => <[String; 4]>::try_from(lines).unwrap_or_default(),
+            // Which question the line belongs to is not known: it counts for the one before it.
+            Err(error) => {
+                match &mut open {
+                    Some(question) => {
+                        question.bad.get_or_insert(error);
+                    }
+                    None => done.bad(error, options)?,
+                }
+                continue;
+            }
+        };
+        let id = id.trim();
+        if open.as_ref().is_none_or(|question| question.id != id) {
+            candidates += close(open.take(), &mut rows, done, options)?;
+            let bad = match seen.insert(id.to_string(), line) {
+                _ if id.is_empty() => Some("the identifier of the question is empty".to_string()),
+                Some(first) => Some(format!(
+                    "the question {} began on line {first} and others stood in between; its lines must stand together",
+                    shown(id)
+                )),
+                None => None,
+            };
+            let bad = bad.map(|message| files.error(FILES[2], message));
+            open = Some(Question { id: id.to_string(), text: text.clone(), candidates: Vec::new(), bad });
+        }
+        let Some(question) = &mut open else { continue };
+        let relevance = relevance.trim();
+        let wrong = if text.trim().is_empty() {
+            Some((FILES[0], "the question is empty".to_string()))
+        } else if text != question.text {
+            let message = format!("another question than before under the same identifier {}", shown(&question.id));
+            Some((FILES[0], format!("{message}: {}", shown(&text))))
+        } else if sentence.trim().is_empty() {
+            Some((FILES[1], "the sentence is empty".to_string()))
+        } else if !relevance.parse::<f32>().is_ok_and(f32::is_finite) {
+            Some((FILES[3], format!("expected a number, found {}", shown(relevance))))
+        } else {
+            None
+        };
+        match wrong {
+            Some((file, message)) => {
+                question.bad.get_or_insert(files.error(file, message));
+            }
+            None => question.candidates.push((line - 1, relevance.to_string(), sentence)),
+        }
+    }
+    candidates += close(open, &mut rows, done, options)?;
+    (done.rows, done.labelled, done.blanked) = (rows.count, rows.count, rows.blanked);
+    done.require_rows()?;
+    done.notes.push(format!("{candidates} candidates, {:.1} a question", candidates as f64 / rows.count.max(1) as f64));
+    Ok(rows)
+}
+
+/// Writes a question that has been read; returns the number of its candidates.
+fn close(open: Option<Question>, rows: &mut Rows, done: &mut ImportedSplit, options: &ImportOptions) -> Result<usize> {
+    let Some(question) = open else { return Ok(0) };
+    if let Some(error) = question.bad {
+        done.bad(error, options)?;
+        return Ok(0);
+    }
+    let count = question.candidates.len();
+    let list = |cell: &dyn Fn(&(usize, String, String)) -> String| {
+        question.candidates.iter().map(cell).collect::<Vec<_>>().join(",")
+    };
+    let (places, relevances) = (list(&|(line, _, _)| line.to_string()), list(&|(_, relevance, _)| relevance.clone()));
+    let head = [question.id, places, relevances, question.text];
+    let sentences = question.candidates.into_iter().map(|(_, _, sentence)| sentence);
+    rows.push(head.into_iter().chain(sentences).map(Cow::Owned));
+    Ok(count)
+}

@@ -1,0 +1,190 @@
+//! Questions out of records that hold a candidate each: those with the same uid, one behind the other.
+//!
+//! This is how MS MARCO, WikiQA and TREC-QA are passed around. A question whose uid has come before is refused: its
+//! candidates would be ranked apart, and every metric would be of another task. A bad record makes its whole question
+//! bad (a question without one of its candidates is another question); a record whose uid cannot be told counts for
+//! the question before it.
+
+use std::collections::HashMap;
+
+use crate::tasks::Label;
+use crate::tasks::message::shown;
+use crate::{Error, Result};
+
+use super::delimited::Source;
+use super::layout::Layout;
+use super::records::Record;
+use super::row::{Content, NextRow, Row, Trouble};
+use super::{Cell, Rules};
+
+/// The candidates of one question have at most so many bytes: more is a file that is not what its columns say.
+const MOST_BYTES: usize = 64 << 20;
+
+/// The questions of a file.
+#[derive(Default)]
+pub(super) struct Questions {
+    /// The line on which each began.
+    seen: HashMap<String, usize>,
+}
+
+/// A question that is being read.
+struct Question {
+    line: usize,
+    uid: String,
+    premise: String,
+    hypotheses: Vec<String>,
+    /// None for a candidate without one.
+    labels: Vec<Option<f32>>,
+    bytes: usize,
+    /// What is wrong with it; its records are read all the same.
+    bad: Option<Error>,
+}
+
+impl Questions {
+    /// The next question; None at the end of the file.
+    pub fn next(&mut self, rules: &Rules, layout: &Layout, source: &mut Source) -> NextRow {
+        let mut open: Option<Question> = None;
+        loop {
+            let record = match (source.next(rules.lenient), &mut open) {
+                (Ok(Some(record)), _) => record,
+                (Ok(None), _) => break,
+                (Err(Trouble::Row(error)), Some(question)) => {
+                    question.bad.get_or_insert(error);
+                    continue;
+                }
+                (Err(trouble), _) => return Err(trouble),
+            };
+            let uid = layout.uid.as_ref().map_or("", |place| place.cell(&record).text);
+            match &mut open {
+                Some(question) if question.uid == uid => question.take(rules, layout, &record),
+                // A record that is cut off before its uid.
+                Some(question) if uid.is_empty() && layout.check_width(rules, &record).is_err() => {
+                    question.take(rules, layout, &record);
+                }
+                Some(_) => {
+                    source.put_back(record);
+                    break;
+                }
+                None => open = Some(self.begin(rules, layout, uid, &record)),
+            }
+        }
+        match open {
+            None => Ok(None),
+            Some(question) => question.row().map(Some).map_err(Trouble::Row),
+        }
+    }
+
+    fn begin(&mut self, rules: &Rules, layout: &Layout, uid: &str, record: &Record) -> Question {
+        let line = record.line;
+        let mut question = Question {
+            line,
+            uid: uid.to_string(),
+            premise: layout.premise.cell(record).text.to_string(),
+            hypotheses: Vec::new(),
+            labels: Vec::new(),
+            bytes: 0,
+            bad: None,
+        };
+        match self.seen.get(uid) {
+            _ if uid.trim().is_empty() => {
+                let message = match layout.check_width(rules, record) {
+                    Err(error) => error,
+                    Ok(()) => {
+                        let column = layout.uid.as_ref().map_or("uid", |place| place.cell(record).column);
+                        let message =
+                            format!("{column}: it is empty; every row must say which question its candidate is for");
+                        rules.error(line, message)
+                    }
+                };
+                question.bad = Some(message);
+            }
+            Some(first) => {
+                let column = layout.uid.as_ref().map_or("uid", |place| place.cell(record).column);
+                let message = format!(
+                    "{column}: the question {} began on line {first} and others stood in between; put the rows of a \
+                     question one behind the other (sort the file by this column)",
+                    shown(uid)
+                );
+                question.bad = Some(rules.error(line, message));
+            }
+            None => {
+                self.seen.insert(uid.to_string(), line);
+            }
+        }
+        question.take(rules, layout, record);
+        question
+    }
+}
+
+impl Question {
+    /// Adds a candidate.
+    fn take(&mut self, rules: &Rules, layout: &Layout, record: &Record) {
+        if self.bad.is_none()
+            && let Err(error) = self.add(rules, layout, record)
+        {
+            self.bad = Some(error);
+        }
+    }
+
+    fn add(&mut self, rules: &Rules, layout: &Layout, record: &Record) -> Result<()> {
+        layout.check_width(rules, record)?;
+        let line = record.line;
+        let premise = layout.premise.cell(record);
+        rules.text(line, premise)?;
+        if premise.text != self.premise {
+            let message = format!(
+                "{}: {} is another text than on line {}, where the question {} begins; all rows of a question have its \
+                 text, or another uid",
+                premise.column,
+                shown(premise.text),
+                self.line,
+                shown(&self.uid)
+            );
+            return Err(rules.error(line, message));
+        }
+        let Some(place) = &layout.hypothesis else { return Ok(()) };
+        let hypothesis = rules.text(line, place.cell(record))?;
+        self.bytes += hypothesis.len();
+        if self.bytes > MOST_BYTES {
+            let message = format!(
+                "the candidates of the question {} from line {} on have more than {MOST_BYTES} bytes; is the column \
+                 of the uid the right one?",
+                shown(&self.uid),
+                self.line
+            );
+            return Err(rules.error(line, message));
+        }
+        let label = match &layout.label {
+            None => None,
+            Some(place) => {
+                let cell: Cell = place.cell(record);
+                if cell.text.is_empty() {
+                    rules.no_label(line, cell.column)?;
+                    None
+                } else {
+                    Some(rules.relevance(line, cell)?)
+                }
+            }
+        };
+        if self.labels.last().is_some_and(|last| last.is_some() != label.is_some()) {
+            let message = format!(
+                "the question {} from line {} on has candidates with a label and without; give all of them one, or none",
+                shown(&self.uid),
+                self.line
+            );
+            return Err(rules.error(line, message));
+        }
+        self.hypotheses.push(hypothesis);
+        self.labels.push(label);
+        Ok(())
+    }
+
+    fn row(self) -> Result<Row> {
+        if let Some(error) = self.bad {
+            return Err(error);
+        }
+        let label = self.labels.into_iter().collect::<Option<Vec<f32>>>().map(Label::Ranked);
+        let content = Content::Candidates { premise: self.premise, hypotheses: self.hypotheses };
+        Ok(Row { line: self.line, uid: self.uid, label, content })
+    }
+}
