@@ -63,7 +63,7 @@ fn dataset(world: &World, task: &TaskDef, text: &str, max_length: usize) -> Data
     fs::write(&path, text).unwrap();
     let encoder = encoder(world);
     let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
-    Dataset::read(task, &path, Labels::Required, BadRows::Refuse, tokenizer, max_length, cpu).unwrap()
+    Dataset::read(task, &path, Labels::Required, &BadRows::Refuse.into(), tokenizer, max_length, cpu).unwrap()
 }
 
 // ---------------------------------------------------------------------------------------------------------------
