@@ -103,6 +103,15 @@ fn a_multi_label_cell_holds_any_number_of_labels() {
     );
 }
 
+/// Regression: labels out of the data went into a saved model's task file with characters that no task file may hold.
+#[test]
+fn labels_with_control_characters_survive_a_saved_task_file() {
+    let mut odd = tagging("");
+    odd.labels = Some(["O", "B-\u{7f}", "I-\u{86}", "\t", "\"", "é\u{2028}"].map(String::from).to_vec());
+    let again = TaskFile::parse("again.yml", &to_yaml(&[&odd])).unwrap();
+    assert_eq!(again.tasks[0].labels, odd.labels);
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // CoNLL
 

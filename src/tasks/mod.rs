@@ -34,4 +34,5 @@ pub use label::Label;
 pub use names::{ACTIVATIONS, DataFormat, Format, LossName, METRICS, Quoting, TaskType};
 pub use tag_scheme::{Scheme, to_iob2};
 pub use task::TaskDef;
+pub(crate) use write::quoted;
 pub use write::to_yaml;

@@ -13,9 +13,17 @@ pub fn to_yaml(tasks: &[&TaskDef]) -> String {
     text
 }
 
-/// A text in quotes: JSON's strings are YAML's too.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// A text in quotes: JSON's strings are YAML's too. Control characters that JSON leaves as they are (U+007F to U+009F)
+/// are escaped, because a task file must not hold them.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    for c in serde_json::Value::from(text).to_string().chars() {
+        match c {
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn list(items: &[String]) -> String {

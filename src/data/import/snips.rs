@@ -137,6 +137,9 @@ impl Joint {
         if label.is_empty() {
             return Err((FILES[2], "the label is empty".into()));
         }
+        if label.contains(['\t', '\r']) {
+            return Err((FILES[2], format!("expected one label, found {}", shown(label))));
+        }
         let uid = || Cow::Owned(self.intent_rows.count.to_string());
         let intent_row = [uid(), Cow::Borrowed(label), Cow::Owned(words.join(" "))];
         let list = |words: &[&str]| Cow::Owned(python_list(words.iter().copied()));

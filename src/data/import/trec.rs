@@ -128,7 +128,7 @@ fn read_split(
 
 /// `LABEL text`, parted by a blank or TAB.
 fn label_and_text(line: &str, fine: bool) -> std::result::Result<(&str, &str), String> {
-    let Some((label, text)) = line.trim().split_once([' ', '\t']) else {
+    let Some((label, text)) = line.trim().split_once(|c: char| c.is_ascii_whitespace()) else {
         return Err(format!("expected a label and a text, parted by a blank, found {}", shown(line)));
     };
     match label.split_once(':') {

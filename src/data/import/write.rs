@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::interop::atomic;
+use crate::tasks::quoted;
 
 /// Makes the folder `out`, and refuses to replace any of `names` in it unless it may.
 pub(in crate::data) fn prepare(out: &Path, names: &[String], overwrite: bool) -> Result<()> {
@@ -57,8 +58,8 @@ pub(super) fn task_file(path: &Path, comment: &str, tasks: &[TaskEntry<'_>]) -> 
     Ok(path.to_path_buf())
 }
 
-/// A list of labels in YAML, each in quotes: JSON's strings are YAML's too.
+/// A list of labels in YAML, each in quotes.
 pub(super) fn yaml_list<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let quoted: Vec<String> = words.into_iter().map(|word| serde_json::Value::from(word).to_string()).collect();
+    let quoted: Vec<String> = words.into_iter().map(quoted).collect();
     format!("[{}]", quoted.join(", "))
 }
