@@ -161,3 +161,20 @@ fn flags_that_do_not_fit_are_refused_by_name() {
         assert!(!tiny.path("out").exists(), "{flags}: nothing is written");
     }
 }
+
+#[test]
+fn means_over_different_tasks_are_not_compared() {
+    let tiny = Tiny::new();
+    let both = TASKS.split("mood:").next().unwrap();
+    tiny.write("one.yml", both);
+    tiny.train("two", "").ok();
+    tiny.run("train --tasks one.yml --encoder model --out one --epochs 2 --batch-size 4 --max-length 16").ok();
+    let done = tiny.run("compare two one");
+    let only = "only in A, so not compared, nor the mean over tasks: mood dev Pearson, mood dev Spearman";
+    assert!(done.err.contains(only), "{}", done.err);
+    let table = done.ok();
+    assert!(table.contains("pairs dev ACC") && !table.contains("mean of first metrics"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&tiny.run("compare one two --json").ok()).unwrap();
+    assert_eq!(json["only_b"], serde_json::json!(["mood dev Pearson", "mood dev Spearman"]));
+    assert_eq!(json["only_a"], serde_json::json!([]));
+}

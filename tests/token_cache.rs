@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use manyhead::data::readers::{BadRows, Labels};
-use manyhead::data::{Dataset, Origin, ReadOptions};
-use manyhead::tasks::{TaskDef, TaskFile};
+use manyhead::data::{Dataset, Origin, ReadEvent, ReadOptions};
+use manyhead::tasks::{Label, TaskDef, TaskFile};
 use manyhead::train::OptimizerKind;
 use manyhead::{Device, Encoder, Error, Result, Trainer, TrainingData};
 use support::{Record, World, options};
@@ -263,6 +263,31 @@ fn a_half_built_entry_is_cleared_and_a_bad_row_leaves_none() {
     assert_eq!(fixture.entries(), [key]);
     let gone = fixture.read_with(&fixture.tasks[0], &fixture.world.path("none.tsv"), options, 16).unwrap_err();
     assert!(matches!(gone, Error::Io { action: "read", .. }), "{gone}");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_leaves_no_entry() {
+    let _alone = ALONE.lock();
+    let fixture = Fixture::new();
+    let path = fixture.world.path("changing.tsv");
+    let rows = |label: usize| (0..60_000).map(|i| format!("row{i}\t{label}\tw1 w2\n")).collect::<String>();
+    fs::write(&path, rows(1)).unwrap();
+    let changed = std::cell::Cell::new(false);
+    let progress = |_: ReadEvent<'_>| {
+        if !changed.replace(true) {
+            // In place, and as long as before: neither its size nor its name tells.
+            fs::write(&path, rows(2)).unwrap();
+        }
+    };
+    let options = ReadOptions { cache: Some(&fixture.cache), progress: Some(&progress), ..Default::default() };
+    let error = fixture.read_with(&fixture.tasks[0], &path, options, 16).unwrap_err().to_string();
+    assert!(error.contains("changed while it was being read"), "{error}");
+    assert_eq!(fixture.entries(), [""; 0]);
+    fs::write(&path, rows(1)).unwrap();
+    let dataset = fixture.read_with(&fixture.tasks[0], &path, options, 16).unwrap();
+    assert_eq!(dataset.origin(), &Origin::Built(None));
+    let all: Vec<u32> = (0..60_000).collect();
+    assert!(dataset.labels(&all).unwrap().iter().all(|label| *label == Label::Class(1)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod sampling;
 pub mod split;
 pub mod tokenizer;
 
-pub use dataset::{Dataset, Origin, ReadOptions, ReadProgress};
+pub use dataset::{Dataset, Origin, ReadEvent, ReadOptions, ReadProgress};
 pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};
 pub use sampling::Sampling;

@@ -165,8 +165,11 @@ impl MultiTaskModel {
         let heads = self.tasks.iter().enumerate().map(|(index, task)| {
             let (def, length) = (&task.def, self.max_length(index));
             let dropout = task.head.dropout();
-            format!("{} ({}, n_class {}, dropout {dropout}, max_length {length})", def.name, def.kind, def.n_class)
+            let pooler = if self.fresh_pooler { def.actf.as_deref().unwrap_or("tanh") } else { "the encoder's pooler" };
+            let kind = format!("{} over {}, {pooler}", def.kind, def.data_format);
+            format!("{} ({kind}, n_class {}, dropout {dropout}, max_length {length})", def.name, def.n_class)
         });
+        let labels = self.tasks().map(|task| task.labels.iter().flatten().cloned().collect::<Vec<_>>().join(" "));
         let mut hasher = Hasher::new();
         for entry in self.encoder.params.entries() {
             hasher.text(&format!("{} {:?} {} {}", entry.name, entry.shape, entry.trainable, entry.decay));
@@ -174,6 +177,7 @@ impl MultiTaskModel {
         let list = [
             ("the tasks", names.join(", ")),
             ("the tasks' metrics", self.tasks().map(|task| task.metrics.join(" ")).collect::<Vec<_>>().join(", ")),
+            ("the tasks' labels", labels.collect::<Vec<_>>().join(", ")),
             ("--pooler", if self.fresh_pooler { "fresh".into() } else { "encoder".into() }),
             ("--max-length", self.max_length.to_string()),
             ("--legacy-token-labels", self.legacy_token_labels().to_string()),

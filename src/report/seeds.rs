@@ -11,6 +11,7 @@
 //! Fractions; an undefined score is null, and so are mean and deviation (n − 1 in its denominator) of scores that are
 //! not all defined, and the deviation of one.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -30,6 +31,15 @@ pub struct ScoreName {
     pub split: String,
     /// The metric's name; `mean` for that mean.
     pub metric: String,
+}
+
+impl fmt::Display for ScoreName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.task.is_empty() {
+            true => f.write_str("mean of first metrics"),
+            false => write!(f, "{} {} {}", self.task, self.split, self.metric),
+        }
+    }
 }
 
 /// The best epoch of one run.
@@ -153,8 +163,13 @@ pub struct ComparedScore {
 pub struct Comparison {
     /// The common seeds.
     pub seeds: Vec<u64>,
-    /// The scores that both have, in the order of the first.
+    /// The scores that both have, in the order of the first. The mean over the tasks is among them only if both have
+    /// the same scores: means over different tasks say nothing.
     pub rows: Vec<ComparedScore>,
+    /// Scores that only the first has.
+    pub only_a: Vec<ScoreName>,
+    /// Scores that only the second has.
+    pub only_b: Vec<ScoreName>,
 }
 
 /// Compares two folders, each of one run or of several seeds. A score counts for those seeds that have it in both.
@@ -178,7 +193,13 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
         );
         return Err(Error::argument("compare", message));
     };
-    let shared = |name: &&ScoreName| other.scores.iter().any(|(own, _)| own == *name);
+    let missing = |of: &Best, from: &Best| -> Vec<ScoreName> {
+        let names = of.scores.iter().map(|(name, _)| name);
+        names.filter(|name| !from.scores.iter().any(|(own, _)| own == *name)).cloned().collect()
+    };
+    let (only_a, only_b) = (missing(first, other), missing(other, first));
+    let same = only_a.is_empty() && only_b.is_empty();
+    let shared = |name: &&ScoreName| !only_a.contains(name) && (same || !name.task.is_empty());
     let mut rows = Vec::new();
     for name in first.scores.iter().map(|(name, _)| name).filter(shared) {
         let values = pairs.iter().filter_map(|(a, b)| Some((a.get(name)?, b.get(name)?)));
@@ -191,7 +212,7 @@ pub fn compare(a: &Path, b: &Path) -> Result<Comparison> {
         let message = format!("{} and {} have no task, split and metric in common", a.display(), b.display());
         return Err(Error::argument("compare", message));
     }
-    Ok(Comparison { seeds: pairs.iter().map(|(run, _)| run.seed).collect(), rows })
+    Ok(Comparison { seeds: pairs.iter().map(|(run, _)| run.seed).collect(), rows, only_a, only_b })
 }
 
 /// The runs of a folder: those of its seeds, or its own, whose seed `run.yml` says.

@@ -171,7 +171,7 @@ impl TrainOptions {
         vec![
             ("epochs", self.epochs.to_string()),
             ("batch-size", self.batch_size.to_string()),
-            ("batch-tokens", format!("{:?}", self.batch_tokens)),
+            ("batch-tokens", self.batch_tokens.map_or("no limit".into(), |limit| limit.to_string())),
             ("learning-rate", self.learning_rate.to_string()),
             ("optimizer", format!("{:?}", self.optimizer)),
             ("schedule", format!("{:?}", self.schedule)),
@@ -183,8 +183,8 @@ impl TrainOptions {
             ("mix-opt", u8::from(self.target_last).to_string()),
             ("bucket", self.bucket.to_string()),
             ("freeze", format!("{:?}", self.freeze)),
-            ("patience", format!("{:?}", self.patience)),
-            ("ema", format!("{:?}", self.ema)),
+            ("patience", self.patience.map_or("none".into(), |patience| patience.to_string())),
+            ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
         ]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use manyhead::report::{ComparedScore, compare};
+use manyhead::report::{ComparedScore, ScoreName, compare};
 use serde_json::{Value, json};
 
 use super::common::{Common, Failure, print};
@@ -30,7 +30,11 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let comparison = compare(&arguments.a, &arguments.b)?;
     if common.json {
         let rows: Vec<Value> = comparison.rows.iter().map(row_json).collect();
-        let value = json!({"a": arguments.a, "b": arguments.b, "seeds": comparison.seeds, "rows": rows});
+        let names = |scores: &[ScoreName]| -> Vec<String> { scores.iter().map(ScoreName::to_string).collect() };
+        let value = json!({
+            "a": arguments.a, "b": arguments.b, "seeds": comparison.seeds, "rows": rows,
+            "only_a": names(&comparison.only_a), "only_b": names(&comparison.only_b),
+        });
         return print(&value.to_string());
     }
     let seeds: Vec<String> = comparison.seeds.iter().map(u64::to_string).collect();
@@ -41,15 +45,17 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         if seeds.len() == 1 { "" } else { "s" },
         seeds.join(", ")
     ));
+    for (side, only) in [("A", &comparison.only_a), ("B", &comparison.only_b)] {
+        if !only.is_empty() {
+            let names: Vec<String> = only.iter().map(ScoreName::to_string).collect();
+            common.say(&format!("only in {side}, so not compared, nor the mean over tasks: {}", names.join(", ")));
+        }
+    }
     let mut table = Table::default();
     table.row(["task / split / metric", "A", "B", "B - A", "std. error", "t", "p", "runs"]);
     let (overall, scores): (Vec<_>, Vec<_>) = comparison.rows.iter().partition(|row| row.name.task.is_empty());
     for row in scores.into_iter().chain(overall) {
-        let name = &row.name;
-        let name = match name.task.is_empty() {
-            true => "mean of first metrics".to_string(),
-            false => format!("{} {} {}", name.task, name.split, name.metric),
-        };
+        let name = row.name.to_string();
         let shown = |value: Option<f64>, scale: f64, digits: usize| {
             value.map_or("-".to_string(), |value| format!("{:.digits$}", scale * value))
         };

@@ -1,11 +1,11 @@
 //! How `train`, `eval` and `demo` read data: through the token cache, telling how far they are.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use manyhead::data::readers::BadRows;
-use manyhead::data::{Origin, ReadOptions};
+use manyhead::data::{Origin, ReadEvent, ReadOptions};
 
 use super::common::{Common, tell};
 
@@ -31,11 +31,15 @@ impl Reading {
 
     /// Calls `read` with the options.
     pub fn with<T>(&self, read: impl FnOnce(ReadOptions<'_>) -> T) -> T {
-        let progress = |path: &Path, rows: usize| {
-            if !self.quiet && self.spoken.get().elapsed() > PAUSE {
+        let progress = |event: ReadEvent<'_>| match event {
+            ReadEvent::Rows { path, rows } if !self.quiet && self.spoken.get().elapsed() > PAUSE => {
                 tell(&format!("tokenising {}: {rows} rows", path.display()));
                 self.spoken.set(Instant::now());
             }
+            ReadEvent::Waiting { path } if !self.quiet => {
+                tell(&format!("waiting for another process that is tokenising {}", path.display()));
+            }
+            _ => {}
         };
         read(ReadOptions { bad_rows: self.bad_rows, cache: self.cache.as_deref(), progress: Some(&progress) })
     }

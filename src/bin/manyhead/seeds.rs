@@ -77,11 +77,7 @@ fn render(seeds: &[u64], rows: &[SeedScore]) -> String {
     let title = ["task / split / metric".to_string(), "mean".into(), "deviation".into()];
     table.row(title.into_iter().chain(shown.iter().map(|seed| format!("seed {seed}"))));
     for row in rows.iter().filter(|row| !row.name.task.is_empty()).chain(rows.iter().take(1)) {
-        let name = &row.name;
-        let name = match name.task.is_empty() {
-            true => "mean of first metrics".to_string(),
-            false => format!("{} {} {}", name.task, name.split, name.metric),
-        };
+        let name = row.name.to_string();
         let deviation = row.deviation.map_or("-".into(), |deviation| format!("{:.2}", 100.0 * deviation));
         let values = row.values.iter().take(shown.len()).map(|value| shown_mean(*value));
         table.row([name, shown_mean(row.mean), deviation].into_iter().chain(values));

@@ -331,6 +331,13 @@ pub fn prepare(
     let data = reading.with(|read| TrainingData::read(&model, tasks, data_dir, read))?;
     reading.tell_origins(data.splits().map(Dataset::origin), common);
     train_options.check_data(&data)?;
+    if let Some(limit) = train_options.batch_tokens {
+        let train = data.tasks.iter().map(|task| &task.train);
+        let longer = train.map(|set| (0..set.len()).filter(|i| set.length(*i) > limit).count()).sum::<usize>();
+        if longer > 0 {
+            common.say(&format!("--batch-tokens {limit}: {longer} examples are longer and make a batch each"));
+        }
+    }
     for (index, (task, data)) in tasks.iter().zip(&data.tasks).enumerate() {
         let dev: Vec<String> = data.dev.iter().map(|(split, set)| format!("{} {split}", set.len())).collect();
         let dev = if dev.is_empty() { "no dev split".into() } else { dev.join(", ") };
@@ -402,6 +409,21 @@ impl Observer for Watch {
     }
 }
 
+/// Writes `run.yml` when the run begins.
+struct RunFile {
+    path: PathBuf,
+    options: Vec<(String, String)>,
+}
+
+impl Observer for RunFile {
+    fn event(&mut self, event: &Event<'_>) -> manyhead::Result<()> {
+        match event {
+            Event::Start { .. } => write_run_file(&self.path, &self.options),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Trains into a folder that is locked already.
 pub fn train_into(
     folder: &RunFolder,
@@ -410,10 +432,8 @@ pub fn train_into(
     resume: bool,
     watch: &mut Watch,
 ) -> Result<TrainReport, Failure> {
-    let run_file = folder.path.join("run.yml");
-    if !(resume && run_file.exists()) {
-        write_run_file(&run_file, run)?;
-    }
+    // Once it is known that the run can go on: a resumed one may have another limit or other paths than before.
+    watch.files.push(Box::new(RunFile { path: folder.path.join("run.yml"), options: run.to_vec() }));
     let trainer = Trainer {
         options: prepared.options.clone(),
         output: Some(folder.path.clone()),

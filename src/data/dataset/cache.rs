@@ -5,19 +5,22 @@
 //! entry that is not asked for any more can be deleted at any time, like the whole folder.
 //!
 //! An entry is built beside its place under a file lock and renamed: two processes build it once, and a reader meets a
-//! whole one or none. What the manifest says of a column's file (size and hash) is compared when it is opened; an
+//! whole one or none. The bytes are hashed once more while they are tokenised: a file that changes meanwhile is an error,
+//! not a wrong entry. What the manifest says of a column's file (size and hash) is compared when it is opened; an
 //! entry that was damaged is built anew. A cache that cannot be written costs memory, not the run: the rows are held,
 //! and [`Origin::NoCache`] says why.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
 use super::column::Seal;
 use super::columns::{Columns, Writers};
-use super::{BadRows, Dataset, Facts, Origin, Recipe};
-use crate::data::readers::Skipped;
+use super::{BadRows, Dataset, Facts, Origin, ReadEvent, Recipe};
+use crate::data::readers::{RowReader, Skipped};
 use crate::error::{Error, Result};
 use crate::hash::{self, Digest, Hasher};
 use crate::interop::{atomic, lock};
@@ -25,6 +28,8 @@ use crate::tasks::TaskDef;
 
 /// Of the layout of an entry, and of the way from a row to its tokens: raise it when either changes.
 const VERSION: u64 = 1;
+/// Read from the file at once.
+const READ_BYTES: usize = 1 << 18;
 const MANIFEST: &str = "manifest.json";
 
 /// The data set of a recipe out of the cache in `folder`, put there first if need be.
@@ -34,7 +39,8 @@ pub(super) fn read(recipe: &Recipe<'_>, folder: &Path) -> Result<Dataset> {
         // A pipe can be read once: not for its hash and then for its rows.
         return recipe.hold(Origin::NoCache("the input is no file".into()));
     }
-    let key = key(recipe)?.to_string();
+    let content = hash::of_file(recipe.path)?;
+    let key = key(recipe, content)?.to_string();
     let tokens = folder.join("tokens");
     let place = tokens.join(&key);
     let mut damage = None;
@@ -43,22 +49,13 @@ pub(super) fn read(recipe: &Recipe<'_>, folder: &Path) -> Result<Dataset> {
         Ok(None) => {}
         Err(error) => damage = Some(error.to_string()),
     }
-    let built = build(recipe, &tokens, &key);
+    let built = build(recipe, &tokens, &key, content);
     match built {
         Ok(true) => {}
         // Another process was faster.
         Ok(false) => damage = None,
         Err(error) if is_of(&error, &tokens) => return recipe.hold(Origin::NoCache(error.to_string())),
         Err(error) => return Err(error),
-    }
-    let after = fs::metadata(recipe.path).map_err(|source| Error::io("read", recipe.path, source))?;
-    if (status.len(), status.modified().ok()) != (after.len(), after.modified().ok()) {
-        let _ = fs::remove_dir_all(&place);
-        return Err(Error::input(
-            recipe.path,
-            None,
-            "changed while it was being read; start again when it is complete",
-        ));
     }
     match open(recipe, &place, &key) {
         Ok(Some(dataset)) => {
@@ -76,10 +73,9 @@ fn is_of(error: &Error, folder: &Path) -> bool {
 }
 
 /// Everything that decides what is in an entry.
-fn key(recipe: &Recipe<'_>) -> Result<Digest> {
+fn key(recipe: &Recipe<'_>, (size, content): (u64, Digest)) -> Result<Digest> {
     let mut hasher = Hasher::new();
     hasher.word(VERSION).text(env!("CARGO_PKG_VERSION")).word(u64::from(cfg!(target_endian = "big")));
-    let (size, content) = hash::of_file(recipe.path)?;
     hasher.word(size).text(&content.to_string());
     hasher.text(recipe.tokenizer.fingerprint()).word(recipe.max_length as u64);
     hasher.text(&format!("{:?} {:?}", recipe.labels, recipe.options.bad_rows));
@@ -107,9 +103,13 @@ fn rules(task: &TaskDef) -> String {
 }
 
 /// Builds an entry; false if there is one by now.
-fn build(recipe: &Recipe<'_>, tokens: &Path, key: &str) -> Result<bool> {
+fn build(recipe: &Recipe<'_>, tokens: &Path, key: &str, content: (u64, Digest)) -> Result<bool> {
     fs::create_dir_all(tokens).map_err(|source| Error::io("create", tokens, source))?;
-    let _lock = lock::lock(&tokens.join(format!(".{key}.lock")), || ())?;
+    let _lock = lock::lock(&tokens.join(format!(".{key}.lock")), || {
+        if let Some(progress) = recipe.options.progress {
+            progress(ReadEvent::Waiting { path: recipe.path });
+        }
+    })?;
     let place = tokens.join(key);
     atomic::restore_dir(&place)?;
     if let Ok(Some(_)) = open(recipe, &place, key) {
@@ -119,16 +119,45 @@ fn build(recipe: &Recipe<'_>, tokens: &Path, key: &str) -> Result<bool> {
     let scratch = tokens.join(format!(".{key}.build"));
     remove(&scratch)?;
     fs::create_dir(&scratch).map_err(|source| Error::io("create", &scratch, source))?;
-    let written =
-        Writers::new(Some(&scratch)).and_then(|writers| recipe.follow(writers)).and_then(|(_, seals, facts)| {
-            let manifest = manifest(recipe, key, &seals, &facts).to_string();
-            atomic::write_bytes(scratch.join(MANIFEST), manifest.as_bytes())?;
-            atomic::replace_dir(&scratch, &place)
-        });
+    let written = build_into(recipe, &scratch, key, content).and_then(|()| atomic::replace_dir(&scratch, &place));
     if written.is_err() {
         let _ = fs::remove_dir_all(&scratch);
     }
     written.map(|()| true)
+}
+
+/// Writes the columns and their manifest, of the content that the key is of and no other.
+fn build_into(recipe: &Recipe<'_>, folder: &Path, key: &str, content: (u64, Digest)) -> Result<()> {
+    let seen = Arc::new(Mutex::new((0, Hasher::new())));
+    let file = File::open(recipe.path).map_err(|source| Error::io("read", recipe.path, source))?;
+    let source = BufReader::with_capacity(READ_BYTES, Watched { file, seen: seen.clone() });
+    let reader = RowReader::from_reader(recipe.task, recipe.path, Box::new(source), recipe.labels)?;
+    let (_, seals, facts) = recipe.follow(reader, Writers::new(Some(folder))?)?;
+    let read = seen.lock().map(|seen| (seen.0, seen.1.digest()));
+    if read.ok() != Some(content) {
+        let message = "changed while it was being read; start again when it is complete";
+        return Err(Error::input(recipe.path, None, message));
+    }
+    let manifest = manifest(recipe, key, &seals, &facts).to_string();
+    atomic::write_bytes(folder.join(MANIFEST), manifest.as_bytes())
+}
+
+/// A file whose bytes are hashed as they are read: what was tokenised is what the key is of, whoever writes to the file
+/// meanwhile.
+struct Watched {
+    file: File,
+    seen: Arc<Mutex<(u64, Hasher)>>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        if let Ok(mut seen) = self.seen.lock() {
+            seen.0 += count as u64;
+            seen.1.bytes(buffer.get(..count).unwrap_or_default());
+        }
+        Ok(count)
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {

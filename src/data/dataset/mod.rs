@@ -23,8 +23,25 @@ use columns::{Columns, NAMES_ONLY, Writers, between};
 /// Rows tokenised at a time.
 const CHUNK: usize = 4096;
 
-/// Who wants to know how far the reading is.
-pub type ReadProgress<'a> = &'a dyn Fn(&Path, usize);
+/// How far the reading is.
+#[derive(Clone, Copy, Debug)]
+pub enum ReadEvent<'a> {
+    /// So many rows of a file have been tokenised; told after each few thousand.
+    Rows {
+        /// The file.
+        path: &'a Path,
+        /// Rows so far.
+        rows: usize,
+    },
+    /// Another process is tokenising the same file: its result is waited for.
+    Waiting {
+        /// The file.
+        path: &'a Path,
+    },
+}
+
+/// Who wants to know.
+pub type ReadProgress<'a> = &'a dyn Fn(ReadEvent<'_>);
 
 /// How files are read.
 #[derive(Clone, Copy, Default)]
@@ -33,7 +50,7 @@ pub struct ReadOptions<'a> {
     pub bad_rows: BadRows,
     /// Folder for tokenised data: they are made once, and mapped instead of held. None: all in memory.
     pub cache: Option<&'a Path>,
-    /// Called with a file and the rows tokenised so far, after each few thousand.
+    /// Told how far the reading is.
     pub progress: Option<ReadProgress<'a>>,
 }
 
@@ -94,11 +111,11 @@ struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
-    /// Reads and tokenises everything into `writers`.
-    fn follow(&self, mut writers: Writers) -> Result<(Columns, Seals, Facts)> {
+    /// Tokenises all rows of `reader` into `writers`.
+    fn follow(&self, reader: RowReader<'_>, mut writers: Writers) -> Result<(Columns, Seals, Facts)> {
         let mut facts = Facts::default();
         let mut done = 0;
-        let mut reader = RowReader::open(self.task, self.path, self.labels)?.bad_rows(self.options.bad_rows);
+        let mut reader = reader.bad_rows(self.options.bad_rows);
         writers.begin()?;
         loop {
             let rows: Vec<_> = reader.by_ref().take(CHUNK).collect::<Result<_>>()?;
@@ -118,7 +135,7 @@ impl Recipe<'_> {
             }
             done += rows.len();
             if let Some(progress) = self.options.progress {
-                progress(self.path, done);
+                progress(ReadEvent::Rows { path: self.path, rows: done });
             }
         }
     }
@@ -130,7 +147,8 @@ impl Recipe<'_> {
 
     /// Everything in memory.
     fn hold(&self, origin: Origin) -> Result<Dataset> {
-        let (columns, seals, facts) = self.follow(Writers::new(None)?)?;
+        let reader = RowReader::open(self.task, self.path, self.labels)?;
+        let (columns, seals, facts) = self.follow(reader, Writers::new(None)?)?;
         Ok(self.dataset(columns, &seals, facts, origin))
     }
 }
