@@ -87,7 +87,7 @@ pub fn own_task(model: &MultiTaskModel, task: &TaskDef) -> Result<usize, Failure
     };
     match model.tasks().nth(index) {
         Some(own) if !same_task(own, task) => {
-            let (here, there) = (classes(task), classes(own));
+            let (here, there) = (classes(task, own), classes(own, task));
             let message =
                 format!("task '{}' is not what the model was trained on: here {here}, there {there}", task.name);
             Err(Error::input(&task.path, task.line, message).into())
@@ -96,10 +96,15 @@ pub fn own_task(model: &MultiTaskModel, task: &TaskDef) -> Result<usize, Failure
     }
 }
 
-/// Kind, samples and classes of a task, for messages.
-fn classes(task: &TaskDef) -> String {
-    let kind = if task.multi_label { format!("{}, multi_label,", task.kind) } else { task.kind.to_string() };
-    let kind = format!("{kind} of {}", task.data_format);
+/// Kind and classes of a task, for messages, and what else makes it another one than `other`.
+fn classes(task: &TaskDef, other: &TaskDef) -> String {
+    let mut kind = task.kind.to_string();
+    if task.multi_label != other.multi_label {
+        kind.push_str(&format!(" (multi_label: {})", task.multi_label));
+    }
+    if task.data_format != other.data_format {
+        kind.push_str(&format!(" of {}", task.data_format));
+    }
     match &task.labels {
         Some(labels) => format!("{kind} with the labels {}", labels.join(", ")),
         None => format!("{kind} with n_class {}", task.n_class),

@@ -36,7 +36,7 @@ use output::{Answers, OutputFormat};
     matched_test, gets all of them.\n\n\
     Examples:\n  manyhead predict --model run1/best --task films --input reviews.txt\n  \
     echo 'A delight.' | manyhead predict --model run1/best --task films --input -\n  \
-    manyhead predict --model run1 --tasks tasks.yml --tasks tasks-mismatched.yml --split test --glue submission")]
+    manyhead predict --model run1 --tasks tasks.yml --tasks mismatched.yml --split test --glue glue")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
