@@ -191,6 +191,7 @@ fn what_a_format_has_no_place_for_is_refused_by_name() {
     assert!(message.contains("--tasks"), "{message}");
     let message = refused("--tasks tasks.yml --split dev --glue sub");
     assert!(message.starts_with("--glue: task 'topics' gives a text several labels"), "{message}");
+    assert!(message.contains("--task NAME") && !message.contains("--output-format"), "{message}");
     let message = refused("--tasks tasks.yml --tasks tasks.yml --glue sub");
     assert!(message.contains("two splits would be written to sub/CoLA.tsv"), "{message}");
     let message = refused("--tasks tasks.yml --task nothing --glue sub");
@@ -200,7 +201,12 @@ fn what_a_format_has_no_place_for_is_refused_by_name() {
     assert!(!tiny.path("sub").exists(), "what is refused leaves nothing");
     tiny.write("odd.jsonl", "{\"text\": \"a\", \"uid\": \"a\\tb\"}\n");
     let message = refused("--task cola --input odd.jsonl --output-format glue");
-    assert!(message.contains("uid") && message.contains("jsonl"), "{message}");
+    assert!(message.starts_with("odd.jsonl:1: the uid ") && message.contains("jsonl"), "{message}");
+    let flags = "predict --model out --task cola --format jsonl --output-format glue";
+    let done = piped(&tiny, flags, "{\"text\": \"a\"}\n{\"text\": \"a\", \"uid\": [1]}\n");
+    assert_eq!(done.out.lines().count(), 2, "what stands before is answered: {}", done.out);
+    let message = done.refused(2);
+    assert!(message.starts_with("standard input:2: the uid [1] cannot stand in a column"), "{message}");
 }
 
 #[test]
@@ -238,7 +244,8 @@ fn one_command_writes_the_submissions_of_all_tasks_from_unlabelled_splits() {
     );
     let message = tiny.run("eval --model out --tasks tasks.yml --task cola --split test").refused(2);
     assert!(
-        message.contains("the label is empty") && message.contains("predict --tasks FILE --split test"),
+        message.contains("the label is empty")
+            && message.ends_with("predict --model out --tasks tasks.yml --task cola --split test --glue DIR"),
         "{message}"
     );
 }

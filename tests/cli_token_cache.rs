@@ -23,7 +23,7 @@ fn the_second_run_reads_its_tokens_from_the_cache_and_learns_the_same() {
     let tiny = Tiny::new();
     let first = tiny.train("first", "");
     // pairs has two files, mood one that serves as both splits: it is found the second time.
-    assert!(first.err.contains("tokens: 1 files from the cache, 3 made now"), "{}", first.err);
+    assert!(first.err.contains("tokens: 1 file from the cache, 3 made now"), "{}", first.err);
     let second = tiny.train("second", "");
     assert!(second.err.contains("tokens: 4 files from the cache, 0 made now"), "{}", second.err);
     let held = tiny.train("held", "--no-token-cache");

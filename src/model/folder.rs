@@ -30,16 +30,33 @@ impl MultiTaskModel {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let settings: serde_json::Value = serde_json::from_str(&text)
             .map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
-        let max_length = settings.get("max_length").and_then(serde_json::Value::as_u64);
-        let max_length = max_length.ok_or_else(|| Error::config(&path, "max_length", "is missing"))? as usize;
-        // Folders of before there was a choice have no such key.
-        let legacy_token_labels =
-            settings.get("legacy_token_labels").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        let wrong = |key: &str, message: String| Error::config(&path, key, message);
+        let max_length = match settings.get("max_length") {
+            None => return Err(wrong("max_length", "is missing; give the longest sequence in tokens".into())),
+            Some(value) => value.as_u64().and_then(|length| usize::try_from(length).ok()).ok_or_else(|| {
+                wrong("max_length", format!("is {value}; give the longest sequence in tokens, a whole number"))
+            })?,
+        };
+        let legacy_token_labels = match settings.get("legacy_token_labels") {
+            // Folders of before there was a choice have no such key.
+            None => false,
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| wrong("legacy_token_labels", format!("is {value}; give true or false")))?,
+        };
         let heads = folder.join(HEADS);
         // Without dense layers: the encoder's pooler, if any head needs one at all.
         let pooler = if MultiTaskModel::heads_have_dense(&heads)? { PoolerChoice::Fresh } else { PoolerChoice::Auto };
         let options = HeadOptions { pooler, max_length: Some(max_length), legacy_token_labels, ..Default::default() };
-        let mut model = MultiTaskModel::new(encoder, &tasks.tasks, options)?;
+        let model = MultiTaskModel::new(encoder, &tasks.tasks, options);
+        let mut model = model.map_err(|error| match error {
+            // Flags of the training; here they are keys.
+            Error::Argument { name, message } if name == "--max-length" => wrong("max_length", message),
+            Error::Argument { name, message } if name == "--legacy-token-labels" => {
+                wrong("legacy_token_labels", message)
+            }
+            error => error,
+        })?;
         model.load_heads(&heads)?;
         Ok(model)
     }

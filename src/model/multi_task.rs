@@ -308,7 +308,24 @@ impl MultiTaskModel {
 
     /// Loss and metrics over a split.
     pub fn evaluate(&self, task: usize, dataset: &Dataset) -> Result<Evaluation> {
-        let TaskHead { def, kind, .. } = self.head(task)?;
+        self.evaluate_by(task, dataset, &self.head(task)?.def)
+    }
+
+    /// The task with the metrics of `other`, another definition of it, and in its place for messages.
+    ///
+    /// # Errors
+    /// A metric that does not fit the kind of task.
+    pub fn measured_by(&self, task: usize, other: &TaskDef) -> Result<TaskDef> {
+        let (metrics, path) = (other.metrics.clone(), other.path.clone());
+        let measured = TaskDef { metrics, path, line: other.line, ..self.head(task)?.def.clone() };
+        measured.metric_list()?;
+        Ok(measured)
+    }
+
+    /// Loss and metrics over a split, the metrics those of `other`, another definition of the task.
+    pub fn evaluate_by(&self, task: usize, dataset: &Dataset, other: &TaskDef) -> Result<Evaluation> {
+        let def = &self.measured_by(task, other)?;
+        let kind = self.head(task)?.kind;
         let mut labels = Vec::with_capacity(dataset.len());
         let mut predictions = Vec::with_capacity(dataset.len());
         let (mut total, mut counted) = (0.0f64, 0);

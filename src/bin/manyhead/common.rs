@@ -60,6 +60,12 @@ impl Common {
     }
 }
 
+/// So many of something: "1 row", "2 rows".
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// One line on standard error. A closed standard error (`2>&1 | head`) must not end a run.
 pub fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
@@ -230,8 +236,8 @@ pub struct Chunks {
     failure: Option<Failure>,
 }
 
-/// A longer line is no text.
-const LONGEST_LINE: u64 = 4 << 20;
+/// A longer line is no text. Limits and messages are those of the readers of data files.
+const LONGEST_LINE: usize = 1 << 20;
 
 impl Chunks {
     /// Opens a file, or standard input for `-`.
@@ -263,27 +269,36 @@ impl Chunks {
     fn next_line(&mut self) -> Result<Option<(usize, String)>, Failure> {
         let name = input_name(&self.path);
         let mut bytes = Vec::new();
-        let mut limited = (&mut self.reader).take(LONGEST_LINE);
+        // Room for the longest line, its ending and a byte-order mark; one byte more shows that there is too much.
+        let mut limited = (&mut self.reader).take(LONGEST_LINE as u64 + 6);
         limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", name, e))?;
         if bytes.is_empty() {
             return Ok(None);
         }
         self.line += 1;
-        let refuse = |message: &str| Error::input(name, self.line, message);
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-        } else if bytes.len() as u64 == LONGEST_LINE {
-            return Err(refuse("the line is longer than 4 MiB; split the text").into());
+        let refuse = |message: String| Err(Error::input(name, self.line, message).into());
+        if self.line == 1 && (bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff])) {
+            return refuse("the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW".into());
         }
-        if bytes.last() == Some(&b'\r') {
-            bytes.pop();
+        if self.line == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
         }
-        let text = String::from_utf8(bytes).map_err(|e| {
-            refuse(&format!(
-                "is not valid UTF-8 (byte {} of the line); convert the file",
-                e.utf8_error().valid_up_to() + 1
-            ))
-        })?;
-        Ok(Some((self.line, text)))
+        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.len() > LONGEST_LINE {
+            return refuse(format!(
+                "the line is longer than {LONGEST_LINE} bytes; is this a text file with one row a line?"
+            ));
+        }
+        if let Some(place) = text.iter().position(|byte| *byte == 0) {
+            return refuse(format!("a NUL byte at byte {} of the line; is this a text file? Remove it", place + 1));
+        }
+        match std::str::from_utf8(text) {
+            Ok(text) => Ok(Some((self.line, text.to_string()))),
+            Err(e) => refuse(format!(
+                "not valid UTF-8 at byte {} of the line; convert the file to UTF-8",
+                e.valid_up_to() + 1
+            )),
+        }
     }
 }

@@ -11,19 +11,18 @@ use manyhead::train::{SplitEvaluation, read_split, read_split_to_predict};
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
-use super::common::{Common, Failure, print};
+use super::common::{Common, Failure, counted, print};
 use super::reading::Reading;
-use super::score_file;
 use super::split_files::{Plan, SplitOutput};
 use super::table::{Table, entities, matrices, shown, shown_mean};
 use super::train::tell_losses;
+use super::{glue_file, score_file};
 
 /// Evaluate a trained model on a split
 #[derive(Args, Clone)]
-#[command(
-    after_help = "A split without labels has no metrics: `manyhead predict --tasks FILE --split test --glue DIR`.\n\n\
-    Example:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev"
-)]
+#[command(after_help = "The metrics are those of the task file's metric_meta. A split without labels has none:\n  \
+    manyhead predict --model DIR --tasks FILE --split test --glue DIR, or --scores DIR\n\n\
+    Example:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
@@ -50,11 +49,12 @@ pub struct Arguments {
     pub files: SplitOutput,
 }
 
-/// Whether a task file's task is the model's: the same classes. A task that labels words may leave the labels to the
+/// Whether a task file's task is the model's: the same samples and classes. A task that labels words may leave the labels to the
 /// model.
 fn same_task(own: &TaskDef, task: &TaskDef) -> bool {
     let labels = own.labels == task.labels || (task.labels.is_none() && task.kind == TaskType::SequenceLabeling);
-    labels && own.n_class == task.n_class && own.kind == task.kind && own.multi_label == task.multi_label
+    let samples = own.kind == task.kind && own.data_format == task.data_format;
+    labels && samples && own.n_class == task.n_class && own.multi_label == task.multi_label
 }
 
 /// The model in a folder, or in the `best/` of a run's folder.
@@ -76,10 +76,18 @@ pub fn check_names(names: &[String], files: &[&TaskFile]) -> Result<(), Failure>
 
 /// The index of a task file's task in the model, which must have been trained on the same.
 pub fn own_task(model: &MultiTaskModel, task: &TaskDef) -> Result<usize, Failure> {
-    let index = model.task(&task.name)?;
+    let Some(index) = model.tasks().position(|own| own.name == task.name) else {
+        let known: Vec<&str> = model.tasks().map(|own| own.name.as_str()).collect();
+        let message = format!(
+            "the model has no task '{}', only {}; choose among the file's tasks with --task NAME",
+            task.name,
+            known.join(", ")
+        );
+        return Err(Error::input(&task.path, task.line, message).into());
+    };
     match model.tasks().nth(index) {
         Some(own) if !same_task(own, task) => {
-            let (here, there) = (classes(task), classes(own));
+            let (here, there) = (classes(task, own), classes(own, task));
             let message =
                 format!("task '{}' is not what the model was trained on: here {here}, there {there}", task.name);
             Err(Error::input(&task.path, task.line, message).into())
@@ -88,11 +96,18 @@ pub fn own_task(model: &MultiTaskModel, task: &TaskDef) -> Result<usize, Failure
     }
 }
 
-/// Kind and classes of a task, for messages.
-fn classes(task: &TaskDef) -> String {
+/// Kind and classes of a task, for messages, and what else makes it another one than `other`.
+fn classes(task: &TaskDef, other: &TaskDef) -> String {
+    let mut kind = task.kind.to_string();
+    if task.multi_label != other.multi_label {
+        kind.push_str(&format!(" (multi_label: {})", task.multi_label));
+    }
+    if task.data_format != other.data_format {
+        kind.push_str(&format!(" of {}", task.data_format));
+    }
     match &task.labels {
-        Some(labels) => format!("{} with the labels {}", task.kind, labels.join(", ")),
-        None => format!("{} with n_class {}", task.kind, task.n_class),
+        Some(labels) => format!("{kind} with the labels {}", labels.join(", ")),
+        None => format!("{kind} with n_class {}", task.n_class),
     }
 }
 
@@ -119,8 +134,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let index = own_task(&model, task)?;
         let path = task.data_file(split, data_dir)?.ok_or_else(|| no_split(task, split))?;
         // The model's own definition knows labels that the file leaves to it.
-        let own = model.tasks().nth(index).unwrap_or(task);
-        jobs.push((task, own, index, plan.add(own, split, &path)?));
+        let own = model.measured_by(index, task)?;
+        let files = plan.add(&own, split, &path)?;
+        jobs.push((task, own, index, files));
     }
     let (mut results, mut firsts, mut origins) = (Vec::new(), Vec::new(), Vec::new());
     for (task, own, index, files) in jobs {
@@ -128,14 +144,15 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let dataset = dataset.map_err(|error| {
             let to_predict = reading.with(|read| read_split_to_predict(&model, index, task, split, data_dir, read));
             let readable = to_predict.is_ok();
-            if readable { unlabelled(error, split) } else { error }
+            if readable { unlabelled(error, &own, &arguments) } else { error }
         })?;
         let dataset = dataset.ok_or_else(|| no_split(task, split))?;
-        common.say(&format!("evaluating {} on {} examples", task.name, dataset.len()));
+        files.check_rows(&dataset)?;
+        common.say(&format!("evaluating {} on {}", task.name, counted(dataset.len(), "example")));
         origins.push(dataset.origin().clone());
         tell_losses(&task.name, split, &dataset, model.max_length(index), common);
-        let evaluation = model.evaluate(index, &dataset)?;
-        files.write(own, &dataset, score_file::metrics(&evaluation.metrics), &evaluation.predictions, common)?;
+        let evaluation = model.evaluate_by(index, &dataset, task)?;
+        files.write(&own, &dataset, score_file::metrics(&evaluation.metrics), &evaluation.predictions, common)?;
         firsts.push(evaluation.first());
         results.push(SplitEvaluation::new(&task.name, split, evaluation));
     }
@@ -168,12 +185,19 @@ fn no_split(task: &TaskDef, split: &str) -> Error {
 }
 
 /// What to do with a split that lacks nothing but labels.
-fn unlabelled(error: Error, split: &str) -> Error {
+fn unlabelled(error: Error, task: &TaskDef, arguments: &Arguments) -> Error {
     match error {
         Error::Input { path, line, message } => {
+            let folder = arguments.data_dir.as_ref().map(|folder| format!(" --data-dir {}", folder.display()));
             let message = format!(
-                "{message}; what has no labels can be predicted: manyhead predict --tasks FILE --split {split} \
-                 --glue DIR"
+                "{message}; what has no labels can be predicted: manyhead predict --model {} --tasks {}{} --task {} \
+                 --split {} {} DIR",
+                arguments.model.display(),
+                arguments.tasks.display(),
+                folder.unwrap_or_default(),
+                task.name,
+                arguments.split,
+                if glue_file::objection(task).is_none() { "--glue" } else { "--scores" }
             );
             Error::Input { path, line, message }
         }

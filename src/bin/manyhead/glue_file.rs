@@ -41,23 +41,25 @@ pub fn file_name(task: &str, data: &Path) -> String {
     format!("{name}.tsv")
 }
 
-/// Refuses by name tasks whose predictions the layout has no place for; `flag` asked for it.
-pub fn check(task: &TaskDef, flag: &str) -> Result<(), Failure> {
-    let refuse = |what: &str| {
-        let message = format!(
-            "task '{}' {what}; a GLUE file has one class or value for each text or pair: leave the task out, or use \
-             --output-format jsonl",
-            task.name
-        );
-        Err(Error::argument(flag, message).into())
-    };
+/// Refuses by name tasks whose predictions the layout has no place for; `flag` asked for it, `instead` is what to do.
+pub fn check(task: &TaskDef, flag: &str, instead: &str) -> Result<(), Failure> {
+    let Some(what) = objection(task) else { return Ok(()) };
+    let name = &task.name;
+    let message = format!("task '{name}' {what}; a GLUE file has one class or value for each text or pair: {instead}");
+    Err(Error::argument(flag, message).into())
+}
+
+/// What the layout has no place for.
+pub fn objection(task: &TaskDef) -> Option<String> {
     let breaks = |label: &String| label.contains(['\t', '\n', '\r']);
     match task.kind {
-        TaskType::Classification if task.multi_label => refuse("gives a text several labels (multi_label)"),
-        TaskType::Classification if task.labels.iter().flatten().any(breaks) => refuse("has a label with a TAB in it"),
-        TaskType::Classification | TaskType::Regression => Ok(()),
-        TaskType::Ranking => refuse("ranks candidates (Ranking)"),
-        kind => refuse(&format!("has another kind of answer ({kind})")),
+        TaskType::Classification if task.multi_label => Some("gives a text several labels (multi_label)".into()),
+        TaskType::Classification if task.labels.iter().flatten().any(breaks) => {
+            Some("has a label with a TAB in it".into())
+        }
+        TaskType::Classification | TaskType::Regression => None,
+        TaskType::Ranking => Some("ranks candidates (Ranking)".into()),
+        kind => Some(format!("has another kind of answer ({kind})")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! How `train`, `eval` and `demo` read data: through the token cache, telling how far they are.
+//! How `train`, `eval`, `predict` and `demo` read data: through the token cache, telling how far they are.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use manyhead::data::readers::BadRows;
 use manyhead::data::{Origin, ReadEvent, ReadOptions};
 
-use super::common::{Common, tell};
+use super::common::{Common, counted, tell};
 
 /// A line about tokenising at most this often.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ impl Reading {
     pub fn with<T>(&self, read: impl FnOnce(ReadOptions<'_>) -> T) -> T {
         let progress = |event: ReadEvent<'_>| match event {
             ReadEvent::Rows { path, rows } if !self.quiet && self.spoken.get().elapsed() > PAUSE => {
-                tell(&format!("tokenising {}: {rows} rows", path.display()));
+                tell(&format!("tokenising {}: {}", path.display(), counted(rows, "row")));
                 self.spoken.set(Instant::now());
             }
             ReadEvent::Waiting { path } if !self.quiet => {
@@ -60,7 +60,8 @@ impl Reading {
             }
         }
         if let Some(folder) = self.cache.as_ref().filter(|_| found + built > 0) {
-            common.say(&format!("tokens: {found} files from the cache, {built} made now ({})", folder.display()));
+            let found = counted(found, "file");
+            common.say(&format!("tokens: {found} from the cache, {built} made now ({})", folder.display()));
         }
         if let Some(reason) = refused {
             common.say(&format!("token cache: not used, the tokens are held in memory ({reason})"));

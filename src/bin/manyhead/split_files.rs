@@ -9,7 +9,7 @@ use manyhead::data::Dataset;
 use manyhead::tasks::{Prediction, TaskDef};
 use serde_json::{Map, Value, json};
 
-use super::common::{Common, Failure};
+use super::common::{Common, Failure, counted};
 use super::{glue_file, score_file};
 
 /// Which files are wanted.
@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
     /// The files for a split of `task` whose samples lie at `data`.
     pub fn add(&mut self, task: &TaskDef, split: &str, data: &Path) -> Result<Planned, Failure> {
         if self.output.glue.is_some() {
-            glue_file::check(task, "--glue")?;
+            glue_file::check(task, "--glue", "choose the other tasks, each with --task NAME, or use --scores DIR")?;
         }
         let glue = self.output.glue.as_ref().map(|folder| folder.join(glue_file::file_name(&task.name, data)));
         let scores = self.output.scores.as_ref().map(|folder| folder.join(score_file::file_name(&task.name, split)));
@@ -73,6 +73,21 @@ impl<'a> Plan<'a> {
 }
 
 impl Planned {
+    /// Refuses a submission of a split of which bad rows have been passed over: it must have every row.
+    pub fn check_rows(&self, dataset: &Dataset) -> Result<(), Failure> {
+        let skipped = dataset.skipped();
+        if self.glue.is_none() || skipped.count == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{} skipped in {}, but a submission must have every row; correct the data, or use --scores DIR: {}",
+            counted(skipped.count, "bad row"),
+            dataset.path().display(),
+            skipped.first.join("; ")
+        );
+        Err(Error::argument("--glue", message).into())
+    }
+
     /// Writes the files, each whole or not at all.
     pub fn write(
         &self,
@@ -86,7 +101,7 @@ impl Planned {
         for folder in [&self.glue, &self.scores].into_iter().flatten().filter_map(|path| path.parent()) {
             std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         }
-        let said = |path: &Path| common.say(&format!("wrote {}: {} rows", path.display(), uids.len()));
+        let said = |path: &Path| common.say(&format!("wrote {}: {}", path.display(), counted(uids.len(), "row")));
         if let Some(path) = &self.glue {
             glue_file::write(path, task, &uids, predictions)?;
             said(path);

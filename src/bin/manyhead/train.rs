@@ -15,7 +15,7 @@ use manyhead::train::{
 };
 use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
-use super::common::{Common, Failure, print, tell, usage_message};
+use super::common::{Common, Failure, counted, print, tell, usage_message};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
@@ -25,7 +25,7 @@ use super::seeds;
 /// Fine-tune an encoder on all tasks of a task file
 #[derive(Args, Clone)]
 #[command(after_help = "Example:\n  manyhead train --tasks glue.yml --data-dir data --encoder minilm --out run1\n\n\
-    The output folder gets run.yml, log.jsonl, metrics.json, report.html, checkpoints/ and best/ (the model after\n\
+    The output folder gets run.yml, log.jsonl, metrics.json, report.html, checkpoints/ and best/ (the model after \
     the epoch with the best mean of the tasks' first metrics). Ctrl-C writes a checkpoint; --resume goes on from it.")]
 pub struct Arguments {
     /// Task file (MT-DNN's YAML)
@@ -356,19 +356,19 @@ pub fn tell_losses(task: &str, split: &str, dataset: &Dataset, limit: usize, com
     if dataset.truncated() > 0 {
         let words = match dataset.truncated_words() {
             0 => String::new(),
+            1 => "; 1 word falls away and counts as O".into(),
             words => format!("; {words} words fall away and count as O"),
         };
-        say(format!("{} examples cut to {limit} tokens{words}", dataset.truncated()));
+        say(format!("{} cut to {limit} tokens{words}", counted(dataset.truncated(), "example")));
     }
     if dataset.empty_words() > 0 {
-        say(format!("{} words of which the tokenizer makes nothing count as O", dataset.empty_words()));
+        let words = counted(dataset.empty_words(), "word");
+        let count = if dataset.empty_words() == 1 { "counts" } else { "count" };
+        say(format!("{words} of which the tokenizer makes nothing {count} as O"));
     }
-    if dataset.skipped().count > 0 {
-        say(format!(
-            "{} bad rows skipped, for example {}",
-            dataset.skipped().count,
-            dataset.skipped().first.join("; ")
-        ));
+    let skipped = dataset.skipped();
+    if skipped.count > 0 {
+        say(format!("{} skipped, for example {}", counted(skipped.count, "bad row"), skipped.first.join("; ")));
     }
 }
 
@@ -447,7 +447,8 @@ pub fn train_into(
     watch.progress.finish();
     let entities = watch.progress.table.entities();
     if !watch.quiet && !entities.is_empty() {
-        tell(&entities);
+        // The table before it ends with an empty line.
+        tell(entities.trim_start_matches('\n'));
     }
     Ok(report)
 }

@@ -1,10 +1,11 @@
 //! Lines of input as samples of a task.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use clap::ValueEnum;
 use manyhead::Error;
-use manyhead::data::readers::Content;
+use manyhead::data::readers::{Content, Labels, RowReader};
 use manyhead::tasks::{DataFormat, TaskDef};
 use serde_json::Value;
 
@@ -18,19 +19,68 @@ pub enum Format {
     Jsonl,
 }
 
+/// Suffixes of what holds data, but not a text a line: taken for texts, such files would get answers to nothing.
+const NO_TEXTS: [&str; 34] = [
+    "arrow",
+    "bin",
+    "bio",
+    "bz2",
+    "conll",
+    "conllu",
+    "csv",
+    "db",
+    "doc",
+    "docx",
+    "feather",
+    "gz",
+    "h5",
+    "htm",
+    "html",
+    "iob",
+    "ndjson",
+    "npy",
+    "npz",
+    "ods",
+    "parquet",
+    "pdf",
+    "pkl",
+    "pt",
+    "safetensors",
+    "sqlite",
+    "tar",
+    "toml",
+    "xls",
+    "xlsx",
+    "xml",
+    "yaml",
+    "yml",
+    "zip",
+];
+
 impl Format {
     /// The one that a file's name shows.
-    pub fn of(path: &Path) -> Format {
-        match path.extension().and_then(|suffix| suffix.to_str()) {
-            Some("tsv") => Format::Tsv,
-            Some("jsonl" | "json") => Format::Jsonl,
-            _ => Format::Text,
+    pub fn of(path: &Path) -> Result<Format, Failure> {
+        let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase()).unwrap_or_default();
+        match suffix.as_str() {
+            "tsv" => Ok(Format::Tsv),
+            "jsonl" | "json" => Ok(Format::Jsonl),
+            suffix if NO_TEXTS.contains(&suffix) => {
+                let message = format!(
+                    "{} is no text, tsv or jsonl by its name: for the data of a task file use predict --tasks FILE \
+                     --split …; if its lines are one of the three nevertheless, add --format",
+                    path.display()
+                );
+                Err(Error::argument("--input", message).into())
+            }
+            _ => Ok(Format::Text),
         }
     }
 }
 
 /// One line of input.
 pub struct Query {
+    /// Counted from 1.
+    pub line: usize,
     pub uid: Option<Value>,
     pub content: Content,
 }
@@ -49,20 +99,26 @@ pub struct Layout<'a> {
     path: &'a Path,
     format: Format,
     shape: Shape,
+    /// The task, its data in canonical rows.
+    task: TaskDef,
     /// Columns of a tsv file with texts, told by its first line.
     columns: Option<usize>,
+    /// Whether a tsv file of questions has canonical rows, told by its first line.
+    canonical: Option<bool>,
 }
 
 impl<'a> Layout<'a> {
     /// The layout of `path` for `task`.
-    pub fn new(path: &'a Path, format: Option<Format>, task: &TaskDef) -> Layout<'a> {
+    pub fn new(path: &'a Path, format: Option<Format>, task: &TaskDef) -> Result<Layout<'a>, Failure> {
+        let format = format.map_or_else(|| Format::of(path), Ok)?;
         let shape = match task.data_format {
             DataFormat::PremiseAndOneHypothesis => Shape::Pair,
             DataFormat::PremiseAndMultiHypothesis => Shape::Candidates,
             DataFormat::Sequence => Shape::Words,
             _ => Shape::Text,
         };
-        Layout { path, format: format.unwrap_or_else(|| Format::of(path)), shape, columns: None }
+        let task = TaskDef { data: None, ..task.clone() };
+        Ok(Layout { path, format, shape, task, columns: None, canonical: None })
     }
 
     fn fail(&self, line: usize, message: impl Into<String>) -> Failure {
@@ -72,7 +128,7 @@ impl<'a> Layout<'a> {
     /// A line as a sample.
     pub fn parse(&mut self, line: usize, text: &str) -> Result<Query, Failure> {
         let query = match self.format {
-            Format::Text => Query { uid: None, content: self.parse_text(line, text)? },
+            Format::Text => Query { line, uid: None, content: self.parse_text(line, text)? },
             Format::Tsv => self.parse_columns(line, text)?,
             Format::Jsonl => self.parse_json(line, text)?,
         };
@@ -110,14 +166,29 @@ impl<'a> Layout<'a> {
 
     fn parse_columns(&mut self, line: usize, text: &str) -> Result<Query, Failure> {
         let parts: Vec<&str> = text.split('\t').collect();
-        let with_uid = |uid: &str, content| Ok(Query { uid: Some(Value::from(uid)), content });
+        let with_uid = |uid: &str, content| Ok(Query { line, uid: Some(Value::from(uid)), content });
+        if self.shape == Shape::Candidates {
+            let canonical = self.is_canonical(&parts);
+            if *self.canonical.get_or_insert(canonical) && !canonical {
+                let message = "expected uid, ruids, labels, text and candidates like the lines before, parted by TAB, \
+                               with a ruid and a label for each candidate";
+                return Err(self.fail(line, message));
+            }
+        }
         match (self.shape, parts.as_slice()) {
+            (Shape::Candidates, [uid, _, _, premise, hypotheses @ ..]) if self.canonical == Some(true) => {
+                return with_uid(uid, candidates(premise, hypotheses));
+            }
             (Shape::Candidates, [uid, premise, hypotheses @ ..]) if !hypotheses.is_empty() => {
                 return with_uid(uid, candidates(premise, hypotheses));
             }
             (Shape::Words, [uid, text]) => return with_uid(uid, words(text)),
+            (Shape::Words, [uid, _, list]) => return with_uid(uid, self.canonical_words(line, list)?),
             (Shape::Candidates | Shape::Words, _) => {
-                let layout = if self.shape == Shape::Words { "uid words" } else { "uid text candidate candidate …" };
+                let layout = match self.shape {
+                    Shape::Words => "uid words, or uid, list of labels, list of words",
+                    _ => "uid text candidate candidate …",
+                };
                 let message = format!("{} column(s); expected {layout}, separated by TAB", parts.len());
                 return Err(self.fail(line, message));
             }
@@ -136,7 +207,30 @@ impl<'a> Layout<'a> {
         }
         let first = expected - texts;
         let content = Content::texts(parts[first], parts.get(first + 1).copied());
-        Ok(Query { uid: (first > 0).then(|| Value::from(parts[0])), content })
+        Ok(Query { line, uid: (first > 0).then(|| Value::from(parts[0])), content })
+    }
+
+    /// Whether a question's columns are uid, ruids, labels, text, candidates, the two lists parted by commas: one ruid
+    /// and one label a candidate, or none at all. One candidate has no commas: then the ruid must be one word.
+    fn is_canonical(&self, columns: &[&str]) -> bool {
+        let [_, ruids, labels, _, candidates @ ..] = columns else { return false };
+        let fits = |list: &str| list.is_empty() || list.split(',').count() == candidates.len();
+        let labelled = || labels.split(',').all(|label| self.task.parse_relevance(label.trim()).is_ok());
+        let named = candidates.len() > 1 || !ruids.trim().contains(char::is_whitespace);
+        !candidates.is_empty() && fits(ruids) && fits(labels) && named && (labels.is_empty() || labelled())
+    }
+
+    /// The words of a canonical row, as the readers of data files take them; its labels do not matter.
+    fn canonical_words(&self, line: usize, list: &str) -> Result<Content, Failure> {
+        let row = Cursor::new(format!("\t\t{list}\n").into_bytes());
+        let read = RowReader::from_reader(&self.task, Path::new("-"), Box::new(row), Labels::Optional)
+            .and_then(|mut rows| rows.next().transpose());
+        match read {
+            Ok(Some(row)) => Ok(row.content),
+            Ok(None) => Ok(Content::Words(Vec::new())),
+            Err(Error::Input { message, .. }) => Err(self.fail(line, message)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn parse_json(&self, line: usize, text: &str) -> Result<Query, Failure> {
@@ -177,7 +271,7 @@ impl<'a> Layout<'a> {
                 None => words(&field("text")?.ok_or_else(|| missing("'tokens' or 'text'"))?),
             },
         };
-        Ok(Query { uid: value.get("uid").cloned(), content })
+        Ok(Query { line, uid: value.get("uid").cloned(), content })
     }
 }
 

@@ -18,22 +18,25 @@ use output::{Answers, OutputFormat};
 /// Predict with a trained model
 #[derive(Args, Clone)]
 #[command(after_help = "Input, by format:\n  \
-    text   a text a line; for tasks of pairs: text TAB text; for ranking: text TAB candidate TAB candidate …;\n         \
+    text   a text a line; for tasks of pairs: text TAB text; for ranking: text TAB candidate TAB …;\n         \
            for tagging: words parted by blanks\n  \
-    tsv    [uid TAB [label TAB]] text [TAB text]; the number of columns tells. For ranking and tagging: uid TAB,\n         \
-           then as in text\n  \
-    jsonl  {\"text\": …, \"text_pair\": …, \"uid\": …}; for ranking \"candidates\": […]; for tagging \"tokens\": […]\n\n\
+    tsv    [uid TAB [label TAB]] text [TAB text]; the number of columns tells. For ranking and\n         \
+           tagging: uid TAB, then as in text; or canonical rows, whose labels do not matter\n  \
+    jsonl  {\"text\": …, \"text_pair\": …, \"uid\": …}; for ranking \"candidates\": […];\n         \
+           for tagging \"tokens\": […]\n\n\
     Output, by output format:\n  \
-    jsonl  an object a line: label and probabilities, labels, value, scores and best, or tokens and labels\n  \
-    glue   GLUE's TSV: index (the uid, or the number of the line from 0) and prediction (label, number or value);\n         \
-           for classes and values only\n  \
-    scores MT-DNN's score file as one object: predictions, uids, scores. Written at the end; until then its lists\n         \
-           lie in temporary files, not in memory\n\n\
-    With --tasks, whole splits of all tasks of the files that the model has, labelled or not, into --glue and --scores\n\
-    (rows by uid where all are numbers). A task whose splits have parts, like MNLI's matched_test, gets all of them.\n\n\
+    jsonl  an object a line: label and probabilities, labels, value, scores and best, or tokens and\n         \
+           labels\n  \
+    glue   GLUE's TSV: index (the uid, or the number of the line from 0) and prediction (label,\n         \
+           number or value); for classes and values only\n  \
+    scores MT-DNN's score file as one object: predictions, uids, scores. Written at the end; until\n         \
+           then its lists lie in temporary files, not in memory\n\n\
+    With --tasks, whole splits of all tasks of the files (--task chooses; the model must have them), labelled or not, \
+    into --glue and --scores (rows by uid where all are numbers). A task whose splits have parts, like MNLI's \
+    matched_test, gets all of them.\n\n\
     Examples:\n  manyhead predict --model run1/best --task films --input reviews.txt\n  \
     echo 'A delight.' | manyhead predict --model run1/best --task films --input -\n  \
-    manyhead predict --model run1 --tasks tasks.yml --tasks tasks-mismatched.yml --split test --glue submission")]
+    manyhead predict --model run1 --tasks tasks.yml --tasks mismatched.yml --split test --glue glue")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
@@ -65,6 +68,9 @@ pub struct Arguments {
     /// Count rows of a split that cannot be read and pass over them, instead of failing
     #[arg(long, requires = "tasks")]
     pub skip_bad_rows: bool,
+    /// Hold tokenised data in memory instead of keeping them in the cache folder
+    #[arg(long, requires = "tasks")]
+    pub no_token_cache: bool,
     #[command(flatten)]
     pub files: SplitOutput,
 }
@@ -98,9 +104,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
 fn lines(arguments: &Arguments, name: &str, model: &MultiTaskModel) -> Result<(), Failure> {
     let index = model.task(name)?;
     let Some(task) = model.tasks().nth(index) else { return Ok(()) };
-    let mut layout = Layout::new(&arguments.input, arguments.format, task);
+    let mut layout = Layout::new(&arguments.input, arguments.format, task)?;
     let mut chunks = Chunks::open(&arguments.input, CHUNK)?;
-    let mut answers = Answers::new(arguments.output_format, task, Output::open(&arguments.output)?)?;
+    let mut answers = Answers::new(arguments.output_format, task, &arguments.input, Output::open(&arguments.output)?)?;
     loop {
         let lines = chunks.read()?;
         if lines.is_empty() {
@@ -118,10 +124,11 @@ fn lines(arguments: &Arguments, name: &str, model: &MultiTaskModel) -> Result<()
                 }
             }
         }
-        let (uids, contents): (Vec<_>, Vec<_>) = queries.into_iter().map(|query| (query.uid, query.content)).unzip();
+        let parts = queries.into_iter().map(|query| ((query.line, query.uid), query.content));
+        let (origins, contents): (Vec<_>, Vec<_>) = parts.unzip();
         let predictions = model.predict_contents(index, &contents)?;
-        for ((uid, content), prediction) in uids.into_iter().zip(&contents).zip(&predictions) {
-            answers.add(uid, content, prediction)?;
+        for (((line, uid), content), prediction) in origins.into_iter().zip(&contents).zip(&predictions) {
+            answers.add(line, uid, content, prediction)?;
         }
         answers.flush()?;
         if let Some(failure) = failure {

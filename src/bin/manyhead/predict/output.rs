@@ -1,12 +1,14 @@
 //! The layouts of the answers: JSON lines, GLUE's rows, MT-DNN's score file.
 
+use std::path::Path;
+
 use clap::ValueEnum;
 use manyhead::Error;
 use manyhead::data::readers::Content;
 use manyhead::tasks::{Prediction, TaskDef};
 use serde_json::{Map, Value, json};
 
-use super::super::common::{Failure, Output};
+use super::super::common::{Failure, Output, input_name};
 use super::super::glue_file;
 use super::super::score_file::ScoreFile;
 
@@ -21,6 +23,8 @@ pub enum OutputFormat {
 /// Answers on their way out, in the order of the input.
 pub struct Answers<'a> {
     task: &'a TaskDef,
+    /// Where the input comes from.
+    input: &'a Path,
     output: Output,
     layout: Layout,
     /// Answers so far: the uid of the next one where it has none.
@@ -35,26 +39,41 @@ enum Layout {
 
 impl<'a> Answers<'a> {
     /// Refuses by name what the format has no place for.
-    pub fn new(format: OutputFormat, task: &'a TaskDef, mut output: Output) -> Result<Answers<'a>, Failure> {
+    pub fn new(
+        format: OutputFormat,
+        task: &'a TaskDef,
+        input: &'a Path,
+        mut output: Output,
+    ) -> Result<Answers<'a>, Failure> {
         let layout = match format {
             OutputFormat::Jsonl => Layout::Jsonl,
             OutputFormat::Scores => Layout::Scores(Box::new(ScoreFile::new(task)?)),
             OutputFormat::Glue => {
-                glue_file::check(task, "--output-format glue")?;
+                glue_file::check(task, "--output-format glue", "use --output-format jsonl or scores")?;
                 output.line(glue_file::HEADER)?;
                 Layout::Glue
             }
         };
-        Ok(Answers { task, output, layout, count: 0 })
+        Ok(Answers { task, input, output, layout, count: 0 })
     }
 
-    /// The next answer.
-    pub fn add(&mut self, uid: Option<Value>, content: &Content, prediction: &Prediction) -> Result<(), Failure> {
+    /// The next answer, to that line of the input.
+    pub fn add(
+        &mut self,
+        line: usize,
+        uid: Option<Value>,
+        content: &Content,
+        prediction: &Prediction,
+    ) -> Result<(), Failure> {
         let number = self.count;
         self.count += 1;
         match &mut self.layout {
             Layout::Jsonl => self.output.line(&prediction_json(self.task, uid, content, prediction).to_string()),
-            Layout::Glue => self.output.line(&glue_file::row(self.task, &index(uid, number)?, prediction)),
+            Layout::Glue => {
+                let index =
+                    index(uid, number).map_err(|message| Error::input(input_name(self.input), line, message))?;
+                self.output.line(&glue_file::row(self.task, &index, prediction))
+            }
             Layout::Scores(file) => {
                 let uid = uid.filter(|uid| !uid.is_null()).unwrap_or_else(|| Value::from(number.to_string()));
                 file.push(uid, prediction)
@@ -76,16 +95,15 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// A uid as the first column of a row.
-fn index(uid: Option<Value>, number: u64) -> Result<String, Failure> {
+/// A uid as the first column of a row, or why it cannot be.
+fn index(uid: Option<Value>, number: u64) -> Result<String, String> {
     let text = match uid {
         None | Some(Value::Null) => return Ok(number.to_string()),
         Some(Value::Number(uid)) => return Ok(uid.to_string()),
         Some(Value::String(uid)) if !uid.contains(['\t', '\n', '\r']) => return Ok(uid),
         Some(other) => other.to_string(),
     };
-    let message = format!("answer {number}: the uid {text} cannot stand in a column; use --output-format jsonl");
-    Err(Error::argument("--output-format glue", message).into())
+    Err(format!("the uid {text} cannot stand in a column of --output-format glue; use --output-format jsonl"))
 }
 
 /// One prediction as JSON.

@@ -5,7 +5,7 @@ use manyhead::train::read_split_to_predict;
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
-use super::super::common::{Common, Failure, print};
+use super::super::common::{Common, Failure, counted, print};
 use super::super::eval::{check_names, own_task};
 use super::super::reading::Reading;
 use super::super::split_files::{Plan, Planned};
@@ -23,14 +23,16 @@ struct Job {
 /// Predicts every wanted split; what is wrong with any of them is told before the first is begun.
 pub fn run(arguments: &Arguments, model: &MultiTaskModel, common: &Common) -> Result<(), Failure> {
     let data_dir = arguments.data_dir.as_deref();
-    let reading = Reading::new(arguments.skip_bad_rows, true, common);
+    let reading = Reading::new(arguments.skip_bad_rows, !arguments.no_token_cache, common);
     let jobs = jobs(arguments, model, common)?;
-    let mut written = Vec::new();
+    let (mut written, mut origins) = (Vec::new(), Vec::new());
     for Job { task, index, split, files } in &jobs {
         // The file was there when the plan was made.
         let dataset = reading.with(|read| read_split_to_predict(model, *index, task, split, data_dir, read))?;
         let Some(dataset) = dataset else { continue };
-        common.say(&format!("predicting {} {split}: {} examples", task.name, dataset.len()));
+        files.check_rows(&dataset)?;
+        common.say(&format!("predicting {} {split}: {}", task.name, counted(dataset.len(), "example")));
+        origins.push(dataset.origin().clone());
         tell_losses(&task.name, split, &dataset, model.max_length(*index), common);
         let predictions = model.predict_dataset(*index, &dataset)?;
         // The model's own definition knows labels that the file leaves to it.
@@ -38,6 +40,7 @@ pub fn run(arguments: &Arguments, model: &MultiTaskModel, common: &Common) -> Re
         files.write(own, &dataset, Map::new(), &predictions, common)?;
         written.push(files.json(task, split, dataset.len()));
     }
+    reading.tell_origins(&origins, common);
     if common.json {
         let value: Value = json!({"model": arguments.model, "files": written});
         return print(&value.to_string());
