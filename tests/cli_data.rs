@@ -142,10 +142,7 @@ fn import_wikiqa_joins_the_candidates_of_a_question() {
     let done = tiny.run("data check --tasks data/tasks.yml");
     let table = done.ok();
     assert!(table.contains("3 candidates, 1 relevant"), "{table}");
-    assert!(
-        table.contains("warning: wikiqa: train: the candidates of 1 questions are all equally relevant"),
-        "{table}"
-    );
+    assert!(table.contains("warning: wikiqa: train: the candidates of 1 question are all equally relevant"), "{table}");
 
     for (file, lines, expected) in [
         (
@@ -365,7 +362,7 @@ fn data_split_writes_every_kind_as_canonical_rows() {
     ];
     for (task, rows) in expected {
         let done = tiny.run(&format!("data split --tasks kinds.yml --task {task} --share 0.25 --out split"));
-        assert_eq!(done.err.contains("1 texts had a TAB"), task == "rank", "{}", done.err);
+        assert_eq!(done.err.contains("1 text had a TAB"), task == "rank", "{}", done.err);
         done.ok();
         let mut found = lines_of(&tiny, &format!("split/{task}_train.tsv"));
         assert_eq!(found.len(), 3);
@@ -479,4 +476,18 @@ fn an_import_that_fails_leaves_nothing_that_its_own_advice_would_stumble_over() 
     files.iter().for_each(|file| std::fs::remove_file(tiny.path(&format!("data/{file}"))).unwrap());
     let refused = tiny.run("import glue glue --out data --skip-bad-rows").refused(2);
     assert!(refused.starts_with("data/tasks-mismatched.yml: is there already"), "{refused}");
+}
+
+#[test]
+fn data_check_measures_by_the_tasks_own_limit_and_writes_huge_numbers_short() {
+    let tiny = with(&[("value.csv", "score,text\n1e38,a\n-3e38,the cat sat on a mat\n")]);
+    tiny.write(
+        "value.yml",
+        "value:\n  data_format: PremiseOnly\n  task_type: Regression\n  n_class: 1\n  metric_meta: [Pearson]\n  \
+         enable_san: false\n  max_length: 12\n  data: {train: value.csv, columns: {label: score, premise: text}}\n",
+    );
+    let table = tiny.run("data check --tasks value.yml").ok();
+    assert!(table.contains("-1.00e38 ± 2.00e38, -3e38 to 1e38"), "{table}");
+    let result = json(&tiny.run("data check --tasks value.yml --encoder model --max-length 8 --json").ok());
+    assert_eq!(result["tasks"]["value"]["splits"]["train"]["lengths"]["limit"], 12);
 }

@@ -133,6 +133,8 @@ fn a_header_that_another_delimiter_cuts_says_so() {
         let message = error(&tagging("data: {train: x.csv}"), &format!("{header}\na\n"));
         assert!(message.starts_with("rows:1: the header has no column ") && message.ends_with(expected), "{message}");
     }
+    let quoted = error(&tagging("data: {train: x.csv}"), "\"words\";\"tags\"\n");
+    assert!(quoted.ends_with("; if it parts the fields, write the file anew with ',' (csv) or TABs (tsv)"), "{quoted}");
 }
 
 #[test]

@@ -68,6 +68,11 @@ pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
+/// "1 row", "2 rows".
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Input in single quotes, control characters escaped, long input cut.
 pub(crate) fn shown(text: &str) -> String {
     format!("'{}'", cut(text))
