@@ -59,7 +59,7 @@ fn check_task(task: &TaskDef, options: CheckOptions<'_>, cpu: &Cpu) -> Result<Ta
         Ok(completed) => (&completed.into_iter().next().unwrap_or_else(|| task.clone()), None),
         Err(error) => (task, Some(error)),
     };
-    // Which metrics fit does not depend on the names.
+    // Labels that are not known are taken for tags of entities, which every metric of the kind takes.
     let names =
         || std::iter::once("O".to_string()).chain((1..task.n_class).map(|class| format!("B-{class}"))).collect();
     let named =
