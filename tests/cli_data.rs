@@ -142,10 +142,7 @@ fn import_wikiqa_joins_the_candidates_of_a_question() {
     let done = tiny.run("data check --tasks data/tasks.yml");
     let table = done.ok();
     assert!(table.contains("3 candidates, 1 relevant"), "{table}");
-    assert!(
-        table.contains("warning: wikiqa: train: the candidates of 1 questions are all equally relevant"),
-        "{table}"
-    );
+    assert!(table.contains("warning: wikiqa: train: the candidates of 1 question are all equally relevant"), "{table}");
 
     for (file, lines, expected) in [
         (
@@ -365,7 +362,7 @@ fn data_split_writes_every_kind_as_canonical_rows() {
     ];
     for (task, rows) in expected {
         let done = tiny.run(&format!("data split --tasks kinds.yml --task {task} --share 0.25 --out split"));
-        assert_eq!(done.err.contains("1 texts had a TAB"), task == "rank", "{}", done.err);
+        assert_eq!(done.err.contains("1 text had a TAB"), task == "rank", "{}", done.err);
         done.ok();
         let mut found = lines_of(&tiny, &format!("split/{task}_train.tsv"));
         assert_eq!(found.len(), 3);
@@ -385,6 +382,10 @@ fn a_split_that_cannot_be_made_is_refused() {
         refused("--out x --share 0.001"),
         "--share: 0.001 of the 40 rows of one_train.tsv leaves dev empty; give another share, or more rows"
     );
+    assert_eq!(
+        refused("--out x --by-premise"),
+        "--by-premise: has no effect with data_format PremiseOnly, which has no pairs; leave it away"
+    );
     assert_eq!(refused("--out x --task two"), "--task: 'two' is not in one.yml, which has one");
     assert!(refused("--out x --split dev").contains("task 'one' has no file for the split 'dev'; name another with"));
     assert_eq!(
@@ -401,4 +402,92 @@ fn a_split_that_cannot_be_made_is_refused() {
     let done = tiny.run("data split --tasks one.yml --out x --share 0.5 --skip-bad-rows");
     assert!(done.err.contains("left out: one_train.tsv:2:"), "{}", done.err);
     done.ok();
+}
+
+#[test]
+fn classes_with_one_text_leave_the_size_of_dev_to_the_others() {
+    let tiny = divisible();
+    let row = |i: usize| format!("{{\"label\": \"l{}\", \"premise\": \"text {i}\"}}\n", i.min(20));
+    tiny.write("rare.jsonl", (0..40).map(row).collect::<String>());
+    let labels: Vec<String> = (0..21).map(|i| format!("l{i}")).collect();
+    let keys = "  data_format: PremiseOnly\n  task_type: Classification\n  metric_meta: [ACC]\n  enable_san: false\n";
+    let task = |file: &str| {
+        format!("rare:\n{keys}  n_class: 21\n  labels: [{}]\n  data: {{train: {file}}}\n", labels.join(", "))
+    };
+    tiny.write("rare.yml", task("rare.jsonl"));
+    tiny.run("data split --tasks rare.yml --share 0.2 --out rare").ok();
+    assert_eq!((lines_of(&tiny, "rare/rare_train.tsv").len(), lines_of(&tiny, "rare/rare_dev.tsv").len()), (32, 8));
+    tiny.write("single.jsonl", (0..20).map(row).collect::<String>());
+    tiny.write("single.yml", task("single.jsonl"));
+    assert_eq!(
+        tiny.run("data split --tasks single.yml --share 0.2 --out single").refused(2),
+        "--share: 0.2 of the 20 rows of single.jsonl leaves dev empty: each class keeps a text to train on, and none has \
+         another of so few rows; give a larger share, or more rows of each class"
+    );
+}
+
+#[test]
+fn what_canonical_rows_cannot_hold_is_refused_with_its_line() {
+    let tiny = divisible();
+    let keys = "  data_format: PremiseOnly\n  task_type: Classification\n  n_class: 2\n  metric_meta: [ACC]\n  \
+                enable_san: false\n";
+    tiny.write("nul.yml", format!("nul:\n{keys}  data: {{train: nul.jsonl}}\n"));
+    let row = |i: usize| {
+        let text = if i == 1 { "a\\u0000b".to_string() } else { format!("text {i}") };
+        format!("{{\"label\": {}, \"premise\": \"{text}\"}}\n", i % 2)
+    };
+    tiny.write("nul.jsonl", (0..10).map(row).collect::<String>());
+    let refused = tiny.run("data split --tasks nul.yml --share 0.4 --out nul").refused(2);
+    assert!(refused.starts_with("nul.jsonl:2: a text has the character U+0000, which"), "{refused}");
+    let ranking = keys.replace("PremiseOnly", "PremiseAndMultiHypothesis").replace("Classification", "Ranking");
+    let ranking = ranking.replace("n_class: 2", "n_class: 1").replace("ACC", "MAP");
+    tiny.write("long.yml", format!("long:\n{ranking}  data: {{train: long.csv}}\n"));
+    let long = "x".repeat(600_000);
+    tiny.write(
+        "long.csv",
+        format!("uid,label,premise,hypothesis\n1,1,p,{long}\n1,0,p,{long}\n2,1,q,a\n3,1,r,a\n4,1,s,a\n"),
+    );
+    let refused = tiny.run("data split --tasks long.yml --share 0.4 --out long").refused(2);
+    assert!(refused.starts_with("long.csv:2: as a canonical row this has 12000"), "{refused}");
+    assert!(!tiny.path("nul").exists() && !tiny.path("long").exists());
+}
+
+#[test]
+fn an_import_that_fails_leaves_nothing_that_its_own_advice_would_stumble_over() {
+    let header = "sentence1\tsentence2\tgold_label\n";
+    let tiny = with(&[
+        ("glue/MNLI/train.tsv", &format!("{header}a\tb\tneutral\n")),
+        ("glue/MNLI/dev_mismatched.tsv", &format!("{header}a\tb\tneutral\nbroken\n")),
+        ("wiki/train/a.toks", "where ?\n"),
+        ("wiki/train/b.toks", "there .\n"),
+        ("wiki/train/id.txt", "7\n"),
+        ("wiki/train/sim.txt", "1\n"),
+        ("wiki/dev/a.toks", "where ?\nwho ?\n"),
+        ("wiki/dev/b.toks", "there .\nhe .\n"),
+        ("wiki/dev/id.txt", "7\n8\n"),
+        ("wiki/dev/sim.txt", "1\nyes\n"),
+    ]);
+    for what in ["glue glue", "wikiqa wiki"] {
+        assert!(tiny.run(&format!("import {what} --out data")).refused(2).contains("--skip-bad-rows"));
+        tiny.run(&format!("import {what} --out data --skip-bad-rows")).ok();
+        std::fs::remove_file(tiny.path("data/tasks.yml")).unwrap();
+    }
+    let files = ["mnli_train.tsv", "mnli_mismatched_dev.tsv"];
+    files.iter().for_each(|file| std::fs::remove_file(tiny.path(&format!("data/{file}"))).unwrap());
+    let refused = tiny.run("import glue glue --out data --skip-bad-rows").refused(2);
+    assert!(refused.starts_with("data/tasks-mismatched.yml: is there already"), "{refused}");
+}
+
+#[test]
+fn data_check_measures_by_the_tasks_own_limit_and_writes_huge_numbers_short() {
+    let tiny = with(&[("value.csv", "score,text\n1e38,a\n-3e38,the cat sat on a mat\n")]);
+    tiny.write(
+        "value.yml",
+        "value:\n  data_format: PremiseOnly\n  task_type: Regression\n  n_class: 1\n  metric_meta: [Pearson]\n  \
+         enable_san: false\n  max_length: 12\n  data: {train: value.csv, columns: {label: score, premise: text}}\n",
+    );
+    let table = tiny.run("data check --tasks value.yml").ok();
+    assert!(table.contains("-1.00e38 ± 2.00e38, -3e38 to 1e38"), "{table}");
+    let result = json(&tiny.run("data check --tasks value.yml --encoder model --max-length 8 --json").ok());
+    assert_eq!(result["tasks"]["value"]["splits"]["train"]["lengths"]["limit"], 12);
 }

@@ -125,7 +125,7 @@ fn the_check_counts_labels_duplicates_and_leaks_and_reads_on_after_bad_rows() {
     assert!(train.errors[0].contains("a.tsv:3:") && train.errors[1].contains("a.tsv:5:"), "{:?}", train.errors);
     assert_eq!(train.labels, Labels::Classes(vec![("0".into(), 1), ("1".into(), 3), ("2".into(), 0)]));
     assert_eq!((found.shared[0].rows, found.error_count()), (1, 2));
-    assert!(found.warnings.iter().any(|warning| warning.contains("1 texts of dev stand in train too")));
+    assert!(found.warnings.iter().any(|warning| warning.contains("1 text of dev stands in train too")));
 }
 
 #[test]
@@ -150,4 +150,48 @@ fn the_toolkits_task_files_are_read_unchanged_and_what_cannot_be_trained_is_refu
     assert_eq!(refused, 2);
     let san = TaskFile::read(folder.join("glue-2019.yml")).unwrap_err().to_string();
     assert!(san.contains("enable_san: true is not implemented"), "{san}");
+}
+
+#[test]
+fn the_check_tells_every_refusal_of_a_run_and_goes_on_with_the_other_tasks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let keys = |metric: &str| {
+        format!(
+            "  data_format: PremiseOnly\n  task_type: Classification\n  n_class: 2\n  metric_meta: [{metric}]\n  \
+             enable_san: false\n"
+        )
+    };
+    let words = "  data_format: Seqence\n  task_type: SeqenceLabeling\n  n_class: 3\n  metric_meta: [SeqEval]\n  \
+                 enable_san: false\n";
+    let acc = keys("ACC");
+    write(
+        path("t.yml"),
+        &format!(
+            "squad:\n{acc}  data: {{train: a.tsv, format: squad}}\nmetric:\n{}  data: {{train: a.tsv}}\nfolder:\n{acc}  \
+             data: {{train: sub, format: canonical}}\nwords:\n{words}  data: {{train: w.conll}}\nnone:\n{acc}  data: \
+             {{train: none.tsv, format: canonical}}\n",
+            keys("Pearson")
+        ),
+    );
+    write(path("a.tsv"), "0\t0\tx\n1\t1\ty\n");
+    write(path("sub/b.tsv"), "");
+    write(path("w.conll"), "a O\nb B-x\n\nc\nd B-y\n\n");
+    let [squad, metric, folder, words, none]: [TaskCheck; 5] = look(&path("t.yml")).try_into().unwrap();
+    assert!(
+        squad.not_read.as_ref().unwrap().contains("squad") && squad.error_count() == 1 && squad.warnings.is_empty()
+    );
+    assert!(metric.errors[0].contains("metric Pearson") && metric.error_count() == 1, "{metric:?}");
+    let message = &folder.errors[0];
+    assert!(message.contains("t.yml:") && message.contains("task 'folder': train: cannot read "), "{message}");
+    assert!(message.ends_with("; give the path of a file that can be read"), "{message}");
+    assert_eq!((folder.error_count(), folder.warnings.len()), (1, 0), "{folder:?}");
+    assert!(words.errors.is_empty(), "no advice about labels that may stand in bad rows: {words:?}");
+    assert!(words.splits[0].errors[0].contains("w.conll:4:"), "{words:?}");
+    assert_eq!((words.splits[0].rows, words.error_count()), (1, 1), "{words:?}");
+    assert_eq!((none.error_count(), none.warnings.len()), (1, 0), "{none:?}");
+    // Without bad rows it does say how many labels there are.
+    write(path("w.conll"), "a O\nb B-x\n\nd B-y\ne B-z\n");
+    let words = look(&path("t.yml")).remove(3);
+    assert!(words.errors[0].contains("write 'n_class: 4'") && words.splits[0].rows == 2, "{words:?}");
 }

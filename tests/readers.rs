@@ -309,10 +309,10 @@ fn tokenised_lines_are_read_as_the_toolkit_writes_them() {
 fn bad_rows_are_counted_and_passed_over_only_where_that_is_asked_for() {
     let candidates = ranking("data: {train: x.csv, quoting: csv}");
     let header = "uid,label,premise,hypothesis\n";
-    // A bad row takes its question with it, wherever it stands; one that says nothing the question before it.
+    // A bad row takes its question with it, wherever it stands; one that says nothing the questions around it.
     let first = format!("{header}1,x,p,a\n1,1,p,b\n2,1,p,a\n");
     let last = format!("{header}1,1,p,a\n1,1,p\n2,1,p,a\n");
-    let silent = format!("{header}1,1,p,a\n\"1\"1\n2,1,p,a\n\n3,0,p,a\n1,1,p,a\n1,1,p,a\n");
+    let silent = format!("{header}1,1,p,a\n\"1\"1\n2,1,p,a\n\n3,0,p,a\n4,1,p,a\n4,1,p,a\n");
     let cases: [(TaskDef, &str, usize, usize); 10] = [
         (candidates.clone(), &first, 1, 1),
         (candidates.clone(), &last, 1, 1),

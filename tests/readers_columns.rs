@@ -3,7 +3,10 @@
 #[path = "support/rows.rs"]
 mod support;
 
-use manyhead::data::readers::{Content, Labels};
+use std::io::Cursor;
+use std::path::Path;
+
+use manyhead::data::readers::{BadRows, Content, Labels, Row, RowReader};
 use manyhead::tasks::Label;
 use support::*;
 
@@ -85,6 +88,53 @@ fn a_broken_question_of_several_rows_is_refused_with_its_lines() {
         "tasks.yml:7: task 'toy': data: columns: uid is not given, but the file has no header; give the column's index \
          from 0"
     );
+}
+
+/// What comes out of the rows of questions `text` where bad ones are passed over: uids, and how many are bad.
+fn lenient(text: &str) -> manyhead::Result<(Vec<String>, usize)> {
+    let csv = ranking("data: {train: x.csv}");
+    let source = Box::new(Cursor::new(format!("uid,label,premise,hypothesis\n{text}")));
+    let mut reader = RowReader::from_reader(&csv, Path::new("rows"), source, Labels::Required)?.bad_rows(BadRows::Skip);
+    let read = reader.by_ref().collect::<manyhead::Result<Vec<Row>>>()?;
+    Ok((read.into_iter().map(|row| row.uid).collect(), reader.skipped().count))
+}
+
+#[test]
+fn no_question_without_one_of_its_candidates_comes_out_of_a_lenient_reader() {
+    for (text, uids, bad) in [
+        // A bad row between those of a question, whatever stands where the uid should.
+        ("1,0,p,a\nx,1,p\n1,1,p,c\n2,1,q,d\n", &["2"][..], 1),
+        ("1,0,p,a\n1,1,p\n2,1,q,d\n", &["2"], 1),
+        ("1,0,p,a\n,1,p,b\n1,1,p,c\n2,1,q,d\n", &["2"], 1),
+        ("1,0,p,a\n1,1,p,\"b\"x\n1,1,p,c\n2,1,q,d\n", &["2"], 1),
+        // Between two questions: it may be of either.
+        ("1,0,p,a\nx,1,p\n2,1,q,c\n3,1,r,d\n", &["3"], 2),
+        ("1,0,p,a\n2,1,q\n2,1,q,c\n3,1,r,d\n", &["3"], 2),
+        // Before the first one.
+        ("x,1,p\n1,1,p,a\n3,1,r,d\n", &["3"], 2),
+    ] {
+        let (read, skipped) = lenient(text).unwrap();
+        assert_eq!((read.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), skipped), (uids, bad), "{text}");
+    }
+    let scattered = lenient("1,0,p,a\n2,1,q,b\n1,1,p,c\n").unwrap_err().to_string();
+    assert_eq!(
+        scattered,
+        "rows:4: column 'uid' (uid): the question '1' began on line 2 and others stood in between; put the rows of a \
+         question one behind the other (sort the file by this column)"
+    );
+}
+
+#[test]
+fn a_header_that_another_delimiter_cuts_says_so() {
+    for (header, expected) in [
+        ("premise;words;tags", "; they seem to be parted by ';': write the file anew with ',' (csv) or TABs (tsv)"),
+        ("words\ttags", "; they seem to be parted by TABs: write 'format: tsv' under 'data:'"),
+    ] {
+        let message = error(&tagging("data: {train: x.csv}"), &format!("{header}\na\n"));
+        assert!(message.starts_with("rows:1: the header has no column ") && message.ends_with(expected), "{message}");
+    }
+    let quoted = error(&tagging("data: {train: x.csv}"), "\"words\";\"tags\"\n");
+    assert!(quoted.ends_with("; if it parts the fields, write the file anew with ',' (csv) or TABs (tsv)"), "{quoted}");
 }
 
 #[test]

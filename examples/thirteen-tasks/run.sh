@@ -27,6 +27,9 @@ fi
 data=$(cd "$data" && pwd)
 rows=$out/data
 if [ ! -e "$rows/tasks.yml" ]; then
+    # Into another folder first: what an interrupted call leaves behind is not taken for the whole.
+    whole=$rows rows=$out/data.partial
+    rm -rf "$rows"
     "$program" import glue "$data" --out "$rows/glue" --tasks cola,sst,mrpc,rte,stsb >&2
     "$program" import trec "$data/trec/TREC.train.all" --out "$rows/whole-trec" >&2
     "$program" import snli "$data/snli-dev-as-train" --out "$rows/whole-snli" >&2
@@ -36,6 +39,9 @@ if [ ! -e "$rows/tasks.yml" ]; then
     "$program" data split --tasks "$rows/whole-trec/tasks.yml" --out "$rows/trec" >&2
     "$program" data split --tasks "$rows/whole-snli/tasks.yml" --split dev --out "$rows/snli" >&2
     sed "s|DATA/|$data/|g" "$here/tasks.yml" >"$rows/tasks.yml"
+    rm -rf "$whole"
+    mv "$rows" "$whole"
+    rows=$whole
 fi
 tasks=$rows/tasks.yml
 if [ -n "$only" ]; then

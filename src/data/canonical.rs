@@ -1,11 +1,13 @@
 //! Canonical rows, written: what `readers/canonical.rs` reads.
 //!
 //! A row that was read by any reader becomes the cells of its data_format ([`cells`]). A TAB or line break inside a
-//! text, which canonical rows cannot hold, becomes a blank, and is counted.
+//! text, which canonical rows cannot hold, becomes a blank, and is counted; a row that could not be read again is
+//! refused.
 
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::readers::lines::MAX_LINE;
 use super::readers::{Content, Row};
 use crate::error::{Error, Result};
 use crate::interop::atomic;
@@ -15,6 +17,8 @@ use crate::tasks::{Label, TaskDef};
 #[derive(Default)]
 pub(super) struct Rows {
     text: String,
+    /// Where the last row begins.
+    last: usize,
     /// Rows so far.
     pub count: usize,
     /// Cells in which a TAB or line break became a blank.
@@ -23,7 +27,11 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Adds a row of cells.
-    pub fn push<'c>(&mut self, cells: impl IntoIterator<Item = Cow<'c, str>>) {
+    ///
+    /// # Errors
+    /// What is wrong with a row that no reader would take: a line that is too long, a NUL character.
+    pub fn push<'c>(&mut self, cells: impl IntoIterator<Item = Cow<'c, str>>) -> std::result::Result<(), String> {
+        let (start, blanked) = (self.text.len(), self.blanked);
         for (i, cell) in cells.into_iter().enumerate() {
             if i > 0 {
                 self.text.push('\t');
@@ -36,8 +44,32 @@ impl Rows {
                 self.text.push_str(&cell);
             }
         }
+        let row = self.text.get(start..).unwrap_or("");
+        let trouble = if row.len() > MAX_LINE {
+            let size = row.len();
+            Some(format!("as a canonical row this has {size} bytes, more than {MAX_LINE}; shorten its texts"))
+        } else if row.contains('\0') {
+            Some("a text has the character U+0000, which canonical rows cannot hold; remove it".to_string())
+        } else {
+            None
+        };
+        if let Some(message) = trouble {
+            self.text.truncate(start);
+            self.blanked = blanked;
+            return Err(message);
+        }
         self.text.push('\n');
+        self.last = start;
         self.count += 1;
+        Ok(())
+    }
+
+    /// Takes the last row back, once.
+    pub fn undo(&mut self) {
+        if self.last < self.text.len() {
+            self.text.truncate(self.last);
+            self.count -= 1;
+        }
     }
 
     /// Writes the file.

@@ -2,12 +2,14 @@
 //!
 //! Which rows go into dev depends on the seed and on the texts alone, not on their order in the file: each text has a
 //! number, Philox(seed; hash of the text), and the smallest ones go into dev. Rows with the same text stay together
-//! (in ranking: with the same question), so that nothing of dev has been trained on. Classes keep their shares: each
-//! gives ⌊share · rows⌋ rows or one more, so that all together give round(share · rows).
+//! (in ranking: with the same question), so that nothing of dev has been trained on. All classes together give
+//! round(share · rows), as far as rows that stay together allow it. Classes keep their shares: each gives
+//! ⌊share · rows⌋ rows or one more; but each keeps a text to train on, and what it therefore cannot give others do.
 //!
 //! Both parts are written as canonical rows, with a task file beside them.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +19,10 @@ use super::complete_labels;
 use super::import::prepare;
 use super::readers::{BadRows, Content, Labels, Row, RowReader, Skipped};
 use crate::error::{Error, Result};
+use crate::hash::Hasher;
 use crate::interop::atomic;
 use crate::rng::Stream;
-use crate::tasks::{Label, TaskDef, to_yaml};
+use crate::tasks::{DataFormat, Label, TaskDef, to_yaml};
 
 /// How to split.
 #[derive(Debug, Clone)]
@@ -92,6 +95,10 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
     if !(options.share > 0.0 && options.share < 1.0) {
         return Err(Error::argument("--share", format!("{} is not between 0 and 1", options.share)));
     }
+    if options.by_premise && task.data_format != DataFormat::PremiseAndOneHypothesis {
+        let message = format!("has no effect with data_format {}, which has no pairs; leave it away", task.data_format);
+        return Err(Error::argument("--by-premise", message));
+    }
     let source = source(task, data_dir, &options.split)?;
     let task = match complete_labels(std::slice::from_ref(task), data_dir, options.bad_rows) {
         Ok(mut completed) => completed.pop().unwrap_or_else(|| task.clone()),
@@ -99,30 +106,40 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
     };
     let (rows, mut skipped) = read(&task, &source, Labels::Required, options)?;
     let test = if options.split == "test" { None } else { task.data_file("test", data_dir)? };
-    let test = test.map(|path| read(&task, &path, Labels::Optional, options)).transpose()?;
-    let test_rows = test.map(|(rows, bad)| {
-        skipped.count += bad.count;
-        skipped.first.extend(bad.first);
-        rows
-    });
+    let test = test
+        .map(|path| read(&task, &path, Labels::Optional, options).map(|(rows, bad)| (path, rows, bad)))
+        .transpose()?
+        .map(|(path, rows, bad)| {
+            skipped.count += bad.count;
+            skipped.first.extend(bad.first);
+            (path, rows)
+        });
 
     let (dev, repeated) = choose(&rows, options);
     let count = dev.iter().filter(|dev| **dev).count();
     if count == 0 || count == rows.len() {
         let (empty, size) = (if count == 0 { "dev" } else { "train" }, rows.len());
-        let message = format!(
-            "{} of the {size} rows of {} leaves {empty} empty; give another share, or more rows",
-            options.share,
-            source.display()
-        );
+        let advice = match wanted(size, options.share) {
+            0 => "; give another share, or more rows",
+            _ => {
+                ": each class keeps a text to train on, and none has another of so few rows; give a larger share, or \
+                  more rows of each class"
+            }
+        };
+        let message =
+            format!("{} of the {size} rows of {} leaves {empty} empty{advice}", options.share, source.display());
         return Err(Error::argument("--share", message));
     }
     // What canonical rows cannot hold is refused before anything is made.
-    rows.first().map(|row| cells(&task, row)).transpose()?;
+    let divided = rows.iter().zip(&dev);
+    let of = |wanted: bool| divided.clone().filter(move |(_, dev)| **dev == wanted).map(|(row, _)| row);
+    let mut sets: Vec<(&str, Vec<&Row>, &Path)> =
+        vec![("train", of(false).collect(), &source), ("dev", of(true).collect(), &source)];
+    sets.extend(test.as_ref().map(|(path, rows)| ("test", rows.iter().collect(), path.as_path())));
+    let canonical = sets.iter().map(|(_, rows, path)| canonical(&task, rows, path)).collect::<Result<Vec<Rows>>>()?;
     let name = |split: &str| format!("{}_{split}.tsv", task.name);
     let task_file = format!("{}.yml", task.name);
-    let mut splits = vec!["train", "dev"];
-    splits.extend(test_rows.is_some().then_some("test"));
+    let splits: Vec<&str> = sets.iter().map(|(split, _, _)| *split).collect();
     let mut names: Vec<String> = splits.iter().map(|split| name(split)).collect();
     names.push(task_file.clone());
     if let Some(same) = names.iter().map(|name| out.join(name)).find(|path| is_same_file(path, &source)) {
@@ -132,14 +149,11 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
     prepare(out, &names, options.overwrite)?;
 
     let (mut parts, mut blanked) = (Vec::new(), 0);
-    let divided = rows.iter().zip(&dev);
-    let of = |wanted: bool| divided.clone().filter(move |(_, dev)| **dev == wanted).map(|(row, _)| row);
-    let sets: [(&str, Vec<&Row>); 2] = [("train", of(false).collect()), ("dev", of(true).collect())];
-    let test = test_rows.as_ref().map(|rows| ("test", rows.iter().collect::<Vec<_>>()));
-    for (split, rows) in sets.into_iter().chain(test) {
+    for ((split, rows, _), canonical) in sets.iter().zip(&canonical) {
         let file = out.join(name(split));
-        blanked += write(&task, &rows, &file)?;
-        parts.push(Part { split: split.into(), file, rows: rows.len(), labels: classes(&task, &rows) });
+        canonical.write(&file)?;
+        blanked += canonical.blanked;
+        parts.push(Part { split: split.to_string(), file, rows: rows.len(), labels: classes(&task, rows) });
     }
     let task_file = out.join(task_file);
     let split_names = splits.iter().map(|split| split.to_string()).collect();
@@ -201,29 +215,76 @@ fn choose(rows: &[Row], options: &SplitOptions) -> (Vec<bool>, usize) {
     for group in groups.into_values() {
         strata.entry(group.stratum.clone()).or_default().push(group);
     }
-    let sizes: Vec<usize> = strata.values().map(|groups| groups.iter().map(|group| group.rows.len()).sum()).collect();
+    let mut strata: Vec<Stratum> = strata.into_values().map(Stratum::new).collect();
     let mut dev = vec![false; rows.len()];
-    for (groups, wanted) in strata.values_mut().zip(quotas(&sizes, options.share)) {
-        groups.sort_by_key(|group| group.number);
-        let mut taken = 0;
-        // The last group of a class is left to train on.
-        for group in groups.iter().take(groups.len() - 1) {
-            if taken + group.rows.len() <= wanted {
-                taken += group.rows.len();
-                group.rows.iter().for_each(|row| dev[*row] = true);
-            }
+    let mut missing = wanted(rows.len(), options.share);
+    for (place, quota) in quotas(&strata, options.share, missing).into_iter().enumerate() {
+        let Some(stratum) = strata.get_mut(place) else { continue };
+        while let Some(given) = stratum.give(quota.saturating_sub(stratum.given)) {
+            missing -= given.len();
+            given.iter().for_each(|row| dev[*row] = true);
         }
     }
-    // One class and one group: nothing to leave, which the caller refuses.
+    // What some could not give, others do: the one that has given the smallest part of its rows first.
+    while let Some(stratum) = strata
+        .iter_mut()
+        .filter(|stratum| stratum.fits(missing).is_some())
+        .min_by(|a, b| a.part_with_one_more().total_cmp(&b.part_with_one_more()))
+    {
+        for row in stratum.give(missing).unwrap_or_default() {
+            dev[row] = true;
+            missing -= 1;
+        }
+    }
     (dev, repeated)
 }
 
-/// How many rows of each class go into dev: ⌊share · size⌋ or one more, by the largest remainders.
-fn quotas(sizes: &[usize], share: f64) -> Vec<usize> {
-    let exact: Vec<f64> = sizes.iter().map(|size| *size as f64 * share).collect();
+/// The rows of a class.
+struct Stratum {
+    size: usize,
+    /// What it can still give, the last one first: all but one text, which is left to train on.
+    groups: Vec<Group>,
+    /// Rows that have gone into dev.
+    given: usize,
+}
+
+impl Stratum {
+    fn new(mut groups: Vec<Group>) -> Stratum {
+        let size = groups.iter().map(|group| group.rows.len()).sum();
+        groups.sort_by_key(|group| Reverse(group.number));
+        groups.remove(0);
+        Stratum { size, groups, given: 0 }
+    }
+
+    /// The first of its texts with at most so many rows.
+    fn fits(&self, most: usize) -> Option<usize> {
+        self.groups.iter().rposition(|group| group.rows.len() <= most)
+    }
+
+    /// The rows of that text.
+    fn give(&mut self, most: usize) -> Option<Vec<usize>> {
+        let rows = self.groups.remove(self.fits(most)?).rows;
+        self.given += rows.len();
+        Some(rows)
+    }
+
+    fn part_with_one_more(&self) -> f64 {
+        (self.given + 1) as f64 / self.size as f64
+    }
+}
+
+/// How many rows go into dev.
+fn wanted(rows: usize, share: f64) -> usize {
+    (rows as f64 * share).round() as usize
+}
+
+/// How many rows of each class go into dev: ⌊share · size⌋ or one more, by the largest remainders; none of a class with
+/// one text.
+fn quotas(strata: &[Stratum], share: f64, total: usize) -> Vec<usize> {
+    let exact = |stratum: &Stratum| if stratum.groups.is_empty() { 0.0 } else { stratum.size as f64 * share };
+    let exact: Vec<f64> = strata.iter().map(exact).collect();
     let mut quotas: Vec<usize> = exact.iter().map(|exact| exact.floor() as usize).collect();
-    let total = (sizes.iter().sum::<usize>() as f64 * share).round() as usize;
-    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    let mut order: Vec<usize> = (0..strata.len()).filter(|place| !strata[*place].groups.is_empty()).collect();
     order.sort_by(|a, b| exact[*b].fract().total_cmp(&exact[*a].fract()));
     let missing = total.saturating_sub(quotas.iter().sum());
     order.iter().take(missing).for_each(|place| quotas[*place] += 1);
@@ -239,39 +300,40 @@ fn stratum(label: Option<&Label>) -> Vec<usize> {
     }
 }
 
-/// FNV-1a, 64 bits: the same in every version of the program. Different texts with the same hash, which a million
-/// texts have once in thirty million data sets, would stay together, no more.
+/// 64 bits: different texts with the same hash, which a million texts have once in thirty million data sets, would stay
+/// together, no more.
 fn text_hash(content: &Content, by_premise: bool) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |text: &str| {
-        // No byte of UTF-8 is 0xff: the end of a text is not part of it.
-        for byte in text.bytes().chain([0xff]) {
-            hash = (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+    let mut hash = Hasher::new();
     match content {
         Content::Texts { premise, hypothesis } => {
-            add(premise);
-            hypothesis.iter().filter(|_| !by_premise).for_each(|text| add(text));
+            hash.text(premise);
+            hypothesis.iter().filter(|_| !by_premise).for_each(|text| {
+                hash.text(text);
+            });
         }
-        Content::Candidates { premise, .. } => add(premise),
-        Content::Words(words) => words.iter().for_each(|word| add(word)),
+        Content::Candidates { premise, .. } => {
+            hash.text(premise);
+        }
+        Content::Words(words) => words.iter().for_each(|word| {
+            hash.text(word);
+        }),
         Content::Tokens { sequences, .. } => {
-            sequences.iter().flat_map(|sequence| &sequence.ids).for_each(|id| add(&id.to_string()));
+            sequences.iter().flat_map(|sequence| &sequence.ids).for_each(|id| {
+                hash.word(u64::from(*id));
+            });
         }
     }
-    hash
+    hash.digest().low()
 }
 
-/// Writes rows; returns the number of texts with a TAB or line break.
-fn write(task: &TaskDef, rows: &[&Row], file: &Path) -> Result<usize> {
+/// Rows of the file at `source`, as canonical ones.
+fn canonical(task: &TaskDef, rows: &[&Row], source: &Path) -> Result<Rows> {
     let mut out = Rows::default();
     for row in rows {
         let cells: Vec<Cow<'_, str>> = cells(task, row)?;
-        out.push(cells);
+        out.push(cells).map_err(|message| Error::input(source, row.line, message))?;
     }
-    out.write(file)?;
-    Ok(out.blanked)
+    Ok(out)
 }
 
 fn classes(task: &TaskDef, rows: &[&Row]) -> Vec<(String, usize)> {

@@ -11,7 +11,9 @@ const LONGEST_SHOWN: usize = 60;
 /// The distance allowed grows with the word: one for up to five letters, a third of the length beyond.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST_COMPARED + 1).collect();
-    if word.is_empty() || word.len() > LONGEST_COMPARED {
+    // Every number of one digit is as near to it as any other.
+    let digit = matches!(word.as_slice(), [only] if only.is_numeric());
+    if word.is_empty() || digit || word.len() > LONGEST_COMPARED {
         return None;
     }
     let allowed = (word.len() / 3).max(1);
@@ -66,6 +68,11 @@ pub(crate) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
+/// "1 row", "2 rows".
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Input in single quotes, control characters escaped, long input cut.
 pub(crate) fn shown(text: &str) -> String {
     format!("'{}'", cut(text))
@@ -103,6 +110,7 @@ mod tests {
         assert_eq!(nearest("N_CLAS", ["n_class", "labels"]), Some("n_class"));
         assert_eq!(nearest("zebra", ["n_class", "labels"]), None);
         assert_eq!(nearest("", ["a"]), None);
+        assert_eq!(nearest("9", ["0", "1"]), None);
     }
 
     #[test]

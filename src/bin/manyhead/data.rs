@@ -145,7 +145,10 @@ fn labels(labels: &Labels) -> String {
     match labels {
         Labels::None => String::new(),
         Labels::Candidates { count, relevant, .. } => format!("{count} candidates, {relevant} relevant"),
-        Labels::Numbers { mean, deviation, min, max } => format!("{mean:.2} ± {deviation:.2}, {min} to {max}"),
+        Labels::Numbers { mean, deviation, min, max } => {
+            let (mean, deviation) = (rounded(*mean), rounded(*deviation));
+            format!("{mean} ± {deviation}, {} to {}", short(*min), short(*max))
+        }
         Labels::Classes(classes) => {
             let mut cells: Vec<String> =
                 classes.iter().take(SHOWN).map(|(label, count)| format!("{label}: {count}")).collect();
@@ -155,6 +158,19 @@ fn labels(labels: &Labels) -> String {
             cells.join("  ")
         }
     }
+}
+
+/// Beyond this, numbers are written with an exponent.
+const MOST_PLAIN: f64 = 1e7;
+
+fn rounded(value: f64) -> String {
+    if value.abs() < MOST_PLAIN { format!("{value:.2}") } else { format!("{value:.2e}") }
+}
+
+/// A label as a file has it: an f32.
+fn short(value: f64) -> String {
+    let label = value as f32;
+    if value == 0.0 || (1e-4..MOST_PLAIN).contains(&value.abs()) { label.to_string() } else { format!("{label:e}") }
 }
 
 fn task_json(task: &TaskCheck) -> (String, Value) {

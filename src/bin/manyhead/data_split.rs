@@ -100,10 +100,13 @@ fn talk(done: &SplitDone, by_premise: bool, common: &Common) {
     }
     if done.repeated > 0 {
         let text = if by_premise { "first text" } else { "text" };
-        common.say(&format!("{} rows have the {text} of another row and stay with it", done.repeated));
+        let rows = if done.repeated == 1 { "row has" } else { "rows have" };
+        let stay = if done.repeated == 1 { "stays" } else { "stay" };
+        common.say(&format!("{} {rows} the {text} of another row and {stay} with it", done.repeated));
     }
     if done.blanked > 0 {
-        common.say(&format!("{} texts had a TAB or line break inside, now a blank", done.blanked));
+        let texts = if done.blanked == 1 { "text" } else { "texts" };
+        common.say(&format!("{} {texts} had a TAB or line break inside, now a blank", done.blanked));
     }
     if let Some(dev) = &done.unused {
         common.say(&format!("the task has a dev split already, which took no part: {}", dev.display()));

@@ -202,7 +202,8 @@ fn talk(imported: &Imported, common: &Common) {
             say(format!("and {} more bad rows left out", split.bad_rows - split.first_bad.len()));
         }
         if split.blanked > 0 {
-            say(format!("{} texts had a TAB or line break inside, now a blank", split.blanked));
+            let texts = if split.blanked == 1 { "text" } else { "texts" };
+            say(format!("{} {texts} had a TAB or line break inside, now a blank", split.blanked));
         }
         if split.quoted {
             say(format!("{} was read with CSV quoting (--quoting none reads it without)", split.source.display()));

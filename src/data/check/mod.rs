@@ -7,15 +7,16 @@ mod read_on;
 mod report;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use crate::data::complete_labels;
 use crate::data::encode::encode;
-use crate::data::readers::{self, BadRows, Row};
+use crate::data::readers::{self, BadRows, Row, RowReader};
 use crate::data::tokenizer::Tokenizer;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
+use crate::hash;
+use crate::tasks::message::counted;
 use crate::tasks::{Label, TaskDef, TaskFile, TaskType};
 
 pub use report::{Labels, Lengths, Shared, SplitCheck, TaskCheck};
@@ -34,7 +35,7 @@ pub struct CheckOptions<'a> {
     pub data_dir: Option<&'a Path>,
     /// Measures lengths; without it there are none.
     pub tokenizer: Option<&'a Tokenizer>,
-    /// Longest sequence in tokens; a task's own `max_length` may be smaller.
+    /// Longest sequence in tokens, for tasks without a `max_length` of their own.
     pub max_length: usize,
 }
 
@@ -49,46 +50,59 @@ pub fn check(file: &TaskFile, options: CheckOptions<'_>, cpu: &Cpu) -> Result<Ve
 
 fn check_task(task: &TaskDef, options: CheckOptions<'_>, cpu: &Cpu) -> Result<TaskCheck> {
     let mut found = TaskCheck { task: task.name.clone(), ..TaskCheck::default() };
-    // Labels of words may stand in the training file alone.
-    let completed = complete_labels(std::slice::from_ref(task), options.data_dir, BadRows::Skip);
-    let task = match task.require_trainable().and(completed) {
-        Ok(completed) => &completed.into_iter().next().unwrap_or_else(|| task.clone()),
-        Err(error @ Error::Unsupported { .. }) => {
-            found.not_read = Some(error.to_string());
-            return Ok(found);
-        }
-        Err(error @ Error::Input { .. }) => {
-            found.errors.push(error.to_string());
-            return Ok(found);
-        }
-        Err(error) => return Err(error),
+    if let Err(error) = task.require_trainable() {
+        found.not_read = Some(error.to_string());
+        return Ok(found);
+    }
+    // Labels of words may stand in the training file alone. Without them the rows can still be looked at.
+    let (task, unnamed) = match complete_labels(std::slice::from_ref(task), options.data_dir, BadRows::Skip) {
+        Ok(completed) => (&completed.into_iter().next().unwrap_or_else(|| task.clone()), None),
+        Err(error) => (task, Some(error)),
     };
+    // Labels that are not known are taken for tags of entities, which every metric of the kind takes.
+    let names =
+        || std::iter::once("O".to_string()).chain((1..task.n_class).map(|class| format!("B-{class}"))).collect();
+    let named =
+        TaskDef { labels: unnamed.as_ref().map_or_else(|| task.labels.clone(), |_| Some(names())), ..task.clone() };
+    found.errors.extend(named.metric_list().err().map(|error| error.to_string()));
+    let mut train_is_refused = false;
     let mut seen: Vec<(String, HashMap<u64, u64>)> = Vec::new();
     for split in &task.split_names {
+        let mut refuse = |found: &mut TaskCheck, error: Error| -> Result<()> {
+            train_is_refused |= split == "train";
+            match error {
+                Error::Input { .. } => found.errors.push(error.to_string()),
+                Error::Io { .. } => found.errors.push(unreadable(task, split, &error).to_string()),
+                // A format without a reader.
+                Error::Unsupported { .. } => found.not_read = Some(error.to_string()),
+                other => return Err(other),
+            }
+            Ok(())
+        };
         let path = match task.data_file(split, options.data_dir) {
             Ok(Some(path)) => path,
             Ok(None) => continue,
-            Err(error @ Error::Input { .. }) => {
-                found.errors.push(error.to_string());
+            Err(error) => {
+                refuse(&mut found, error)?;
                 continue;
             }
-            Err(error) => return Err(error),
         };
         let mut pass = Pass::new(task, split, &path, options, cpu);
         let optional = split.contains("test");
         let labels = if optional { readers::Labels::Optional } else { readers::Labels::Required };
-        let read = read_on::read(task, &path, labels, |row| pass.row(row));
-        match read {
+        let reader = match &unnamed {
+            None => RowReader::open(task, &path, labels),
+            Some(_) => RowReader::open_unnamed(task, &path, labels),
+        };
+        match reader.and_then(|reader| read_on::read(reader, |row| pass.row(row))) {
             Ok((errors, whole)) => {
                 pass.found.errors = errors.iter().map(Error::to_string).collect();
                 pass.found.whole = whole;
             }
-            // A format without a reader: the other tasks can still be looked at.
-            Err(error @ Error::Unsupported { .. }) => {
-                found.not_read = Some(error.to_string());
+            Err(error) => {
+                refuse(&mut found, error)?;
                 continue;
             }
-            Err(error) => return Err(error),
         }
         let (split_found, texts) = pass.finish()?;
         for (of, earlier) in &seen {
@@ -100,8 +114,21 @@ fn check_task(task: &TaskDef, options: CheckOptions<'_>, cpu: &Cpu) -> Result<Ta
         seen.push((split.clone(), texts));
         found.splits.push(split_found);
     }
-    found.warnings = warnings(task, &found);
+    // Labels that stand in bad rows would be missing from what it says about the labels.
+    let bad_rows = found.splits.iter().any(|split| split.split == "train" && !split.errors.is_empty());
+    if let Some(error) = unnamed.filter(|_| !train_is_refused && !bad_rows) {
+        train_is_refused = true;
+        found.errors.push(error.to_string());
+    }
+    found.warnings = warnings(task, &found, train_is_refused);
     Ok(found)
+}
+
+/// `error`, the system's, with the place where the task file names the split.
+fn unreadable(task: &TaskDef, split: &str, error: &Error) -> Error {
+    let line = task.data.as_ref().map_or(task.line, |data| data.line);
+    let message = format!("task '{}': {split}: {error}; give the path of a file that can be read", task.name);
+    Error::input(&task.path, line, message)
 }
 
 /// One walk through a split.
@@ -110,7 +137,8 @@ struct Pass<'a> {
     options: CheckOptions<'a>,
     cpu: &'a Cpu,
     found: SplitCheck,
-    /// The texts of a row, hashed, and the label it had first.
+    /// The texts of a row, hashed, and the label it had first. 64 bits: of a million texts two different ones are taken
+    /// for equal once in thirty million data sets.
     texts: HashMap<u64, u64>,
     classes: Vec<usize>,
     values: Vec<f64>,
@@ -127,9 +155,10 @@ struct Pass<'a> {
 impl<'a> Pass<'a> {
     fn new(task: &'a TaskDef, split: &str, path: &Path, options: CheckOptions<'a>, cpu: &'a Cpu) -> Pass<'a> {
         let found = SplitCheck { split: split.to_string(), path: path.to_path_buf(), ..SplitCheck::default() };
-        let limit = task.max_length.map_or(options.max_length, |own| own.min(options.max_length));
+        let limit = task.max_length.unwrap_or(options.max_length);
         let classes = match task.kind {
-            TaskType::Classification | TaskType::SequenceLabeling => vec![0; task.n_class],
+            TaskType::Classification => vec![0; task.n_class],
+            TaskType::SequenceLabeling if task.labels.is_some() => vec![0; task.n_class],
             _ => Vec::new(),
         };
         let (texts, values, waiting, lengths) = Default::default();
@@ -170,8 +199,8 @@ impl<'a> Pass<'a> {
             }
             None => self.found.unlabelled += 1,
         }
-        let text = hashed(&format!("{:?}", row.content));
-        let label = hashed(&format!("{:?}", row.label));
+        let text = hash::of(format!("{:?}", row.content).as_bytes()).low();
+        let label = hash::of(format!("{:?}", row.label).as_bytes()).low();
         match self.texts.get(&text) {
             Some(first) => {
                 self.found.duplicates += 1;
@@ -261,17 +290,10 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// 64 bits: of a million texts two different ones are taken for equal once in thirty million data sets.
-fn hashed(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
 /// What a user should know, in words.
-fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
+fn warnings(task: &TaskDef, found: &TaskCheck, train_is_refused: bool) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !found.splits.iter().any(|split| split.split == "train") {
+    if !train_is_refused && !found.splits.iter().any(|split| split.split == "train") {
         warnings.push("no file for the split train: the task can be evaluated, not trained".to_string());
     }
     for split in &found.splits {
@@ -295,8 +317,8 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
         }
         if let Labels::Candidates { undecided: undecided @ 1.., .. } = &split.labels {
             warnings.push(format!(
-                "{name}: the candidates of {undecided} questions are all equally relevant: these are neither trained nor \
-                 counted in ACC"
+                "{name}: the candidates of {} are all equally relevant: these are neither trained nor counted in ACC",
+                counted(*undecided, "question", "questions")
             ));
         }
         if let Some(lengths) = &split.lengths
@@ -315,12 +337,13 @@ fn warnings(task: &TaskDef, found: &TaskCheck) -> Vec<String> {
             ));
         }
         if split.contradictions > 0 {
-            let count = split.contradictions;
-            warnings.push(format!("{name}: {count} rows repeat the text of an earlier row with another label"));
+            let rows = counted(split.contradictions, "row repeats", "rows repeat");
+            warnings.push(format!("{name}: {rows} the text of an earlier row with another label"));
         }
     }
     for Shared { split, of, rows } in found.shared.iter().filter(|shared| shared.of == "train") {
-        warnings.push(format!("{rows} texts of {split} stand in {of} too; metrics on {split} will be too good"));
+        let (texts, stand) = (counted(*rows, "text", "texts"), if *rows == 1 { "stands" } else { "stand" });
+        warnings.push(format!("{texts} of {split} {stand} in {of} too; metrics on {split} will be too good"));
     }
     warnings
 }

@@ -1,11 +1,8 @@
 //! Reading on after a bad row, so that one look at a file shows what is wrong with all of it.
 
-use std::path::Path;
-
 use crate::data::readers::row::Trouble;
-use crate::data::readers::{Labels, Row, RowReader};
+use crate::data::readers::{Row, RowReader};
 use crate::error::{Error, Result};
-use crate::tasks::TaskDef;
 
 /// Errors of a file after which nobody reads on.
 pub(super) const MOST_ERRORS: usize = 20;
@@ -13,14 +10,8 @@ pub(super) const MOST_ERRORS: usize = 20;
 /// Gives every row that can be read to `each`; returns what was wrong with the others, at most [`MOST_ERRORS`], and
 /// whether the file was read to its end: not where a bad line leaves the meaning of all that follows open (a header
 /// that does not fit, a quote that is never closed).
-pub(super) fn read(
-    task: &TaskDef,
-    path: &Path,
-    labels: Labels,
-    mut each: impl FnMut(Row) -> Result<()>,
-) -> Result<(Vec<Error>, bool)> {
+pub(super) fn read(mut reader: RowReader<'_>, mut each: impl FnMut(Row) -> Result<()>) -> Result<(Vec<Error>, bool)> {
     let mut errors = Vec::new();
-    let mut reader = RowReader::open(task, path, labels)?;
     let mut rows = 0u64;
     loop {
         match reader.next_or_bad() {

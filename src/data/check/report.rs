@@ -15,7 +15,7 @@ pub struct TaskCheck {
     pub shared: Vec<Shared>,
     /// What a run would not refuse and its user should know.
     pub warnings: Vec<String>,
-    /// Mistakes outside of the splits' rows: a file that is named and not there.
+    /// Mistakes outside of the splits' rows: a file that is not there or cannot be read, a metric that does not fit.
     pub errors: Vec<String>,
 }
 
@@ -109,8 +109,10 @@ pub struct Lengths {
 }
 
 impl TaskCheck {
-    /// Mistakes in the task's files.
+    /// What a run would refuse: mistakes in the task's files, and what cannot be read.
     pub fn error_count(&self) -> usize {
-        self.errors.len() + self.splits.iter().map(|split| split.errors.len()).sum::<usize>()
+        usize::from(self.not_read.is_some())
+            + self.errors.len()
+            + self.splits.iter().map(|split| split.errors.len()).sum::<usize>()
     }
 }

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 
 use super::layouts::{GLUE, SplitFiles, TableTask};
 use super::table::{entry, import_split};
-use super::write::{prepare, task_file};
+use super::write::{prepare, task_file, write_splits};
 use super::{ImportOptions, Imported};
 use crate::error::{Error, Result};
 use crate::tasks::message::{listed, shown, suggest};
 
 /// The names of the tasks.
 pub const GLUE_TASKS: [&str; 9] = ["cola", "sst", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"];
+
+/// How the names of MNLI's mismatched splits begin.
+const MISMATCHED: &str = "mismatched_";
 
 /// Reads the GLUE data sets below `dir` and writes `{task}_{split}.tsv` and `tasks.yml` into `out`.
 ///
@@ -56,14 +59,17 @@ pub fn glue(dir: &Path, out: &Path, tasks: &[String], options: &ImportOptions) -
     let name = |task: &TableTask, split: &SplitFiles| format!("{}_{}.tsv", task.name, split.split);
     let mut names: Vec<String> =
         found.iter().flat_map(|(task, files)| files.iter().map(|(split, _)| name(task, split))).collect();
+    let has_mismatched =
+        found.iter().flat_map(|(_, files)| files).any(|(split, _)| split.split.starts_with(MISMATCHED));
     names.push("tasks.yml".into());
+    names.extend(has_mismatched.then(|| "tasks-mismatched.yml".into()));
     prepare(out, &names, options.overwrite)?;
-    let (mut entries, mut mismatched) = (Vec::new(), Vec::new());
+    let (mut read, mut entries, mut mismatched) = (Vec::new(), Vec::new(), Vec::new());
     for (task, files) in &found {
         let (mut data, mut other) = (Vec::new(), Vec::new());
         for (split, source) in files {
             let file = name(task, split);
-            imported.splits.push(import_split(task, split, source, &out.join(&file), options)?);
+            read.push(import_split(task, split, source, &out.join(&file), options)?);
             match split.split.split_once('_') {
                 None => data.push((split.split, file)),
                 Some(("matched", split)) => data.push((split, file)),
@@ -77,6 +83,7 @@ pub fn glue(dir: &Path, out: &Path, tasks: &[String], options: &ImportOptions) -
             mismatched.push(entry(task, other));
         }
     }
+    imported.splits = write_splits(read)?;
     if !mismatched.is_empty() {
         let comment = "MNLI's mismatched splits: for `manyhead eval` with a model trained from tasks.yml.";
         imported.task_files.push(task_file(&out.join("tasks-mismatched.yml"), comment, &mismatched)?);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::parallel::{Parallel, split_folders};
-use super::write::{TaskEntry, prepare, task_file, yaml_list};
+use super::write::{TaskEntry, prepare, task_file, write_splits, yaml_list};
 use super::{ImportOptions, Imported, ImportedSplit, check_name};
 use crate::data::canonical::{Rows, python_list};
 use crate::error::{Error, Result};
@@ -32,22 +32,22 @@ pub fn snips(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Res
     names.extend(splits.iter().flat_map(|(split, _)| [files(&intent, split), files(&slots, split)]));
     prepare(out, &names, options.overwrite)?;
 
-    let (mut imported, mut intents, mut tags) = (Imported::default(), BTreeSet::new(), BTreeSet::new());
+    let (mut read, mut intents, mut tags) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for (split, folder) in &splits {
         let joint = Joint::read(folder, options)?;
         for (task, rows, file) in
-            [(&intent, &joint.intent_rows, folder.join("label")), (&slots, &joint.slot_rows, folder.join("seq.out"))]
+            [(&intent, joint.intent_rows, folder.join("label")), (&slots, joint.slot_rows, folder.join("seq.out"))]
         {
             let path = out.join(files(task, split));
-            rows.write(&path)?;
             let (bad_rows, first_bad) = (joint.found.bad_rows, joint.found.first_bad.clone());
-            let (rows, blanked) = (rows.count, rows.blanked);
+            let (count, blanked) = (rows.count, rows.blanked);
             let own = ImportedSplit::new(task, split, &file, &path);
-            imported.splits.push(ImportedSplit { rows, labelled: rows, bad_rows, first_bad, blanked, ..own });
+            read.push((ImportedSplit { rows: count, labelled: count, bad_rows, first_bad, blanked, ..own }, rows));
         }
         intents.extend(joint.intents);
         tags.extend(joint.tags);
     }
+    let mut imported = Imported { splits: write_splits(read)?, ..Imported::default() };
     // O first: it is what the scorer takes for "no entity".
     let outside = tags.remove("O").then_some("O");
     let tags: Vec<&str> = outside.into_iter().chain(tags.iter().map(String::as_str)).collect();
@@ -144,8 +144,11 @@ impl Joint {
         let intent_row = [uid(), Cow::Borrowed(label), Cow::Owned(words.join(" "))];
         let list = |words: &[&str]| Cow::Owned(python_list(words.iter().copied()));
         let slot_row = [uid(), list(&tags), list(&words)];
-        self.intent_rows.push(intent_row);
-        self.slot_rows.push(slot_row);
+        self.intent_rows.push(intent_row).map_err(|message| (FILES[0], message))?;
+        if let Err(message) = self.slot_rows.push(slot_row) {
+            self.intent_rows.undo();
+            return Err((FILES[0], message));
+        }
         if !self.intents.contains(label) {
             self.intents.insert(label.to_string());
         }

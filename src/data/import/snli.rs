@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::layouts::{SNLI, SplitFiles};
 use super::table::{entry, import_split};
-use super::write::{prepare, task_file};
+use super::write::{prepare, task_file, write_splits};
 use super::{ImportOptions, Imported};
 use crate::error::{Error, Result};
 use crate::tasks::message::listed;
@@ -31,10 +31,11 @@ pub fn snli(dir: &Path, out: &Path, options: &ImportOptions) -> Result<Imported>
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(found.iter().map(|(split, _)| name(split)));
     prepare(out, &names, options.overwrite)?;
-    let mut imported = Imported::default();
-    for (split, source) in &found {
-        imported.splits.push(import_split(&SNLI, split, source, &out.join(name(split)), options)?);
-    }
+    let read = found
+        .iter()
+        .map(|(split, source)| import_split(&SNLI, split, source, &out.join(name(split)), options))
+        .collect::<Result<_>>()?;
+    let mut imported = Imported { splits: write_splits(read)?, ..Imported::default() };
     let data = found.iter().map(|(split, _)| (split.split, name(split))).collect();
     let comment = "SNLI, written by `manyhead import snli`.";
     imported.task_files.push(task_file(&out.join("tasks.yml"), comment, &[entry(&SNLI, data)])?);

@@ -88,14 +88,14 @@ enum Cells {
     NoAgreedLabel,
 }
 
-/// Writes one split; `source` is in one of the layouts of its task.
+/// Reads one split, to be written to `file`; `source` is in one of the layouts of its task.
 pub(super) fn import_split(
     task: &TableTask,
     split: &SplitFiles,
     source: &Path,
     file: &Path,
     options: &ImportOptions,
-) -> Result<ImportedSplit> {
+) -> Result<(ImportedSplit, Rows)> {
     let file_name = source.file_name().unwrap_or_default().to_string_lossy();
     // The STS benchmark's own sts-train.csv is parted by TABs and knows no quoting.
     let is_csv = file_name.ends_with(".csv") && !file_name.starts_with("sts-");
@@ -145,9 +145,12 @@ pub(super) fn import_split(
                 let uid = uid.filter(|_| task.own_uid || (split.test && label.is_none()));
                 let uid = uid.unwrap_or_else(|| rows.count.to_string());
                 numbers |= label.as_deref().zip(written).is_some_and(|(label, written)| label != written);
-                done.labelled += usize::from(label.is_some());
+                let labelled = usize::from(label.is_some());
                 let label = written.unwrap_or_default().to_string();
-                rows.push([uid, label].into_iter().chain(texts).map(Cow::Owned));
+                match rows.push([uid, label].into_iter().chain(texts).map(Cow::Owned)) {
+                    Ok(()) => done.labelled += labelled,
+                    Err(message) => done.bad(refuse(message), options)?,
+                }
             }
             Err(message) => done.bad(refuse(message), options)?,
         }
@@ -155,8 +158,7 @@ pub(super) fn import_split(
     (done.rows, done.blanked) = (rows.count, rows.blanked);
     done.require_rows()?;
     done.notes.extend((numbers && !task.numbers_note.is_empty()).then(|| task.numbers_note.to_string()));
-    rows.write(file)?;
-    Ok(done)
+    Ok((done, rows))
 }
 
 /// `label text` as two fields.

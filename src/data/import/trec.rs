@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::write::{TaskEntry, prepare, task_file, yaml_list};
+use super::write::{TaskEntry, prepare, task_file, write_splits, yaml_list};
 use super::{ImportOptions, Imported, ImportedSplit, check_name};
 use crate::data::canonical::Rows;
 use crate::data::readers::lines::{Lines, open};
@@ -44,11 +44,11 @@ pub fn trec(files: &TrecFiles, out: &Path, name: &str, fine: bool, options: &Imp
     names.extend(splits.iter().map(|(split, _)| target(split)));
     prepare(out, &names, options.overwrite)?;
 
-    let (mut imported, mut labels, mut read) = (Imported::default(), BTreeSet::new(), Vec::new());
+    let (mut labels, mut read) = (BTreeSet::new(), Vec::new());
     for (split, source) in &splits {
         let mut done = ImportedSplit::new(name, split, source, &out.join(target(split)));
-        read.push(read_split(&mut done, fine, &mut labels, options)?);
-        imported.splits.push(done);
+        let rows = read_split(&mut done, fine, &mut labels, options)?;
+        read.push((done, rows));
     }
     if labels.len() < 2 {
         let found = labels.first().map_or("", String::as_str);
@@ -56,9 +56,7 @@ pub fn trec(files: &TrecFiles, out: &Path, name: &str, fine: bool, options: &Imp
             format!("every line has the label {}; expected lines 'LABEL text' with two or more", shown(found));
         return Err(Error::input(&files.train, None, message));
     }
-    for (rows, done) in read.iter().zip(&imported.splits) {
-        rows.write(&done.file)?;
-    }
+    let mut imported = Imported { splits: write_splits(read)?, ..Imported::default() };
     // Classes that are numbers in the order of the numbers.
     let mut labels: Vec<String> = labels.into_iter().collect();
     if labels.iter().all(|label| label.parse::<u64>().is_ok()) {
@@ -99,8 +97,12 @@ fn read_split(
             }
             Err(Trouble::File(error)) => return Err(error),
         };
-        match label_and_text(line.text, fine) {
-            Ok((label, text)) => {
+        let uid = rows.count.to_string();
+        let added = label_and_text(line.text, fine).and_then(|(label, text)| {
+            rows.push([Cow::Owned(uid), Cow::Borrowed(label), Cow::Borrowed(text)]).map(|()| label)
+        });
+        match added {
+            Ok(label) => {
                 if !labels.contains(label) {
                     labels.insert(label.to_string());
                 }
@@ -111,7 +113,6 @@ fn read_split(
                     );
                     return Err(Error::input(&source, line.number, message));
                 }
-                rows.push([Cow::Owned(rows.count.to_string()), Cow::Borrowed(label), Cow::Borrowed(text)]);
             }
             Err(message) => done.bad(Error::input(&source, line.number, message), options)?,
         }

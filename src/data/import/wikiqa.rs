@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::parallel::{Parallel, split_folders};
-use super::write::{TaskEntry, prepare, task_file};
+use super::write::{TaskEntry, prepare, task_file, write_splits};
 use super::{ImportOptions, Imported, ImportedSplit, check_name};
 use crate::data::canonical::Rows;
 use crate::error::{Error, Result};
@@ -20,8 +20,8 @@ const FILES: [&str; 4] = ["a.toks", "b.toks", "id.txt", "sim.txt"];
 /// Reads the folders `train`, `dev` and `test` below `dir` and writes the ranking task `name` into `out`.
 ///
 /// # Errors
-/// No split; files of different lengths; an empty text, a relevance that is no number, a question whose lines do not
-/// stand together, unless such are counted.
+/// No split; files of different lengths; a question whose lines do not stand together; an empty text or identifier, a
+/// relevance that is no number, unless such are counted.
 pub fn wikiqa(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Result<Imported> {
     check_name(name)?;
     let splits = split_folders(dir, FILES[0]);
@@ -33,12 +33,13 @@ pub fn wikiqa(dir: &Path, out: &Path, name: &str, options: &ImportOptions) -> Re
     let mut names = vec!["tasks.yml".to_string()];
     names.extend(splits.iter().map(|(split, _)| target(split)));
     prepare(out, &names, options.overwrite)?;
-    let mut imported = Imported::default();
+    let mut read = Vec::new();
     for (split, folder) in &splits {
         let mut done = ImportedSplit::new(name, split, &folder.join(FILES[0]), &out.join(target(split)));
-        read_split(&mut done, folder, options)?.write(&done.file)?;
-        imported.splits.push(done);
+        let rows = read_split(&mut done, folder, options)?;
+        read.push((done, rows));
     }
+    let mut imported = Imported { splits: write_splits(read)?, ..Imported::default() };
     let entry = TaskEntry {
         name,
         data_format: "PremiseAndMultiHypothesis",
@@ -69,12 +70,19 @@ fn read_split(done: &mut ImportedSplit, folder: &Path, options: &ImportOptions) 
     let (mut rows, mut seen) = (Rows::default(), HashMap::new());
     let mut open: Option<Question> = None;
     let (mut line, mut candidates) = (0, 0);
+    // The last line of which nobody knows the question: it may be the first of what follows.
+    let mut stray: Option<usize> = None;
     while let Some(lines) = files.next()? {
         line += 1;
+        let lines = lines.map(|lines| <[String; 4]>::try_from(lines).unwrap_or_default()).and_then(|lines| {
+            let known = !lines[2].trim().is_empty();
+            if known { Ok(lines) } else { Err(files.error(FILES[2], "the identifier of the question is empty")) }
+        });
         let [text, sentence, id, relevance] = match lines {
-            Ok(lines) => <[String; 4]>::try_from(lines).unwrap_or_default(),
-            // Which question the line belongs to is not known: it counts for the one before it.
+            Ok(lines) => lines,
+            // It counts for the questions around it.
             Err(error) => {
+                stray = Some(line);
                 match &mut open {
                     Some(question) => {
                         question.bad.get_or_insert(error);
@@ -87,17 +95,16 @@ fn read_split(done: &mut ImportedSplit, folder: &Path, options: &ImportOptions) 
         let id = id.trim();
         if open.as_ref().is_none_or(|question| question.id != id) {
             candidates += close(open.take(), &mut rows, done, options)?;
-            let bad = match seen.insert(id.to_string(), line) {
-                _ if id.is_empty() => Some("the identifier of the question is empty".to_string()),
-                Some(first) => Some(format!(
-                    "the question {} began on line {first} and others stood in between; its lines must stand together",
-                    shown(id)
-                )),
-                None => None,
-            };
-            let bad = bad.map(|message| files.error(FILES[2], message));
+            if let Some(first) = seen.insert(id.to_string(), line) {
+                let message = format!("the question {} began on line {first} and others stood in between", shown(id));
+                return Err(files.error(FILES[2], format!("{message}; its lines must stand together")));
+            }
+            let bad = stray.map(|stray| {
+                files.error(FILES[2], format!("the bad line {stray} may be of the question {}; correct it", shown(id)))
+            });
             open = Some(Question { id: id.to_string(), text: text.clone(), candidates: Vec::new(), bad });
         }
+        stray = None;
         let Some(question) = &mut open else { continue };
         let relevance = relevance.trim();
         let wrong = if text.trim().is_empty() {
@@ -139,7 +146,13 @@ fn close(open: Option<Question>, rows: &mut Rows, done: &mut ImportedSplit, opti
     };
     let (places, relevances) = (list(&|(line, _, _)| line.to_string()), list(&|(_, relevance, _)| relevance.clone()));
     let head = [question.id, places, relevances, question.text];
+    let first = question.candidates.first().map(|(line, _, _)| line + 1);
     let sentences = question.candidates.into_iter().map(|(_, _, sentence)| sentence);
-    rows.push(head.into_iter().chain(sentences).map(Cow::Owned));
-    Ok(count)
+    match rows.push(head.into_iter().chain(sentences).map(Cow::Owned)) {
+        Ok(()) => Ok(count),
+        Err(message) => {
+            let error = Error::input(&done.source, first, message);
+            done.bad(error, options).map(|()| 0)
+        }
+    }
 }

@@ -1,9 +1,11 @@
-//! Task files, and a folder to write into.
+//! Task files, canonical files, and a folder to write into.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::ImportedSplit;
+use crate::data::canonical::Rows;
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 use crate::tasks::quoted;
@@ -15,6 +17,12 @@ pub(in crate::data) fn prepare(out: &Path, names: &[String], overwrite: bool) ->
         return Err(Error::input(out.join(name), None, message));
     }
     fs::create_dir_all(out).map_err(|e| Error::io("create", out, e))
+}
+
+/// Writes the canonical files, all of them read before: a bad row in the last one leaves nothing behind.
+pub(super) fn write_splits(read: Vec<(ImportedSplit, Rows)>) -> Result<Vec<ImportedSplit>> {
+    let write = |(split, rows): (ImportedSplit, Rows)| rows.write(&split.file).map(|()| split);
+    read.into_iter().map(write).collect()
 }
 
 /// One task of a task file.

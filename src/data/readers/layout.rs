@@ -137,10 +137,24 @@ impl Finder<'_, '_> {
             _ if key == name => "; name it under 'data: columns:'".into(),
             _ => format!("; name it under 'data: columns:' as {key}"),
         };
-        format!(
-            "the header has no column {} ({name}); its columns are {}{near}{advice}",
-            shown(wanted),
-            listed(fields())
-        )
+        let message =
+            format!("the header has no column {} ({name}); its columns are {}", shown(wanted), listed(fields()));
+        match self.other_delimiter(wanted) {
+            Some(delimiter) => message + &delimiter,
+            None => message + &near + &advice,
+        }
+    }
+
+    /// What to say where the header, cut at another delimiter, has the column called `wanted`.
+    fn other_delimiter(&self, wanted: &str) -> Option<String> {
+        let [whole] = self.first.fields.as_slice() else { return None };
+        let has = |delimiter: char| whole.split(delimiter).any(|field| field.trim_matches([' ', '"']) == wanted);
+        let found =
+            ['\t', ',', ';', '|'].into_iter().find(|delimiter| whole.contains(*delimiter) && has(*delimiter))?;
+        Some(match found {
+            '\t' => "; they seem to be parted by TABs: write 'format: tsv' under 'data:'".to_string(),
+            ',' => "; they seem to be parted by ',': write 'format: csv' under 'data:'".to_string(),
+            other => format!("; they seem to be parted by '{other}': write the file anew with ',' (csv) or TABs (tsv)"),
+        })
     }
 }

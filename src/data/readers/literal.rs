@@ -36,19 +36,29 @@ pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
 
 /// The items of a cell: a list as Python or JSON write it, or words parted by blanks.
 ///
-/// A list is what begins with a bracket that a quote, a number or the closing bracket follows: `[ laughs ]` are words.
+/// A list is what begins with a bracket that a quote, a number or the closing bracket follows: `[ laughs ]` are words,
+/// and so is `[1] see also`, where neither the end nor the syntax of a list follows the closing bracket.
 pub(super) fn list_or_blanks(text: &str) -> Result<Vec<String>, String> {
     let inside = text.trim_start().strip_prefix('[').map(str::trim_start);
     let is_list =
         inside.is_some_and(|rest| rest.starts_with(|c: char| matches!(c, '\'' | '"' | ']') || c.is_ascii_digit()));
+    let words = || text.split_whitespace().map(str::to_string).collect();
     if !is_list {
-        return Ok(text.split_whitespace().map(str::to_string).collect());
+        return Ok(words());
     }
     // JSON has escapes that Python has not: `\/`, and characters beyond U+FFFF in two halves.
     match serde_json::from_str::<Vec<String>>(text) {
         Ok(items) => Ok(items),
-        Err(_) => list(text.trim()),
+        Err(_) => list(text.trim()).or_else(|error| if is_prose(text) { Ok(words()) } else { Err(error) }),
     }
+}
+
+/// Whether a text that begins like a list of numbers goes on as no list does: `[1] see also`. A text whose first item
+/// is quoted is not asked: a broken list of texts must not become words.
+fn is_prose(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix('[').unwrap_or("");
+    let rest = inside.split_once(']').map_or("", |(_, rest)| rest.trim_start());
+    !inside.trim_start().starts_with(['\'', '"']) && !rest.is_empty() && !rest.starts_with([',', ']', '\'', '"'])
 }
 
 struct Parser<'a> {
@@ -181,6 +191,10 @@ mod tests {
         assert_eq!(items("[0, 3]"), "0|3");
         assert_eq!(items("a  b\u{a0}c "), "a|b|c");
         assert_eq!(items("[ laughs ] yes"), "[|laughs|]|yes");
+        assert_eq!(items("[1] see also"), "[1]|see|also");
+        assert_eq!(items("[] [2, 3] x"), "[]|[2,|3]|x");
+        assert!(list_or_blanks("[1.5]").is_err() && list_or_blanks("[1], [2]").is_err());
+        assert!(list_or_blanks("['a' 'b'] c").is_err(), "a broken list of texts");
         assert!(list_or_blanks("[]").unwrap().is_empty() && list_or_blanks(" ").unwrap().is_empty());
         assert!(list_or_blanks("['a' 'b']").unwrap_err().contains("expected a comma"), "as numpy prints lists");
     }

@@ -116,6 +116,12 @@ impl<'t> RowReader<'t> {
         RowReader::new(task, path, reader, Rules::new(task, path, labels))
     }
 
+    /// The same for a task that labels words and lists no labels: any label is taken, and none is told.
+    pub(super) fn open_unnamed(task: &'t TaskDef, path: &Path, labels: Labels) -> Result<RowReader<'t>> {
+        let rules = Rules { found: Some(BTreeSet::new()), ..Rules::new(task, path, labels) };
+        RowReader::new(task, path, open(path)?, rules)
+    }
+
     fn new(
         task: &'t TaskDef,
         path: &Path,
@@ -193,6 +199,7 @@ impl<'t> RowReader<'t> {
     pub(super) fn no_rows(&self) -> Error {
         let message = match self.skipped.first.first() {
             None => "the file has no rows; give it at least one sample".to_string(),
+            Some(first) if self.skipped.count == 1 => format!("the only row is bad and was skipped: {first}"),
             Some(first) => format!("all {} rows are bad and were skipped; the first: {first}", self.skipped.count),
         };
         Error::input(&self.path, None, message)
@@ -243,8 +250,7 @@ pub(super) fn collect_tags(task: &TaskDef, path: &Path, bad_rows: BadRows) -> Re
     if format_of(task, path) == Format::Tokenised {
         return Ok((0..task.n_class).map(|class| class.to_string()).collect());
     }
-    let rules = Rules { found: Some(BTreeSet::new()), ..Rules::new(task, path, Labels::Required) };
-    let mut reader = RowReader::new(task, path, open(path)?, rules)?.bad_rows(bad_rows);
+    let mut reader = RowReader::open_unnamed(task, path, Labels::Required)?.bad_rows(bad_rows);
     for row in reader.by_ref() {
         row?;
     }

@@ -1,9 +1,10 @@
 //! Questions out of records that hold a candidate each: those with the same uid, one behind the other.
 //!
-//! This is how MS MARCO, WikiQA and TREC-QA are passed around. A question whose uid has come before is refused: its
-//! candidates would be ranked apart, and every metric would be of another task. A bad record makes its whole question
-//! bad (a question without one of its candidates is another question); a record whose uid cannot be told counts for
-//! the question before it.
+//! This is how MS MARCO, WikiQA and TREC-QA are passed around. A question whose uid has come before is refused, also
+//! where bad rows are passed over: its candidates would be ranked apart, and every metric would be of another task. A bad record makes its whole
+//! question bad (a question without one of its candidates is another question). A record whose uid cannot be told (of
+//! the wrong width, without a uid, no record at all) counts for the question before it; where bad rows are passed over,
+//! also for the one behind it, unless the uid of the one before stands in it or comes once more.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 use super::delimited::Source;
 use super::layout::Layout;
 use super::records::Record;
-use super::row::{Content, NextRow, Row, Trouble};
+use super::row::{Content, NextRow, Reading, Row, Trouble};
 use super::{Cell, Rules};
 
 /// The candidates of one question have at most so many bytes: more is a file that is not what its columns say.
@@ -25,6 +26,8 @@ const MOST_BYTES: usize = 64 << 20;
 pub(super) struct Questions {
     /// The line on which each began.
     seen: HashMap<String, usize>,
+    /// The line of a bad record since the last sound one: it may be the first candidate of what follows.
+    stray: Option<usize>,
 }
 
 /// A question that is being read.
@@ -45,27 +48,35 @@ impl Questions {
     pub fn next(&mut self, rules: &Rules, layout: &Layout, source: &mut Source) -> NextRow {
         let mut open: Option<Question> = None;
         loop {
-            let record = match (source.next(rules.lenient), &mut open) {
-                (Ok(Some(record)), _) => record,
-                (Ok(None), _) => break,
-                (Err(Trouble::Row(error)), Some(question)) => {
-                    question.bad.get_or_insert(error);
+            let record = match source.next(rules.lenient) {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(Trouble::Row(error)) => {
+                    self.astray(error, &mut open)?;
                     continue;
                 }
-                (Err(trouble), _) => return Err(trouble),
+                Err(trouble) => return Err(trouble),
             };
             let uid = layout.uid.as_ref().map_or("", |place| place.cell(&record).text);
+            if let Err(error) = layout.check_width(rules, &record).and_then(|()| check_uid(rules, layout, &record)) {
+                let stray = self.stray;
+                let known = open.as_ref().is_some_and(|question| question.uid == uid);
+                self.astray(error, &mut open)?;
+                if known {
+                    self.stray = stray;
+                }
+                continue;
+            }
             match &mut open {
-                Some(question) if question.uid == uid => question.take(rules, layout, &record),
-                // A record that is cut off before its uid.
-                Some(question) if uid.is_empty() && layout.check_width(rules, &record).is_err() => {
+                Some(question) if question.uid == uid => {
+                    self.stray = None;
                     question.take(rules, layout, &record);
                 }
                 Some(_) => {
                     source.put_back(record);
                     break;
                 }
-                None => open = Some(self.begin(rules, layout, uid, &record)),
+                None => open = Some(self.begin(rules, layout, uid, &record)?),
             }
         }
         match open {
@@ -74,45 +85,59 @@ impl Questions {
         }
     }
 
-    fn begin(&mut self, rules: &Rules, layout: &Layout, uid: &str, record: &Record) -> Question {
-        let line = record.line;
-        let mut question = Question {
-            line,
-            uid: uid.to_string(),
-            premise: layout.premise.cell(record).text.to_string(),
-            hypotheses: Vec::new(),
-            labels: Vec::new(),
-            bytes: 0,
-            bad: None,
-        };
-        match self.seen.get(uid) {
-            _ if uid.trim().is_empty() => {
-                let message = match layout.check_width(rules, record) {
-                    Err(error) => error,
-                    Ok(()) => {
-                        let column = layout.uid.as_ref().map_or("uid", |place| place.cell(record).column);
-                        let message =
-                            format!("{column}: it is empty; every row must say which question its candidate is for");
-                        rules.error(line, message)
-                    }
-                };
-                question.bad = Some(message);
-            }
-            Some(first) => {
-                let column = layout.uid.as_ref().map_or("uid", |place| place.cell(record).column);
-                let message = format!(
-                    "{column}: the question {} began on line {first} and others stood in between; put the rows of a \
-                     question one behind the other (sort the file by this column)",
-                    shown(uid)
-                );
-                question.bad = Some(rules.error(line, message));
-            }
-            None => {
-                self.seen.insert(uid.to_string(), line);
-            }
+    /// A record whose question is not known.
+    fn astray(&mut self, error: Error, open: &mut Option<Question>) -> Reading<()> {
+        if let Error::Input { line: Some(line), .. } = &error {
+            self.stray = Some(*line);
         }
+        match open {
+            Some(question) => {
+                question.bad.get_or_insert(error);
+                Ok(())
+            }
+            None => Err(Trouble::Row(error)),
+        }
+    }
+
+    fn begin(&mut self, rules: &Rules, layout: &Layout, uid: &str, record: &Record) -> Result<Question> {
+        let line = record.line;
+        let mut bad = self.stray.take().filter(|_| rules.lenient).map(|stray| {
+            let message = format!("the bad row on line {stray} may be a candidate of the question {}", shown(uid));
+            rules.error(line, format!("{message}; correct that row"))
+        });
+        if let Some(first) = self.seen.get(uid) {
+            let column = layout.uid.as_ref().map_or("uid", |place| place.cell(record).column);
+            let message = format!(
+                "{column}: the question {} began on line {first} and others stood in between; put the rows of a \
+                 question one behind the other (sort the file by this column)",
+                shown(uid)
+            );
+            // Its first part has been given out as a whole question.
+            if rules.lenient {
+                return Err(rules.error(line, message));
+            }
+            bad = Some(rules.error(line, message));
+        } else {
+            self.seen.insert(uid.to_string(), line);
+        }
+        let premise = layout.premise.cell(record).text.to_string();
+        let (hypotheses, labels) = Default::default();
+        let mut question = Question { line, uid: uid.to_string(), premise, hypotheses, labels, bytes: 0, bad };
         question.take(rules, layout, record);
-        question
+        Ok(question)
+    }
+}
+
+/// # Errors
+/// A record without a uid.
+fn check_uid(rules: &Rules, layout: &Layout, record: &Record) -> Result<()> {
+    match &layout.uid {
+        Some(place) if place.cell(record).text.trim().is_empty() => {
+            let column = place.cell(record).column;
+            let message = format!("{column}: it is empty; every row must say which question its candidate is for");
+            Err(rules.error(record.line, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -127,7 +152,6 @@ impl Question {
     }
 
     fn add(&mut self, rules: &Rules, layout: &Layout, record: &Record) -> Result<()> {
-        layout.check_width(rules, record)?;
         let line = record.line;
         let premise = layout.premise.cell(record);
         rules.text(line, premise)?;

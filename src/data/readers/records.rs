@@ -96,12 +96,16 @@ impl<'t> Records<'t> {
                         State::Quoted(opened)
                     }
                     State::Closed(_) => {
-                        let message = format!(
+                        let mut message = format!(
                             "{} after the closing quote of field {}; double the quotes inside a quoted field, or {}",
                             shown(&c.to_string()),
                             record.fields.len() + 1,
                             self.unquoted
                         );
+                        if matches!(c, ';' | '|' | '\t' | ',') {
+                            message
+                                .push_str("; if it parts the fields, write the file anew with ',' (csv) or TABs (tsv)");
+                        }
                         return Err(Trouble::Row(self.error(number, message)));
                     }
                     State::Start | State::Plain => {
