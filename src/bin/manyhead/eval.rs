@@ -49,8 +49,8 @@ pub struct Arguments {
     pub files: SplitOutput,
 }
 
-/// Whether a task file's task is the model's: the same samples and classes. A task that labels words may leave the labels to the
-/// model.
+/// Whether a task file's task is the model's: the same samples and classes. A task that labels words may leave the
+/// labels to the model.
 fn same_task(own: &TaskDef, task: &TaskDef) -> bool {
     let labels = own.labels == task.labels || (task.labels.is_none() && task.kind == TaskType::SequenceLabeling);
     let samples = own.kind == task.kind && own.data_format == task.data_format;
