@@ -474,3 +474,19 @@ fn a_model_that_the_last_update_blew_up_is_not_kept_as_the_best() {
     let answers = tiny.run_with("predict --model tame --task mood", "the cat\n");
     message("predict with a model that overflows", answers, 1, &["task 'mood': a prediction is not finite"]);
 }
+
+#[test]
+fn a_negative_number_is_refused_as_a_number_and_not_as_an_unknown_flag() {
+    let tiny = Tiny::new();
+    for (flag, what) in [
+        ("--learning-rate -1", "--learning-rate: -1 is not a number above 0"),
+        ("--weight-decay -0.5", "--weight-decay: -0.5 is not 0 or above"),
+        ("--clip -1", "--clip: -1 is not 0 or above"),
+        ("--dropout -0.1", "--dropout: -0.1 is not from 0 up to (not including) 1"),
+        ("--ema -1", "--ema: -1 is not between 0 and 1"),
+        ("--warmup -1", "--warmup: -1"),
+    ] {
+        let message = tiny.train("out", flag).refused(2);
+        assert!(message.contains(what), "{flag}: {message}");
+    }
+}

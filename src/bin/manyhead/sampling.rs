@@ -14,16 +14,16 @@ pub struct SamplingOptions {
     #[arg(long, default_value = "proportional", value_parser = Sampling::NAMES)]
     pub sampling: String,
     /// T of temperature sampling: a task with n batches is drawn in proportion to n^(1/T)
-    #[arg(long, value_name = "T")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T")]
     pub temperature: Option<f64>,
     /// T in the last epoch; it changes in a straight line [default: as --temperature]
-    #[arg(long, value_name = "T")]
+    #[arg(long, allow_negative_numbers = true, value_name = "T")]
     pub temperature_end: Option<f64>,
     /// Weights of weights sampling, one for each task
     #[arg(long, value_name = "TASK=W,…")]
     pub sampling_weights: Option<String>,
     /// R of ratio sampling: for n batches of the first task, int(n R) of the others, other ones every epoch
-    #[arg(long, value_name = "R")]
+    #[arg(long, allow_negative_numbers = true, value_name = "R")]
     pub ratio: Option<f64>,
     /// 1: the batches of the first task come last in each epoch (proportional and ratio sampling)
     #[arg(long, value_name = "0|1", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=1))]

@@ -69,22 +69,22 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub batch_tokens: Option<usize>,
     /// Peak learning rate
-    #[arg(long, default_value_t = TrainOptions::default().learning_rate)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = TrainOptions::default().learning_rate)]
     pub learning_rate: f64,
     /// The optimizer
     #[arg(long, default_value = "adamw", value_parser = OptimizerKind::NAMES)]
     pub optimizer: String,
     /// Weight decay, except for biases and layer normalisations
-    #[arg(long, default_value_t = TrainOptions::default().optimizer.weight_decay)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = TrainOptions::default().optimizer.weight_decay)]
     pub weight_decay: f64,
     /// How the learning rate falls after the warm-up
     #[arg(long, default_value = "linear", value_parser = ScheduleKind::NAMES)]
     pub schedule: String,
     /// Warm-up: below 1 a fraction of all updates, else a number of updates
-    #[arg(long, default_value_t = TrainOptions::default().warmup)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = TrainOptions::default().warmup)]
     pub warmup: f64,
     /// Largest norm of the gradient; 0 = no clipping
-    #[arg(long, default_value_t = TrainOptions::default().clip)]
+    #[arg(long, allow_negative_numbers = true, default_value_t = TrainOptions::default().clip)]
     pub clip: f64,
     /// Batches that make one update
     #[arg(long, default_value_t = TrainOptions::default().accumulate)]
@@ -93,7 +93,7 @@ pub struct Options {
     #[arg(long, default_value_t = 128)]
     pub max_length: usize,
     /// Hidden, attention and head dropout [default: as the encoder's config and the tasks say]
-    #[arg(long, value_name = "P")]
+    #[arg(long, allow_negative_numbers = true, value_name = "P")]
     pub dropout: Option<f32>,
     /// auto, encoder (the checkpoint's own, shared) or fresh (a new one for each task)
     #[arg(long, default_value = "auto", value_parser = ["auto", "encoder", "fresh"])]
@@ -113,7 +113,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub patience: Option<u64>,
     /// Evaluate and save a moving average of the weights: after each update, average = DECAY average + (1 - DECAY) weights
-    #[arg(long, value_name = "DECAY")]
+    #[arg(long, allow_negative_numbers = true, value_name = "DECAY")]
     pub ema: Option<f64>,
     /// Train the labels X, CLS and SEP of tasks that label words, on later sub-tokens and special tokens, as MT-DNN does;
     /// they can then be predicted, and count as O in the metrics
