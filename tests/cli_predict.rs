@@ -12,21 +12,9 @@ mod tiny;
 use std::io::Write;
 use std::process::Stdio;
 
-use kinds::{NAMES, input, keep_heads, text, trained, write_heads};
+use kinds::{NAMES, file, input, keep_heads, lines, parsed, text, trained, write_heads};
 use serde_json::{Value, json};
 use tiny::{Done, Tiny, finish};
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(parsed).collect()
-}
-
-fn file(tiny: &Tiny, name: &str) -> String {
-    String::from_utf8(tiny.read(name)).unwrap()
-}
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()

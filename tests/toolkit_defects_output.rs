@@ -8,21 +8,9 @@ mod kinds;
 #[allow(dead_code)]
 mod tiny;
 
-use kinds::{NAMES, TASKS, input, keep_heads, text, trained, write_heads};
+use kinds::{NAMES, TASKS, file, input, keep_heads, lines, parsed, text, trained, write_heads};
 use serde_json::{Value, json};
 use tiny::Tiny;
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(parsed).collect()
-}
-
-fn file(tiny: &Tiny, name: &str) -> String {
-    String::from_utf8(tiny.read(name)).unwrap()
-}
 
 /// The definitions of these tasks alone.
 fn only(names: &[&str]) -> String {

@@ -1,5 +1,7 @@
 //! A task of every kind on the tiny encoder, for tests of what the program writes.
 
+use serde_json::Value;
+
 use super::tiny::{Tiny, WIDTH};
 
 /// `cola`: two classes without names; `mnli`: three named classes of a pair; `stsb`: a value for a pair; `topics`:
@@ -121,4 +123,21 @@ pub fn write_heads(tiny: &Tiny, file: &str, heads: &[(&str, &[f32])]) {
 pub fn keep_heads(tiny: &Tiny, out: &str, file: &str, flags: &str) {
     let flags = format!("--heads {file} --max-updates 1 --learning-rate 1e-12 --warmup 0 {flags}");
     tiny.train(out, &flags).ok();
+}
+
+/// A text that is JSON.
+#[track_caller]
+pub fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// A JSON value a line.
+#[track_caller]
+pub fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(parsed).collect()
+}
+
+/// The text of a file.
+pub fn file(tiny: &Tiny, name: &str) -> String {
+    String::from_utf8(tiny.read(name)).unwrap()
 }
