@@ -5,8 +5,9 @@
 //! in the backward pass instead of being stored, and a run can be resumed anywhere. The CUDA kernels use the same
 //! function.
 
+use crate::device::Isa;
 use crate::device::cpu::simd::simd_kernel;
-use crate::device::{Cpu, Isa};
+use crate::device::cpu::{Mask, vector};
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -127,21 +128,61 @@ impl Dropout {
         1.0 / (1.0 - self.p)
     }
 
-    /// Calls `apply(piece, factors)` for pieces of `values`, whose first element is number `start` of the mask; a
-    /// factor is 0 or [`Dropout::scale`].
+    fn mask(&self) -> Mask {
+        let Stream { seed, step, instance } = self.stream;
+        Mask {
+            key: [seed as u32, (seed >> 32) as u32],
+            counter: [instance, step as u32, (step >> 32) as u32],
+            threshold: self.threshold(),
+            scale: self.scale(),
+        }
+    }
+
+    fn threshold(&self) -> u32 {
+        (self.p as f64 * 4_294_967_296.0) as u32
+    }
+
+    /// Multiplies `values`, whose first element is number `start` of the mask, by 0 or [`Dropout::scale`].
+    pub fn apply(&self, isa: Isa, start: usize, values: &mut [f32]) {
+        if start.is_multiple_of(4) && self.mask().apply(isa, (start / 4) as u32, values) {
+            return;
+        }
+        self.factors(isa, start, values.len(), |range, factors| vector::multiply(isa, &mut values[range], factors));
+    }
+
+    /// The backward pass of dropped-out probabilities P of which the first is number `start` of the mask M:
+    /// slopes ← factor · P ∘ (slopes ∘ M − product), then P ← P ∘ M.
+    pub(crate) fn softmax_backward(
+        &self,
+        isa: Isa,
+        start: usize,
+        probabilities: &mut [f32],
+        slopes: &mut [f32],
+        product: f32,
+        factor: f32,
+    ) {
+        let block = (start / 4) as u32;
+        if start.is_multiple_of(4) && self.mask().softmax_backward(isa, block, probabilities, slopes, product, factor) {
+            return;
+        }
+        self.apply(isa, start, slopes);
+        vector::softmax_backward(isa, probabilities, slopes, product, factor);
+        self.apply(isa, start, probabilities);
+    }
+
+    /// Calls `apply(piece, factors)` for pieces of `len` elements, the first of which is number `start` of the mask.
     #[inline(always)]
-    pub fn factors(&self, cpu: &Cpu, start: usize, len: usize, mut apply: impl FnMut(std::ops::Range<usize>, &[f32])) {
+    fn factors(&self, isa: Isa, start: usize, len: usize, mut apply: impl FnMut(std::ops::Range<usize>, &[f32])) {
         const PIECE: usize = 512;
         let mut words = [0u32; PIECE + 4];
         let mut factors = [0f32; PIECE + 4];
-        let threshold = (self.p as f64 * 4_294_967_296.0) as u32;
-        let scale = self.scale();
+        let (threshold, scale) = (self.threshold(), self.scale());
         let mut done = 0;
         while done < len {
             // Blocks of four words: begin at the one that holds the first element.
             let offset = (start + done) % 4;
             let count = PIECE.min(len - done);
-            self.stream.fill(cpu.isa(), start + done - offset, &mut words[..offset + count]);
+            self.stream.fill(isa, start + done - offset, &mut words[..offset + count]);
             for (factor, word) in factors.iter_mut().zip(&words[offset..offset + count]) {
                 *factor = if *word < threshold { 0.0 } else { scale };
             }
@@ -169,7 +210,7 @@ mod tests {
     #[test]
     fn filling_gives_the_same_words_on_every_instruction_set() {
         let stream = Stream { seed: 0x1234_5678_9abc_def0, step: 1 << 33, instance: 7 };
-        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter(|isa| *isa <= Isa::detect()) {
+        for isa in Isa::usable() {
             for (start, len) in [(0, 1), (4, 3), (8, 64), (12, 65), (400, 1000)] {
                 let mut words = vec![0; len];
                 stream.fill(isa, start, &mut words);
@@ -180,24 +221,50 @@ mod tests {
     }
 
     #[test]
-    fn dropout_drops_its_share_and_pieces_do_not_matter() {
-        let cpu = Cpu::new(1, Isa::detect()).unwrap();
-        let dropout = Dropout { p: 0.1, stream: Stream { seed: 1, step: 2, instance: 3 } };
-        let collect = |start: usize, len: usize| {
-            let mut all = Vec::new();
-            dropout.factors(&cpu, start, len, |range, factors| {
-                assert_eq!(range.start, all.len());
-                all.extend_from_slice(factors);
-            });
+    fn dropout_drops_its_share_and_pieces_and_instruction_sets_do_not_matter() {
+        let dropout = Dropout { p: 0.1, stream: Stream { seed: 1 << 40 | 1, step: 1 << 33 | 2, instance: 3 } };
+        let collect = |isa, start: usize, len: usize| {
+            let mut all = vec![1.0; len];
+            dropout.apply(isa, start, &mut all);
             all
         };
-        let all = collect(0, 100_000);
+        let all = collect(Isa::Portable, 0, 100_000);
         let dropped = all.iter().filter(|factor| **factor == 0.0).count();
         // Binomial with deviation 95: five deviations.
         assert!(dropped.abs_diff(10_000) < 475, "{dropped}");
-        assert!(all.iter().all(|factor| *factor == 0.0 || *factor == 1.0 / 0.9));
-        for start in [1, 2, 3, 511, 513, 1026] {
-            assert_eq!(collect(start, 3000), all[start..start + 3000], "{start}");
+        let threshold = (0.1f32 as f64 * 4_294_967_296.0) as u32;
+        for (element, factor) in all.iter().enumerate().take(5000) {
+            let expected = if dropout.stream.word(element) < threshold { 0.0 } else { 1.0 / 0.9 };
+            assert_eq!(*factor, expected, "{element}");
+        }
+        for isa in Isa::usable() {
+            for start in [0, 1, 2, 3, 4, 60, 511, 513, 1026] {
+                for len in [1, 15, 16, 17, 31, 33, 3000] {
+                    assert_eq!(collect(isa, start, len), all[start..start + len], "{isa:?} {start} {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_backward_pass_of_probabilities_is_the_same_in_one_pass_and_in_three() {
+        let dropout = Dropout { p: 0.3, stream: Stream { seed: 7, step: 1, instance: 2 } };
+        let numbers = |seed, len| -> Vec<f32> {
+            let stream = Stream { seed, step: 0, instance: 0 };
+            (0..len).map(|i| stream.normal(i) as f32).collect()
+        };
+        for isa in Isa::usable() {
+            for len in [1, 16, 33, 100] {
+                let (p, g) = (numbers(1, len), numbers(2, len));
+                let (mut got_p, mut got_g) = (p.clone(), g.clone());
+                dropout.softmax_backward(isa, 40, &mut got_p, &mut got_g, 0.25, 2.0);
+                for i in 0..len {
+                    let m = if dropout.stream.word(40 + i) < dropout.threshold() { 0.0 } else { dropout.scale() };
+                    let slope = 2.0 * p[i] * (g[i] * m - 0.25);
+                    assert!((got_g[i] - slope).abs() <= 1e-6 * slope.abs(), "{isa:?} {i}");
+                    assert!((got_p[i] - p[i] * m).abs() <= 1e-6 * p[i].abs(), "{isa:?} {i}");
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ pub mod cpu;
 mod workspace;
 
 use crate::error::{Error, Result};
-pub use cpu::{Cpu, Isa};
+pub use cpu::{Cpu, Isa, Precision};
 pub use workspace::{Buffer, Workspace};
 
 /// A device that tensors live on.
@@ -20,7 +20,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// The CPU with `threads` threads; 0 means as many as the process may use (affinity and cgroup limits).
+    /// The CPU with `threads` threads; 0 means as many as the process may use (affinity and cgroup limits). Products are
+    /// computed in f32; see [`Device::with_precision`].
     pub fn cpu(threads: usize) -> Result<Device> {
         Ok(Device::Cpu(Cpu::new(threads, Isa::from_environment()?)?))
     }
@@ -37,6 +38,22 @@ impl Device {
             }
             _ => Err(Error::argument("--device", format!("'{name}' is none of auto, cpu, cuda, cuda:N"))),
         }
+    }
+
+    /// The same device with products in `precision`; it shares the threads.
+    pub fn with_precision(&self, precision: Precision) -> Device {
+        match self {
+            Device::Cpu(cpu) => Device::Cpu(cpu.with_precision(precision)),
+        }
+    }
+
+    /// The precision that `--precision` names: `f32`, `bf16`, or `auto`, which is bf16 where this device multiplies it
+    /// faster than f32.
+    ///
+    /// # Errors
+    /// Any other name.
+    pub fn parse_precision(&self, name: &str) -> Result<Precision> {
+        Precision::parse(name, self.as_cpu().isa())
     }
 
     /// The CPU behind this device.

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::nn::{PackedBatch, Pooler};
+use crate::ops::{self, Pooling};
 use crate::tape::{Params, Tape, Var};
 pub use load::{Loaded, config_path, load, load_weights, weights_path};
 
@@ -38,6 +39,13 @@ pub trait EncoderNet: Send + Sync {
 
     /// From the output of the embedding block to the last hidden states, `[T, H]`.
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var>;
+
+    /// From the output of the embedding block to the last hidden states of the first tokens alone, `[B, H]`: all that a
+    /// pooled head reads. An encoder can leave out what nothing else of its last layer depends on.
+    fn encode_first(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
+        let hidden = self.encode(tape, batch, embedded)?;
+        ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)
+    }
 
     /// The last hidden states, `[T, H]`.
     fn forward(&self, tape: &mut Tape<'_>, batch: &PackedBatch) -> Result<Var> {

@@ -6,6 +6,7 @@ mod token;
 pub use pooled::PooledHead;
 pub use token::TokenHead;
 
+use crate::encoders::EncoderNet;
 use crate::error::Result;
 use crate::nn::PackedBatch;
 use crate::tape::{Tape, Var};
@@ -28,6 +29,17 @@ impl Head {
         match self {
             Head::Pooled(head) => head.forward(tape, hidden, batch),
             Head::Token(head) => head.forward(tape, hidden),
+        }
+    }
+
+    /// Token ids → logits, through `net`: the encoder computes no more hidden states than the head reads.
+    pub fn logits(&self, tape: &mut Tape<'_>, net: &dyn EncoderNet, batch: &PackedBatch) -> Result<Var> {
+        match self {
+            Head::Pooled(head) => head.logits(tape, net, batch),
+            Head::Token(head) => {
+                let hidden = net.forward(tape, batch)?;
+                head.forward(tape, hidden)
+            }
         }
     }
 

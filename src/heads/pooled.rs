@@ -4,9 +4,10 @@
 //! (`heads.TASK.dense.{weight,bias}`); the last layer is `heads.TASK.out.{weight,bias}`.
 
 use super::DEVIATION;
+use crate::encoders::EncoderNet;
 use crate::error::Result;
 use crate::nn::{Linear, PackedBatch, Pooler};
-use crate::ops::{self, Activation};
+use crate::ops::{self, Activation, Pooling};
 use crate::tape::{Params, Tape, Var};
 
 /// Classification, regression and ranking.
@@ -47,7 +48,20 @@ impl PooledHead {
 
     /// hidden `[T, H]` → `[B, outputs]`.
     pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
-        let pooled = self.pooler.forward(tape, hidden, batch)?;
+        let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)?;
+        self.from_first(tape, first)
+    }
+
+    /// Token ids → `[B, outputs]`, through `net`.
+    pub fn logits(&self, tape: &mut Tape<'_>, net: &dyn EncoderNet, batch: &PackedBatch) -> Result<Var> {
+        let embedded = net.embed(tape, batch, None)?;
+        let first = net.encode_first(tape, batch, embedded)?;
+        self.from_first(tape, first)
+    }
+
+    /// The states of the first tokens, `[B, H]` → `[B, outputs]`.
+    fn from_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
+        let pooled = self.pooler.forward(tape, first)?;
         let pooled = ops::dropout(tape, pooled, self.dropout)?;
         self.out.forward(tape, pooled)
     }

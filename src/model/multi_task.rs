@@ -265,8 +265,8 @@ impl MultiTaskModel {
     /// Logits of a batch of one task.
     pub fn logits(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch) -> Result<Var> {
         let head = &self.head(task)?.head;
-        let hidden = self.encoder.forward(tape, batch)?;
-        head.forward(tape, hidden, batch)
+        self.encoder.check_length(batch)?;
+        head.logits(tape, self.encoder.net(), batch)
     }
 
     /// The mean loss of a batch with labels.

@@ -1,8 +1,8 @@
 //! The pooler: first token → dense → activation.
 
-use super::{Linear, PackedBatch};
+use super::Linear;
 use crate::error::Result;
-use crate::ops::{self, Activation, Pooling};
+use crate::ops::{self, Activation};
 use crate::tape::{Tape, Var};
 
 /// act(W · h₀ + b), h₀ the state of a sequence's first token.
@@ -15,9 +15,8 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// hidden `[T, H]` → `[B, H]`.
-    pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
-        let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)?;
+    /// The states of the first tokens, `[B, H]` → `[B, H]`.
+    pub fn forward(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
         let dense = self.dense.product(tape, first)?;
         ops::activation(tape, dense, Some(Var::Param(self.dense.bias)), self.activation)
     }

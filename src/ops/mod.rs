@@ -17,7 +17,7 @@ mod pool;
 mod rms_norm;
 
 pub use activation::{Activation, activation};
-pub use attention::{AttentionOptions, attention};
+pub use attention::{AttentionOptions, attention, cross_attention};
 pub use binary_cross_entropy::{binary_cross_entropy, sigmoid};
 pub use cross_entropy::{CrossEntropyOptions, IGNORE, Reduction, Rows, cross_entropy, log_softmax};
 pub use dropout::dropout;

@@ -7,14 +7,20 @@
 #[cfg(test)]
 pub(crate) mod gradcheck;
 mod op;
+mod packed;
 mod params;
+mod times;
+
+use std::time::Instant;
 
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tensor::{Shape, Tensor};
 pub use op::{Backward, Forward, Op, Random, Slot, View};
+pub use packed::Side;
 pub use params::{Entry, Gradients, ParamId, Params};
+pub use times::OpTimes;
 
 /// A handle to a value on a tape: a parameter, or the result of an op, or a tensor that was put in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +46,19 @@ pub struct TapeMemory {
     nodes: Vec<Node>,
     gradients: Vec<Option<Tensor>>,
     needed: Vec<bool>,
+    times: Option<OpTimes>,
+}
+
+impl TapeMemory {
+    /// Measures how long each op takes, from now on.
+    pub fn time_ops(&mut self) {
+        self.times = Some(OpTimes::default());
+    }
+
+    /// What has been measured since [`TapeMemory::time_ops`]; nothing if it was not called.
+    pub fn op_times(&self) -> OpTimes {
+        self.times.clone().unwrap_or_default()
+    }
 }
 
 /// A tape over the parameters `params`.
@@ -132,7 +151,7 @@ impl<'p> Tape<'p> {
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var> {
         let memory = &mut self.memory;
         // Ops have at most seven inputs; views are cheap and live on the stack.
-        let mut views = [View { shape: Shape::default(), data: &[] }; 8];
+        let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
         if inputs.len() > views.len() {
             return Err(Error::shape(op.name(), format!("{} inputs, more than eight", inputs.len())));
         }
@@ -140,14 +159,19 @@ impl<'p> Tape<'p> {
             *slot = view(self.params, &memory.values, *var)?;
         }
         let mut ctx = Forward {
+            params: self.params,
             device: &self.device,
             workspace: &mut memory.workspace,
             inputs: &views[..inputs.len()],
             saved: Vec::new(),
             keep: self.recording,
         };
+        let start = memory.times.is_some().then(Instant::now);
         let output = op.forward(&mut ctx)?;
         let saved = ctx.saved;
+        if let (Some(times), Some(start)) = (&mut memory.times, start) {
+            times.add(op.name(), 0, start);
+        }
         memory.values.push(Some(output));
         let output = memory.values.len() - 1;
         if self.recording {
@@ -340,10 +364,10 @@ fn is_wanted(params: &Params, needed: &[bool], parameters: bool, var: Var) -> bo
 fn view<'a>(params: &'a Params, values: &'a [Option<Tensor>], var: Var) -> Result<View<'a>> {
     match var {
         Var::Param(id) if id.index() < params.entries().len() => {
-            Ok(View { shape: params.entry(id).shape, data: params.get(id) })
+            Ok(View { shape: params.entry(id).shape, data: params.get(id), param: Some(id) })
         }
         Var::Value(index) => match values.get(index) {
-            Some(Some(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data() }),
+            Some(Some(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data(), param: None }),
             Some(None) => Err(Error::argument("tape", format!("value {index} was given back at the end of its scope"))),
             None => Err(Error::argument("tape", format!("value {index} belongs to another tape"))),
         },
@@ -372,7 +396,7 @@ fn step_back(
     gradients: &mut Option<&mut Gradients>,
     checking: bool,
 ) -> Result<()> {
-    let TapeMemory { workspace, values, nodes, gradients: value_gradients, needed } = memory;
+    let TapeMemory { workspace, values, nodes, gradients: value_gradients, needed, times } = memory;
     let node = &nodes[index];
     let count = node.inputs.len();
     // Gradients of values are taken out of their places while the op runs; `fresh` ones hold nothing yet.
@@ -424,11 +448,12 @@ fn step_back(
             slot.data.fill(f32::NAN);
         }
     }
-    let mut views = [View { shape: Shape::default(), data: &[] }; 8];
+    let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
     for (slot, var) in views.iter_mut().zip(&node.inputs) {
         *slot = view(params, values, *var)?;
     }
     let mut ctx = Backward {
+        params,
         device,
         workspace,
         output: view(params, values, Var::Value(node.output))?,
@@ -437,7 +462,11 @@ fn step_back(
         saved: &node.saved,
         slots,
     };
+    let start = times.is_some().then(Instant::now);
     node.op.backward(&mut ctx)?;
+    if let (Some(times), Some(start)) = (times, start) {
+        times.add(node.op.name(), 1, start);
+    }
     let ignored = ctx.slots.iter().position(Option::is_some);
     if let Some(position) = ignored {
         return Err(Error::shape(node.op.name(), format!("its backward ignores the gradient of input {position}")));

@@ -1,5 +1,10 @@
 //! What a differentiable op is: a forward and a backward, both demanded by the trait.
 
+use std::sync::Arc;
+
+use super::packed::{self, Side};
+use super::params::{ParamId, Params};
+use crate::device::cpu::Panels;
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::{Dropout, Stream};
@@ -24,12 +29,31 @@ pub struct View<'a> {
     pub shape: Shape,
     /// Its elements.
     pub data: &'a [f32],
+    pub(super) param: Option<ParamId>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// A view of numbers that are no parameter.
+    pub fn new(shape: Shape, data: &'a [f32]) -> View<'a> {
+        View { shape, data, param: None }
+    }
+
     /// Rows and width, as [`Shape`] defines them.
     pub fn matrix(&self) -> (usize, usize) {
         (self.shape.rows(), self.shape.width())
+    }
+}
+
+/// A weight `[out, width]` packed for a product: a parameter is packed once for as long as it stays the same.
+fn panels(params: &Params, device: &Device, weight: View<'_>, side: Side) -> Arc<Panels> {
+    let cpu = device.as_cpu();
+    match weight.param {
+        Some(id) => params.panels(cpu, id, side),
+        None => {
+            let mut panels = Panels::default();
+            packed::pack(cpu, side, weight.data, weight.matrix(), &mut panels);
+            Arc::new(panels)
+        }
     }
 }
 
@@ -39,6 +63,7 @@ pub struct Forward<'a> {
     pub device: &'a Device,
     /// Where buffers come from.
     pub workspace: &'a mut Workspace,
+    pub(super) params: &'a Params,
     pub(super) inputs: &'a [View<'a>],
     pub(super) saved: Vec<Tensor>,
     pub(super) keep: bool,
@@ -48,6 +73,11 @@ impl<'a> Forward<'a> {
     /// Input number `i`.
     pub fn input(&self, i: usize) -> View<'a> {
         self.inputs[i]
+    }
+
+    /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
+    pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
+        panels(self.params, self.device, self.inputs[i], side)
     }
 
     /// How many inputs there are.
@@ -104,6 +134,7 @@ pub struct Backward<'a> {
     pub output: View<'a>,
     /// The gradient of the output.
     pub upstream: &'a [f32],
+    pub(super) params: &'a Params,
     pub(super) inputs: &'a [View<'a>],
     pub(super) saved: &'a [Tensor],
     pub(super) slots: Vec<Option<Slot<'a>>>,
@@ -113,6 +144,11 @@ impl<'a> Backward<'a> {
     /// Input number `i`.
     pub fn input(&self, i: usize) -> View<'a> {
         self.inputs[i]
+    }
+
+    /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
+    pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
+        panels(self.params, self.device, self.inputs[i], side)
     }
 
     /// How many inputs there are.

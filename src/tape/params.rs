@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::packed::{PackedWeights, Side};
+use crate::device::cpu::{Cpu, Panels};
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 
@@ -46,6 +49,9 @@ pub struct Params {
     planned: bool,
     entries: Vec<Entry>,
     names: HashMap<String, ParamId>,
+    /// Counts how often the elements may have changed.
+    version: u64,
+    packed: PackedWeights,
 }
 
 const ALIGNMENT: usize = 16;
@@ -143,6 +149,7 @@ impl Params {
     /// The elements of an entry, to be written.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [f32] {
         let range = self.entries[id.0].range.clone();
+        self.version += 1;
         &mut self.data[range]
     }
 
@@ -153,12 +160,20 @@ impl Params {
 
     /// The whole arena, to be written.
     pub fn arena_mut(&mut self) -> &mut [f32] {
+        self.version += 1;
         &mut self.data
     }
 
     /// The whole arena, to be written, beside the entries that say what lies where.
     pub fn arena_and_entries(&mut self) -> (&mut [f32], &[Entry]) {
+        self.version += 1;
         (&mut self.data, &self.entries)
+    }
+
+    /// A weight `[out, width]` packed for a product; kept until an element of the arena is written.
+    pub(super) fn panels(&self, cpu: &Cpu, id: ParamId, side: Side) -> Arc<Panels> {
+        let shape = self.entry(id).shape;
+        self.packed.get(cpu, self.version, id.0, side, self.get(id), (shape.rows(), shape.width()))
     }
 
     /// Number of trained and frozen numbers, without the gaps.

@@ -295,7 +295,7 @@ mod tests {
         let task = task(&OLD, "SeqEval");
         // Every token likes SEP best, then I-A.
         let logits = [0.0f32, 1.0, 2.0, 0.0, 0.0, 3.0].repeat(8);
-        let view = || View { data: &logits, shape: Shape::new(&[8, 6]) };
+        let view = || View::new(Shape::new(&[8, 6]), &logits);
         let new = SequenceLabeling.decode(&task, view(), &batch()).unwrap();
         assert_eq!(new, [Prediction::Tags(vec![2, 2]), Prediction::Tags(vec![2, 0])]);
         let task = task.with_legacy_token_labels(true);

@@ -34,7 +34,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let mut tape = Tape::inference(&params, device, TapeMemory::default());
     let hidden = net.forward(&mut tape, &batch).map_err(text_of)?;
     let pooler = net.pooler().ok_or("the encoder has no pooler")?;
-    let pooled = pooler.forward(&mut tape, hidden, &batch).map_err(text_of)?;
+    let pooled = pooler.forward(&mut tape, first(&mut tape, hidden, &batch)?).map_err(text_of)?;
     let mean = ops::pool(&mut tape, hidden, &batch.cu_seqlens, Pooling::Mean).map_err(text_of)?;
     let view = |var| tape.view(var).map(|view| view.data).map_err(text_of);
 

@@ -1,6 +1,7 @@
 //! The command line: `main` parses, runs, and returns an exit code. Results go to standard output, talk to standard
 //! error.
 
+mod bench;
 mod common;
 mod compare;
 mod data;
@@ -49,6 +50,7 @@ enum Command {
     Compare(compare::Arguments),
     Import(import::Arguments),
     Data(data::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
 }
 
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(arguments, common),
         Command::Data(arguments) => data::run(arguments, common),
         Command::Import(arguments) => import::run(arguments, common),
+        Command::Bench(arguments) => bench::run(arguments, common),
         Command::Demo(arguments) => demo::run(arguments, common),
     };
     match result {

@@ -4,26 +4,30 @@
 //! every sum has one order (DESIGN, decision 7). This room holds the `unsafe` of the CPU side.
 
 mod gemm;
-mod gemm_kernels;
 pub mod math;
+mod peak;
+mod philox;
 mod rows;
 pub mod simd;
 pub(crate) mod vector;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-pub use gemm::{Matrix, Write};
+pub use gemm::{BLOCK_ROWS, Left, Matrix, Output, Panels, Tile, WordRows, Write};
+pub use philox::Mask;
 pub use rows::ROWS_PER_TASK;
-pub use simd::Isa;
+pub use simd::{Isa, Precision};
 
 /// A handle to the CPU; clones share the thread pool.
 #[derive(Clone)]
 pub struct Cpu {
     inner: Arc<Inner>,
+    precision: Precision,
 }
 
 struct Inner {
@@ -31,6 +35,8 @@ struct Inner {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     isa: Isa,
+    /// Multiplications and additions of all matrix products so far.
+    operations: AtomicU64,
     /// Buffers for packed matrices and attention tiles, used again from call to call: a list for each thread of the
     /// pool, and the first one for all other threads. In one list for all, what is there would depend on what others
     /// hold at the time, and buffers would go on growing for hundreds of steps.
@@ -39,12 +45,12 @@ struct Inner {
 
 impl fmt::Debug for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cpu({} threads, {:?})", self.inner.threads, self.inner.isa)
+        write!(f, "Cpu({} threads, {:?}, {:?})", self.inner.threads, self.inner.isa, self.precision)
     }
 }
 
 impl Cpu {
-    /// A CPU with a pool of `threads` threads (0: as many as the process may use) and kernels for `isa`.
+    /// A CPU with a pool of `threads` threads (0: as many as the process may use) and kernels for `isa`; products in f32.
     pub fn new(threads: usize, isa: Isa) -> Result<Cpu> {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads > 1024 {
@@ -56,7 +62,7 @@ impl Cpu {
         if isa > Isa::detect() {
             return Err(Error::argument(
                 "isa",
-                format!("this machine has no {isa:?}; its best is {:?}", Isa::detect()),
+                format!("this machine has no {}; its best is {}", isa.name(), Isa::detect().name()),
             ));
         }
         let pool = if threads == 1 {
@@ -69,7 +75,8 @@ impl Cpu {
             Some(built.map_err(|e| Error::argument("--threads", format!("cannot start {threads} threads: {e}")))?)
         };
         let scratch = (0..=threads).map(|_| Mutex::new(Vec::new())).collect();
-        Ok(Cpu { inner: Arc::new(Inner { pool, threads, isa, scratch }) })
+        let inner = Inner { pool, threads, isa, operations: AtomicU64::new(0), scratch };
+        Ok(Cpu { inner: Arc::new(inner), precision: Precision::F32 })
     }
 
     /// The number of threads.
@@ -80,6 +87,25 @@ impl Cpu {
     /// The instruction set that kernels are chosen for.
     pub fn isa(&self) -> Isa {
         self.inner.isa
+    }
+
+    /// The same threads with products in `precision`.
+    pub fn with_precision(&self, precision: Precision) -> Cpu {
+        Cpu { inner: self.inner.clone(), precision }
+    }
+
+    /// What products are computed from.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Floating-point operations of all matrix products on this device so far: 2 m n k each.
+    pub fn operations(&self) -> u64 {
+        self.inner.operations.load(Ordering::Relaxed)
+    }
+
+    fn count_product(&self, m: usize, n: usize, k: usize) {
+        self.inner.operations.fetch_add(2 * (m * n) as u64 * k as u64, Ordering::Relaxed);
     }
 
     /// Runs `work` on this device's threads, so that the parallel parts inside it start without a hand-over.

@@ -15,9 +15,29 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
     Avx512,
+    /// The same with AVX512-BF16.
+    Avx512Bf16,
 }
 
 impl Isa {
+    const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+
+    /// Its name, as `MANYHEAD_ISA` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// Those that this machine has, in rising order.
+    pub fn usable() -> impl Iterator<Item = Isa> {
+        let best = Isa::detect();
+        Isa::ALL.into_iter().filter(move |isa| *isa <= best)
+    }
+
     /// The best one that this machine has.
     pub fn detect() -> Isa {
         #[cfg(target_arch = "x86_64")]
@@ -28,7 +48,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq");
             if avx2 && avx512 {
-                return Isa::Avx512;
+                return if is_x86_feature_detected!("avx512bf16") { Isa::Avx512Bf16 } else { Isa::Avx512 };
             }
             if avx2 {
                 return Isa::Avx2;
@@ -37,7 +57,7 @@ impl Isa {
         Isa::Portable
     }
 
-    /// The one that `MANYHEAD_ISA` names (`portable`, `avx2`, `avx512`), or the best one.
+    /// The one that `MANYHEAD_ISA` names (see [`Isa::name`]), or the best one.
     ///
     /// # Errors
     /// An unknown name, or one that this machine lacks.
@@ -46,22 +66,54 @@ impl Isa {
         let Some(name) = std::env::var_os("MANYHEAD_ISA").filter(|name| !name.is_empty()) else {
             return Ok(best);
         };
-        let wanted = match name.to_string_lossy().as_ref() {
-            "portable" => Isa::Portable,
-            "avx2" => Isa::Avx2,
-            "avx512" => Isa::Avx512,
-            "avx512bf16" => return Err(Error::unsupported("MANYHEAD_ISA=avx512bf16", "use portable, avx2 or avx512")),
-            other => {
-                return Err(Error::argument("MANYHEAD_ISA", format!("'{other}' is none of portable, avx2, avx512")));
-            }
+        let name = name.to_string_lossy();
+        let Some(wanted) = Isa::ALL.into_iter().find(|isa| isa.name() == name) else {
+            let known = Isa::ALL.map(Isa::name).join(", ");
+            return Err(Error::argument("MANYHEAD_ISA", format!("'{name}' is none of {known}")));
         };
         if wanted > best {
-            return Err(Error::argument(
-                "MANYHEAD_ISA",
-                format!("this machine has no {wanted:?}; its best is {best:?}"),
-            ));
+            let message = format!("this machine has no {}; its best is {}", wanted.name(), best.name());
+            return Err(Error::argument("MANYHEAD_ISA", message));
         }
         Ok(wanted)
+    }
+}
+
+/// What products are computed from. Sums, and everything but products, are f32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Products of f32.
+    F32,
+    /// Operands of products are rounded to bf16. Without instructions for it this is only slower.
+    Bf16,
+}
+
+impl Precision {
+    /// The values of `--precision`.
+    pub const NAMES: [&'static str; 3] = ["auto", "f32", "bf16"];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
+    /// Reads the value of `--precision`; `auto` takes bf16 where `isa` multiplies it faster than f32.
+    ///
+    /// # Errors
+    /// A name that is none of [`Precision::NAMES`].
+    pub fn parse(name: &str, isa: Isa) -> Result<Precision> {
+        Ok(match name {
+            "auto" if isa == Isa::Avx512Bf16 => Precision::Bf16,
+            "auto" | "f32" => Precision::F32,
+            "bf16" => Precision::Bf16,
+            _ => {
+                let message = format!("'{name}' is none of {}", Self::NAMES.join(", "));
+                return Err(Error::argument("--precision", message));
+            }
+        })
     }
 }
 
@@ -85,7 +137,9 @@ macro_rules! simd_kernel {
                 // SAFETY: an `Isa` above `Portable` only comes from `Isa::detect` or `Isa::from_environment`, which
                 // have asked the processor for these features.
                 #[cfg(target_arch = "x86_64")]
-                $crate::device::cpu::simd::Isa::Avx512 => unsafe { avx512($($argument),*) },
+                $crate::device::cpu::simd::Isa::Avx512 | $crate::device::cpu::simd::Isa::Avx512Bf16 => unsafe {
+                    avx512($($argument),*)
+                },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::cpu::simd::Isa::Avx2 => unsafe { avx2($($argument),*) },

@@ -160,3 +160,12 @@ simd_kernel! {
         }
     }
 }
+
+simd_kernel! {
+    /// slopes ← factor · probabilities ∘ (slopes − product).
+    pub(crate) fn softmax_backward(probabilities: &[f32], slopes: &mut [f32], product: f32, factor: f32) {
+        for (slope, probability) in slopes.iter_mut().zip(probabilities) {
+            *slope = factor * probability * (*slope - product);
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! Attention on the CPU: one task a sequence and head, blocks of queries × keys in scratch memory.
 //!
-//! Block borders count from the start of the sequence, so a sequence gives the same bits alone and packed.
+//! A task packs its operands once; then every product reads packed operands. Block borders count from the start of the
+//! sequence, so a sequence gives the same bits alone and packed.
 
 use crate::device::Cpu;
-use crate::device::cpu::{Matrix, Shared, Write, vector};
+use crate::device::cpu::{Left, Matrix, Shared, Write, vector};
 use crate::rng::Dropout;
 use crate::tape::Slot;
 
@@ -20,72 +21,119 @@ pub struct Problem<'a> {
     pub scale: f32,
     pub causal: bool,
     pub dropout: Option<Dropout>,
-    pub cu_seqlens: &'a [u32],
-    /// Elements of the dropout mask between two rows (one row a token and head).
+    /// Borders of the sequences among the queries, and among keys and values.
+    pub queries: &'a [u32],
+    pub keys: &'a [u32],
+    /// Elements of the dropout mask between two rows (one row a query and head).
     pub mask_stride: usize,
+}
+
+/// One sequence and one head.
+#[derive(Clone, Copy)]
+struct Part {
+    head: usize,
+    /// First query and number of queries.
+    query: usize,
+    queries: usize,
+    /// First key and number of keys.
+    key: usize,
+    keys: usize,
 }
 
 impl Problem<'_> {
     fn tasks(&self) -> usize {
-        (self.cu_seqlens.len() - 1) * self.heads
+        (self.queries.len() - 1) * self.heads
     }
 
-    /// First token, length, and head of a task.
-    fn task(&self, task: usize) -> (usize, usize, usize) {
+    fn part(&self, task: usize) -> Part {
         let (sequence, head) = (task / self.heads, task % self.heads);
-        let first = self.cu_seqlens[sequence] as usize;
-        (first, self.cu_seqlens[sequence + 1] as usize - first, head)
+        let range = |borders: &[u32]| {
+            let (start, end) = (borders[sequence] as usize, borders[sequence + 1] as usize);
+            (start, end - start)
+        };
+        let ((query, queries), (key, keys)) = (range(self.queries), range(self.keys));
+        Part { head, query, queries, key, keys }
     }
 
     fn head_dim(&self) -> usize {
         self.width / self.heads
     }
 
-    /// One head of a `[tokens, width]` matrix, from row `row` on.
+    /// One head of a `[rows, width]` matrix, from row `row` on.
     fn head<'b>(&self, data: &'b [f32], row: usize, head: usize) -> Matrix<'b> {
         Matrix::rows(&data[row * self.width + head * self.head_dim()..], self.width)
     }
 
     /// Keys that a block of queries ending before `end` may see.
-    fn visible(&self, end: usize, length: usize) -> usize {
-        if self.causal { end } else { length }
+    fn visible(&self, end: usize, keys: usize) -> usize {
+        if self.causal { end.min(keys) } else { keys }
     }
 
-    /// Applies the dropout mask of (token, head) to probabilities of keys `first_key ..`.
-    fn drop_out(&self, cpu: &Cpu, token: usize, head: usize, first_key: usize, values: &mut [f32]) {
-        if let Some(dropout) = self.dropout {
-            let start = (token * self.heads + head) * self.mask_stride + first_key;
-            dropout.factors(cpu, start, values.len(), |part, factors| {
-                vector::multiply(cpu.isa(), &mut values[part], factors);
-            });
-        }
+    /// Keys from `key` on that query `query` sees of `count`.
+    fn seen(&self, query: usize, key: usize, count: usize) -> usize {
+        if self.causal { (query + 1).saturating_sub(key).min(count) } else { count }
+    }
+
+    /// The dropout mask's number of (query, head, key).
+    fn mask(&self, query: usize, head: usize, key: usize) -> usize {
+        (query * self.heads + head) * self.mask_stride + key
     }
 }
 
-/// Fills y and the log-sum-exp `[tokens, heads]`.
+/// Blocks of `most` out of `len`: (start, length) of each.
+fn blocks(len: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..len).step_by(most).map(move |start| (start, most.min(len - start)))
+}
+
+/// A right-hand operand of every block of keys: key rows of `data` as they lie (`[keys, head_dim]`), or turned.
+struct KeyBlocks<'a> {
+    packed: crate::device::cpu::Scratch<'a>,
+    stride: usize,
+}
+
+impl<'a> KeyBlocks<'a> {
+    fn new(cpu: &'a Cpu, p: &Problem<'_>, part: Part, data: &[f32], turned: bool) -> KeyBlocks<'a> {
+        let d = p.head_dim();
+        let most = KEYS.min(part.keys);
+        let stride = if turned { cpu.small_right_len(d, most) } else { cpu.small_right_len(most, d) };
+        let mut packed = cpu.scratch(stride * part.keys.div_ceil(KEYS));
+        for ((start, count), packed) in blocks(part.keys, KEYS).zip(packed.chunks_exact_mut(stride.max(1))) {
+            let rows = p.head(data, part.key + start, part.head);
+            if turned {
+                cpu.small_right(d, count, rows.transposed(), packed);
+            } else {
+                cpu.small_right(count, d, rows, packed);
+            }
+        }
+        KeyBlocks { packed, stride }
+    }
+
+    fn block(&self, start: usize) -> &[f32] {
+        &self.packed[start / KEYS * self.stride..][..self.stride]
+    }
+}
+
+/// Fills y `[queries, width]` and the log-sum-exp `[queries, heads]`.
 pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [&[f32]; 3], y: &mut [f32], log_sum_exp: &mut [f32]) {
-    let (d, width) = (p.head_dim(), p.width);
     let (y, log_sum_exp) = (Shared::new(y), Shared::new(log_sum_exp));
     cpu.parallel(p.tasks(), |task| {
-        let (first, length, head) = p.task(task);
-        let keys = KEYS.min(length);
-        let mut scores = cpu.scratch(QUERIES.min(length) * keys);
-        let mut sums = cpu.scratch(QUERIES.min(length) * d);
-        let mut packed = cpu.scratch(Cpu::tile_scratch(keys, d).max(Cpu::tile_scratch(d, keys)));
-        for q0 in (0..length).step_by(QUERIES) {
-            let rows = QUERIES.min(length - q0);
+        let part = p.part(task);
+        let (d, rows_at_most, keys_at_most) = (p.head_dim(), QUERIES.min(part.queries), KEYS.min(part.keys));
+        let keys = KeyBlocks::new(cpu, &p, part, k, true);
+        let values = KeyBlocks::new(cpu, &p, part, v, false);
+        let mut scores = cpu.scratch(rows_at_most * keys_at_most);
+        let mut sums = cpu.scratch(rows_at_most * d);
+        let (mut query_words, mut score_words) =
+            (cpu.scratch(rows_at_most * cpu.words(d)), cpu.scratch(rows_at_most * cpu.words(keys_at_most)));
+        for (q0, rows) in blocks(part.queries, QUERIES) {
+            let queries = cpu.small_left_rows(rows, d, p.head(q, part.query + q0, part.head), &mut query_words);
             let mut maxima = [f32::NEG_INFINITY; QUERIES];
             let mut totals = [0.0f32; QUERIES];
-            let visible = p.visible(q0 + rows, length);
-            for k0 in (0..visible).step_by(KEYS) {
-                let columns = KEYS.min(visible - k0);
-                let (queries, block) = (p.head(q, first + q0, head), p.head(k, first + k0, head).transposed());
-                cpu.gemm_tile(rows, columns, d, queries, block, &mut scores, columns, Write::Replace, &mut packed);
-                for (i, row) in scores[..rows * columns].chunks_exact_mut(columns).enumerate() {
-                    if p.causal {
-                        let seen = (q0 + i + 1).saturating_sub(k0).min(columns);
-                        row[seen..].fill(f32::NEG_INFINITY);
-                    }
+            for (k0, columns) in blocks(p.visible(q0 + rows, part.keys), KEYS) {
+                let scores = &mut scores[..rows * columns];
+                cpu.small_multiply((rows, columns, d), queries, keys.block(k0), scores, columns, Write::Replace);
+                for (i, row) in scores.chunks_exact_mut(columns).enumerate() {
+                    row[p.seen(q0 + i, k0, columns)..].fill(f32::NEG_INFINITY);
                     let (maximum, total) = vector::exp_block(cpu.isa(), row, p.scale, maxima[i]);
                     // What was summed under the old maximum shrinks by exp(old − new).
                     let shrink = if k0 == 0 { 0.0 } else { (maxima[i] - maximum).exp() };
@@ -94,18 +142,20 @@ pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [&[f32]; 3], y: &mut [f32],
                     }
                     totals[i] = totals[i] * shrink + total;
                     maxima[i] = maximum;
-                    p.drop_out(cpu, first + q0 + i, head, k0, row);
+                    if let Some(dropout) = p.dropout {
+                        dropout.apply(cpu.isa(), p.mask(part.query + q0 + i, part.head, k0), row);
+                    }
                 }
-                let values = p.head(v, first + k0, head);
+                let scores = cpu.small_left_rows(rows, columns, Matrix::rows(scores, columns), &mut score_words);
                 let write = Write::accumulating(k0 > 0);
-                let probabilities = Matrix::rows(&scores, columns);
-                cpu.gemm_tile(rows, d, columns, probabilities, values, &mut sums, d, write, &mut packed);
+                cpu.small_multiply((rows, d, columns), scores, values.block(k0), &mut sums, d, write);
             }
             for i in 0..rows {
-                let token = first + q0 + i;
+                let query = part.query + q0 + i;
                 // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
-                let (y, log_sum_exp) =
-                    unsafe { (y.slice(token * width + head * d, d), log_sum_exp.slice(token * p.heads + head, 1)) };
+                let (y, log_sum_exp) = unsafe {
+                    (y.slice(query * p.width + part.head * d, d), log_sum_exp.slice(query * p.heads + part.head, 1))
+                };
                 vector::scaled(cpu.isa(), y, &sums[i * d..(i + 1) * d], 1.0 / totals[i], false);
                 log_sum_exp[0] = maxima[i] + totals[i].ln();
             }
@@ -127,90 +177,84 @@ pub fn backward(cpu: &Cpu, p: Problem<'_>, kept: Kept<'_>, slots: [Option<Slot<'
     let d = p.head_dim();
     let targets = slots.map(|slot| slot.map(|slot| (Shared::new(slot.data), slot.accumulate)));
     cpu.parallel(p.tasks(), |task| {
-        let (first, length, head) = p.task(task);
-        let mut sums = [0, 1, 2].map(|_| cpu.scratch(length * d));
-        head_backward(cpu, p, kept, (first, length, head), &mut sums);
-        for (target, sum) in targets.iter().zip(&sums) {
+        let part = p.part(task);
+        let [q, k] = [part.queries, part.keys].map(|rows| cpu.scratch(rows * d));
+        let mut sums = [q, k, cpu.scratch(part.keys * d)];
+        part_backward(cpu, &p, kept, part, &mut sums);
+        let firsts = [part.query, part.key, part.key];
+        for ((target, sum), first) in targets.iter().zip(&sums).zip(firsts) {
             let Some((target, accumulate)) = target else { continue };
             for (i, row) in sum.chunks_exact(d).enumerate() {
                 // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
-                let target = unsafe { target.slice((first + i) * p.width + head * d, d) };
+                let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
                 vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
             }
         }
     });
 }
 
-/// dq, dk, dv `[length, head_dim]` of one sequence and head.
-fn head_backward(
+/// dq `[queries, head_dim]`, dk and dv `[keys, head_dim]` of one sequence and head.
+fn part_backward(
     cpu: &Cpu,
-    p: Problem<'_>,
+    p: &Problem<'_>,
     kept: Kept<'_>,
-    (first, length, head): (usize, usize, usize),
+    part: Part,
     sums: &mut [crate::device::cpu::Scratch<'_>; 3],
 ) {
-    let (d, width) = (p.head_dim(), p.width);
+    let d = p.head_dim();
     let [q, k, v] = kept.qkv;
     let [dq, dk, dv] = sums;
     [&mut *dq, dk, dv].into_iter().for_each(|sum| sum.fill(0.0));
-    let (rows_at_most, keys) = (QUERIES.min(length), KEYS.min(length));
-    let mut probabilities = cpu.scratch(rows_at_most * keys);
-    let mut slopes = cpu.scratch(rows_at_most * keys);
-    let most = [(keys, d), (d, keys), (d, rows_at_most)].map(|(n, k)| Cpu::tile_scratch(n, k));
-    let mut packed = cpu.scratch(most.into_iter().max().unwrap_or(0));
-    for q0 in (0..length).step_by(QUERIES) {
-        let rows = QUERIES.min(length - q0);
-        let upstream = p.head(kept.upstream, first + q0, head);
-        let queries = p.head(q, first + q0, head);
+    let (rows_at_most, keys_at_most) = (QUERIES.min(part.queries), KEYS.min(part.keys));
+    let turned_keys = KeyBlocks::new(cpu, p, part, k, true);
+    let turned_values = KeyBlocks::new(cpu, p, part, v, true);
+    let keys = KeyBlocks::new(cpu, p, part, k, false);
+    let [mut probabilities, mut slopes] = [(); 2].map(|()| cpu.scratch(rows_at_most * keys_at_most));
+    let [mut query_words, mut upstream_words] = [(); 2].map(|()| cpu.scratch(rows_at_most * cpu.words(d)));
+    let mut slope_words = cpu.scratch(rows_at_most * cpu.words(keys_at_most));
+    let mut columns_scratch = cpu.scratch(cpu.small_left_len(rows_at_most, keys_at_most));
+    let [mut packed_queries, mut packed_upstream] = [(); 2].map(|()| cpu.scratch(cpu.small_right_len(rows_at_most, d)));
+    for (q0, rows) in blocks(part.queries, QUERIES) {
+        let first = part.query + q0;
+        let (query_rows, upstream_rows) = (p.head(q, first, part.head), p.head(kept.upstream, first, part.head));
+        let queries = cpu.small_left_rows(rows, d, query_rows, &mut query_words);
+        let upstream = cpu.small_left_rows(rows, d, upstream_rows, &mut upstream_words);
+        cpu.small_right(rows, d, query_rows, &mut packed_queries);
+        cpu.small_right(rows, d, upstream_rows, &mut packed_upstream);
         let mut products = [0.0f32; QUERIES];
         for (i, product) in products[..rows].iter_mut().enumerate() {
-            let at = (first + q0 + i) * width + head * d;
+            let at = (first + i) * p.width + part.head * d;
             *product = vector::dot(cpu.isa(), &kept.upstream[at..at + d], &kept.output[at..at + d]);
         }
-        let visible = p.visible(q0 + rows, length);
-        for k0 in (0..visible).step_by(KEYS) {
-            let columns = KEYS.min(visible - k0);
-            let (key_block, value_block) = (p.head(k, first + k0, head), p.head(v, first + k0, head));
+        for (k0, columns) in blocks(p.visible(q0 + rows, part.keys), KEYS) {
             let (s, g) = (&mut probabilities[..rows * columns], &mut slopes[..rows * columns]);
-            cpu.gemm_tile(rows, columns, d, queries, key_block.transposed(), s, columns, Write::Replace, &mut packed);
-            cpu.gemm_tile(
-                rows,
-                columns,
-                d,
-                upstream,
-                value_block.transposed(),
-                g,
-                columns,
-                Write::Replace,
-                &mut packed,
-            );
+            let shape = (rows, columns, d);
+            cpu.small_multiply(shape, queries, turned_keys.block(k0), s, columns, Write::Replace);
+            cpu.small_multiply(shape, upstream, turned_values.block(k0), g, columns, Write::Replace);
             for (i, (s, g)) in s.chunks_exact_mut(columns).zip(g.chunks_exact_mut(columns)).enumerate() {
-                let token = first + q0 + i;
-                let seen = if p.causal { (q0 + i + 1).saturating_sub(k0).min(columns) } else { columns };
-                vector::exp_shifted(cpu.isa(), &mut s[..seen], p.scale, kept.log_sum_exp[token * p.heads + head]);
+                let query = first + i;
+                let seen = p.seen(q0 + i, k0, columns);
+                let shift = kept.log_sum_exp[query * p.heads + part.head];
+                vector::exp_shifted(cpu.isa(), &mut s[..seen], p.scale, shift);
                 s[seen..].fill(0.0);
                 // dP = (dy · vᵀ) ∘ M; then dS · scale = scale · P ∘ (dP − D), and P becomes P ∘ M.
-                p.drop_out(cpu, token, head, k0, g);
-                softmax_backward(cpu, s, g, products[i], p.scale);
-                p.drop_out(cpu, token, head, k0, s);
+                match p.dropout {
+                    Some(dropout) => {
+                        let start = p.mask(query, part.head, k0);
+                        dropout.softmax_backward(cpu.isa(), start, s, g, products[i], p.scale);
+                    }
+                    None => vector::softmax_backward(cpu.isa(), s, g, products[i], p.scale),
+                }
             }
             let (s, g) = (Matrix::rows(s, columns), Matrix::rows(g, columns));
-            let (dq, dk, dv) = (&mut dq[q0 * d..], &mut dk[k0 * d..], &mut dv[k0 * d..]);
-            cpu.gemm_tile(rows, d, columns, g, key_block, dq, d, Write::Add, &mut packed);
-            cpu.gemm_tile(columns, d, rows, g.transposed(), queries, dk, d, Write::Add, &mut packed);
-            cpu.gemm_tile(columns, d, rows, s.transposed(), upstream, dv, d, Write::Add, &mut packed);
+            let slopes = cpu.small_left_rows(rows, columns, g, &mut slope_words);
+            cpu.small_multiply((rows, d, columns), slopes, keys.block(k0), &mut dq[q0 * d..], d, Write::Add);
+            let mut turned_product = |left: Matrix<'_>, right: &[f32], target: &mut [f32]| {
+                let left: Left<'_> = cpu.small_left_columns(rows, columns, left, &mut columns_scratch);
+                cpu.small_multiply((columns, d, rows), left, right, &mut target[k0 * d..], d, Write::Add);
+            };
+            turned_product(g, &packed_queries, dk);
+            turned_product(s, &packed_upstream, dv);
         }
     }
-}
-
-/// slopes ← scale · probabilities ∘ (slopes − product).
-fn softmax_backward(cpu: &Cpu, probabilities: &[f32], slopes: &mut [f32], product: f32, scale: f32) {
-    crate::device::cpu::simd::simd_kernel! {
-        fn kernel(probabilities: &[f32], slopes: &mut [f32], product: f32, scale: f32) {
-            for (slope, probability) in slopes.iter_mut().zip(probabilities) {
-                *slope = scale * probability * (*slope - product);
-            }
-        }
-    }
-    kernel(cpu.isa(), probabilities, slopes, product, scale);
 }

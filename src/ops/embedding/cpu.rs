@@ -42,9 +42,7 @@ pub fn forward(
             let y = &mut y[at];
             scales[i] = vector::layer_norm(cpu.isa(), sum, norm.weight, norm.bias, norm.epsilon, y);
             if let Some(dropout) = norm.dropout {
-                dropout.factors(cpu, t * width, width, |part, factors| {
-                    vector::multiply(cpu.isa(), &mut y[part], factors);
-                });
+                dropout.apply(cpu.isa(), t * width, y);
             }
         }
     });
@@ -75,9 +73,7 @@ pub fn norm_backward(
                 continue;
             };
             masked.copy_from_slice(&kept.upstream[at.clone()]);
-            dropout.factors(cpu, t * width, width, |part, factors| {
-                vector::multiply(cpu.isa(), &mut masked[part], factors);
-            });
+            dropout.apply(cpu.isa(), t * width, &mut masked);
             let (normalised, scale) = (&kept.normalised[at], kept.scales[t]);
             vector::layer_norm_backward(
                 cpu.isa(),

@@ -33,9 +33,7 @@ pub fn forward(cpu: &Cpu, rows: usize, row: Row<'_>, source: Source<'_>, [y, nor
             let target = &mut normalised[at.clone()];
             target.copy_from_slice(&source.x[r * width..(r + 1) * width]);
             if let Some(dropout) = source.dropout {
-                dropout.factors(cpu, r * width, width, |part, factors| {
-                    vector::multiply(cpu.isa(), &mut target[part], factors);
-                });
+                dropout.apply(cpu.isa(), r * width, target);
             }
             if let Some(residual) = source.residual {
                 vector::add(cpu.isa(), target, &residual[r * width..(r + 1) * width]);
@@ -87,9 +85,7 @@ pub fn backward(
             }
             if x_width > 0 {
                 if let Some(dropout) = dropout {
-                    dropout.factors(cpu, r * width, width, |part, factors| {
-                        vector::multiply(cpu.isa(), &mut ds[part], factors);
-                    });
+                    dropout.apply(cpu.isa(), r * width, &mut ds);
                 }
                 vector::scaled(cpu.isa(), &mut dx[at], &ds, 1.0, x_adds);
             }

@@ -1,42 +1,19 @@
 //! Linear layer on the CPU: three matrix products.
 
 use crate::device::Cpu;
-use crate::device::cpu::{Matrix, Write};
+use crate::device::cpu::{Matrix, Output, Panels, Write};
 use crate::tape::Slot;
 
 /// y[rows, out] = x[rows, width] · weight[out, width]ᵀ + bias[out].
-pub fn forward(
-    cpu: &Cpu,
-    rows: usize,
-    width: usize,
-    out: usize,
-    x: &[f32],
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    y: &mut [f32],
-) {
-    // The product is added to rows of the bias: one pass less over y.
-    if let Some(bias) = bias {
-        cpu.for_rows(rows, [(&mut *y, out)], |_, [y]| {
-            y.chunks_exact_mut(out.max(1)).for_each(|row| row.copy_from_slice(bias));
-        });
-    }
-    let write = Write::accumulating(bias.is_some());
-    cpu.gemm(rows, out, width, Matrix::rows(x, width), Matrix::rows(weight, width).transposed(), y, write);
+pub fn forward(cpu: &Cpu, rows: usize, x: &[f32], weight: &Panels, bias: Option<&[f32]>, y: &mut [f32]) {
+    let output = Output::Matrix(y, Write::Replace);
+    cpu.gemm_packed(rows, Matrix::rows(x, weight.k()), weight, bias, output);
 }
 
 /// dx[rows, width] (+)= dy[rows, out] · weight[out, width].
-pub fn input_gradient(
-    cpu: &Cpu,
-    rows: usize,
-    width: usize,
-    out: usize,
-    upstream: &[f32],
-    weight: &[f32],
-    dx: Slot<'_>,
-) {
-    let write = Write::accumulating(dx.accumulate);
-    cpu.gemm(rows, width, out, Matrix::rows(upstream, out), Matrix::rows(weight, width), dx.data, write);
+pub fn input_gradient(cpu: &Cpu, rows: usize, upstream: &[f32], weight: &Panels, dx: Slot<'_>) {
+    let output = Output::Matrix(dx.data, Write::accumulating(dx.accumulate));
+    cpu.gemm_packed(rows, Matrix::rows(upstream, weight.k()), weight, None, output);
 }
 
 /// dW[out, width] (+)= dy[rows, out]ᵀ · x[rows, width].

@@ -8,7 +8,7 @@ mod cpu;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
 
 struct Linear;
@@ -41,16 +41,17 @@ impl Op for Linear {
         }
         let mut y = ctx.take([rows, out]);
         let bias = bias.map(|bias| bias.data);
-        cpu::forward(ctx.device.as_cpu(), rows, width, out, x.data, weight.data, bias, y.data_mut());
+        let weight = ctx.panels(1, Side::Output);
+        cpu::forward(ctx.device.as_cpu(), rows, x.data, &weight, bias, y.data_mut());
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (x, weight, upstream) = (ctx.input(0), ctx.input(1), ctx.upstream);
-        let ((rows, width), out) = (x.matrix(), weight.shape.rows());
+        let (x, upstream) = (ctx.input(0), ctx.upstream);
+        let ((rows, width), out) = (x.matrix(), ctx.input(1).shape.rows());
         let cpu = ctx.device.as_cpu();
         if let Some(slot) = ctx.slot(0) {
-            cpu::input_gradient(cpu, rows, width, out, upstream, weight.data, slot);
+            cpu::input_gradient(cpu, rows, upstream, &ctx.panels(1, Side::Input), slot);
         }
         if let Some(slot) = ctx.slot(1) {
             cpu::weight_gradient(cpu, rows, width, out, upstream, x.data, slot);

@@ -1,0 +1,334 @@
+//! `manyhead bench`: how fast training and inference are on this machine.
+
+mod lengths;
+mod machine;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use manyhead::device::Precision;
+use manyhead::encoders::{self, EncoderNet};
+use manyhead::heads::PooledHead;
+use manyhead::nn::PackedBatch;
+use manyhead::ops::{self, Activation, CrossEntropyOptions};
+use manyhead::rng::Stream;
+use manyhead::tape::{Gradients, OpTimes, Params, Random, Tape, TapeMemory};
+use manyhead::train::{Optimizer, OptimizerKind, OptimizerOptions, clip_factor, grad_norm};
+use manyhead::{Device, Error};
+use serde_json::{Map, Value, json};
+
+use super::common::{Common, Failure, print, tell};
+use super::table::Table;
+use lengths::Lengths;
+
+/// Measure the speed of training or inference on this machine
+#[derive(Args, Clone)]
+#[command(after_help = "A step of training is forward, backward, clipping and AdamW with a pooled two-class head. \
+    Weights and texts are random. Tokens a second count real tokens, of the best step and of the median one.\n\n\
+    Examples:\n  manyhead bench train --encoder-config minilm --batch 32 --length 128 --precision bf16\n  \
+    manyhead bench infer --encoder-config base --batch 16 --lengths lognormal:25:0.6:4:64 --json")]
+pub struct Arguments {
+    /// What to measure
+    pub mode: Mode,
+    /// minilm (6 layers of 384), base (12 layers of 768), or a folder with a config.json
+    #[arg(long, default_value = "minilm", value_name = "minilm|base|DIR")]
+    pub encoder_config: String,
+    /// Sequences in a batch
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub batch: u32,
+    /// Tokens of every sequence [default: 128]
+    #[arg(long, conflicts_with = "lengths")]
+    pub length: Option<usize>,
+    /// Draw the length of every sequence anew each step
+    #[arg(long, value_name = "lognormal:MEDIAN:SIGMA:MIN:MAX")]
+    pub lengths: Option<String>,
+    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32 or bf16
+    #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
+    pub precision: String,
+    /// Dropout of a training step
+    #[arg(long, default_value_t = 0.1, value_name = "P")]
+    pub dropout: f32,
+    /// Steps that are measured, after two that are not
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub steps: u32,
+    /// Seed of weights, texts, lengths and masks
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub enum Mode {
+    /// Training steps.
+    Train,
+    /// Inference.
+    Infer,
+}
+
+/// Steps before the measurement: memory is taken and pages are touched.
+const WARM_UP: u64 = 2;
+/// How long the peak is looked for.
+const PEAK_TIME: Duration = Duration::from_millis(300);
+
+/// Runs the subcommand.
+pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
+    let lengths = match (&arguments.lengths, arguments.length) {
+        (Some(text), _) => Lengths::parse(text)?,
+        (None, length) => Lengths::fixed(length.unwrap_or(128))?,
+    };
+    if !(0.0..1.0).contains(&arguments.dropout) {
+        let message = format!("{} is not from 0 up to (not including) 1", arguments.dropout);
+        return Err(Error::argument("--dropout", message).into());
+    }
+    let device = common.device()?;
+    let precision = device.parse_precision(&arguments.precision)?;
+    let device = device.with_precision(precision);
+    let cpu = device.as_cpu();
+    let mut bench = Bench::new(&arguments, &device, lengths)?;
+    common.say(&format!(
+        "{} steps after {WARM_UP} that do not count; {} threads, {}, {}",
+        arguments.steps,
+        cpu.threads(),
+        cpu.isa().name(),
+        precision.name()
+    ));
+    let load_average = machine::load_average();
+    for number in 0..WARM_UP {
+        bench.step(number)?;
+    }
+    bench.memory.time_ops();
+    let operations = cpu.operations();
+    let (mut seconds, mut tokens) = (Vec::new(), Vec::new());
+    for number in 0..u64::from(arguments.steps) {
+        let start = Instant::now();
+        tokens.push(bench.step(WARM_UP + number)? as f64);
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let operations = (cpu.operations() - operations) as f64;
+    let gflops = operations / seconds.iter().sum::<f64>() / 1e9;
+    let peak = cpu.peak_gflops(PEAK_TIME);
+    let rates: Vec<f64> = tokens.iter().zip(&seconds).map(|(tokens, seconds)| tokens / seconds).collect();
+    let result = json!({
+        "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
+        "encoder": arguments.encoder_config,
+        "precision": precision.name(),
+        "isa": cpu.isa().name(),
+        "device": "cpu",
+        "threads": cpu.threads(),
+        "batch": arguments.batch,
+        "lengths": lengths.to_string(),
+        "dropout": if arguments.mode == Mode::Train { arguments.dropout } else { 0.0 },
+        "seed": arguments.seed,
+        "steps": arguments.steps,
+        "tokens_per_second": rates.iter().copied().fold(0.0, f64::max),
+        "tokens_per_second_median": median(rates),
+        "step_seconds_best": seconds.iter().copied().fold(f64::INFINITY, f64::min),
+        "step_seconds_median": median(seconds.clone()),
+        "gflops": gflops,
+        "peak_gflops": peak,
+        "share_of_peak": gflops / peak,
+        "peak_memory_bytes": machine::peak_memory(),
+        "time_by_op": time_by_op(&bench, seconds.iter().sum(), f64::from(arguments.steps)),
+        "load_average": load_average,
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": machine::commit(),
+    });
+    if common.json { print(&result.to_string()) } else { print_table(&result) }
+}
+
+/// An encoder with a head, and what a step needs.
+struct Bench {
+    device: Device,
+    params: Params,
+    net: Box<dyn EncoderNet>,
+    head: PooledHead,
+    optimizer: Optimizer,
+    gradients: Gradients,
+    memory: TapeMemory,
+    lengths: Lengths,
+    batch: usize,
+    seed: u64,
+    mode: Mode,
+    /// Seconds of what is not an op of the tape.
+    rest: Vec<(&'static str, f64)>,
+}
+
+impl Bench {
+    fn new(arguments: &Arguments, device: &Device, lengths: Lengths) -> Result<Bench, Failure> {
+        let mut params = Params::default();
+        let (path, config) = config(&arguments.encoder_config)?;
+        let mut net = encoders::build(&path, &config, &mut params)?;
+        if lengths.longest() > net.max_length() {
+            let message = format!("{} tokens; this encoder takes at most {}", lengths.longest(), net.max_length());
+            return Err(Error::argument("--length", message).into());
+        }
+        net.init(&mut params, arguments.seed);
+        let training = arguments.mode == Mode::Train;
+        let dropout = if training { arguments.dropout } else { 0.0 };
+        net.set_dropout(dropout);
+        let (hidden, pooler) = (net.hidden_size(), net.pooler());
+        let seed = arguments.seed;
+        let head = PooledHead::add(&mut params, "bench", hidden, 2, pooler, Activation::Tanh, dropout, seed)?;
+        // What only training needs takes no memory in inference.
+        let none = Params::default();
+        let trained = if training { &params } else { &none };
+        let options = OptimizerOptions { weight_decay: 0.01, ..OptimizerOptions::new(OptimizerKind::AdamW) };
+        Ok(Bench {
+            device: device.clone(),
+            optimizer: Optimizer::new(options, trained)?,
+            gradients: Gradients::new(trained),
+            params,
+            net,
+            head,
+            memory: TapeMemory::default(),
+            lengths,
+            batch: arguments.batch as usize,
+            seed,
+            mode: arguments.mode,
+            rest: Vec::new(),
+        })
+    }
+
+    /// One step; returns its number of tokens.
+    fn step(&mut self, number: u64) -> Result<usize, Failure> {
+        let cpu = self.device.as_cpu().clone();
+        let batch = self.draw(number)?;
+        match self.mode {
+            Mode::Infer => cpu.run(|| self.infer(&batch))?,
+            Mode::Train => {
+                cpu.run(|| self.forward_backward(&batch, number))?;
+                self.update()?;
+            }
+        }
+        Ok(batch.tokens())
+    }
+
+    fn draw(&self, number: u64) -> Result<PackedBatch, Failure> {
+        let stream = Stream { seed: self.seed, step: number, instance: u32::MAX };
+        let lengths: Vec<usize> = (0..self.batch).map(|i| self.lengths.draw(stream.normal(i))).collect();
+        let stream = Stream { instance: u32::MAX - 1, ..stream };
+        let vocabulary = self.net.vocab_size();
+        let total = lengths.iter().sum();
+        let ids: Vec<u32> = (0..total).map(|i| (stream.uniform(i) * vocabulary as f64) as u32).collect();
+        let types = vec![0u8; total];
+        let mut start = 0;
+        let sequences = lengths.iter().map(|length| {
+            start += length;
+            (&ids[start - length..start], &types[start - length..start])
+        });
+        Ok(PackedBatch::pack(sequences)?)
+    }
+
+    fn infer(&mut self, batch: &PackedBatch) -> Result<(), Error> {
+        let mut tape = Tape::inference(&self.params, &self.device, std::mem::take(&mut self.memory));
+        let logits = self.head.logits(&mut tape, &*self.net, batch)?;
+        tape.view(logits)?;
+        self.memory = tape.finish();
+        Ok(())
+    }
+
+    fn forward_backward(&mut self, batch: &PackedBatch, number: u64) -> Result<(), Error> {
+        let random = Some(Random::new(self.seed, number));
+        let mut tape = Tape::recording(&self.params, &self.device, std::mem::take(&mut self.memory), random);
+        let logits = self.head.logits(&mut tape, &*self.net, batch)?;
+        let targets = (0..self.batch as i32).map(|i| i % 2).collect();
+        let loss = ops::cross_entropy(&mut tape, logits, &targets, CrossEntropyOptions::default())?;
+        tape.backward(loss, 1.0, &mut self.gradients)?;
+        self.memory = tape.finish();
+        Ok(())
+    }
+
+    fn update(&mut self) -> Result<(), Error> {
+        let start = Instant::now();
+        let norm = grad_norm(&self.device, &self.params, &self.gradients);
+        let clipped = Instant::now();
+        let scale = clip_factor(norm, 1.0);
+        self.optimizer.step(&self.device, &mut self.params, &self.gradients, 1e-5, scale)?;
+        self.gradients.clear();
+        self.rest.push(("grad_norm", (clipped - start).as_secs_f64()));
+        self.rest.push(("optimizer", clipped.elapsed().as_secs_f64()));
+        Ok(())
+    }
+}
+
+/// The configuration that a name stands for, or that lies in a folder.
+fn config(name: &str) -> Result<(std::path::PathBuf, Value), Failure> {
+    let (layers, hidden) = match name {
+        "minilm" => (6, 384),
+        "base" => (12, 768),
+        _ => {
+            let path = encoders::config_path(Path::new(name));
+            let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+            let config = serde_json::from_str(&text)
+                .map_err(|e| Error::input(&path, e.line(), format!("is not valid JSON: {e}")))?;
+            return Ok((path, config));
+        }
+    };
+    let config = json!({
+        "model_type": "bert", "vocab_size": 30522, "hidden_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": 12, "intermediate_size": 4 * hidden, "hidden_act": "gelu",
+        "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    });
+    Ok((name.into(), config))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { 0.5 * (values[middle - 1] + values[middle]) }
+}
+
+/// Mean seconds of a step by op: forward and backward apart, then what is not on the tape, and the rest.
+fn time_by_op(bench: &Bench, total: f64, steps: f64) -> Value {
+    let times: OpTimes = bench.memory.op_times();
+    let mut list: Vec<(String, f64)> = Vec::new();
+    for (name, forward, backward) in times.iter() {
+        list.push((format!("{name} forward"), forward.as_secs_f64()));
+        if bench.mode == Mode::Train {
+            list.push((format!("{name} backward"), backward.as_secs_f64()));
+        }
+    }
+    // The warm-up's are not counted.
+    let skipped = 2 * WARM_UP as usize;
+    for name in ["grad_norm", "optimizer"] {
+        let seconds: f64 = bench.rest.iter().skip(skipped).filter(|(known, _)| *known == name).map(|(_, s)| s).sum();
+        if seconds > 0.0 {
+            list.push((name.into(), seconds));
+        }
+    }
+    let known: f64 = list.iter().map(|(_, seconds)| seconds).sum();
+    list.push(("other".into(), (total - known).max(0.0)));
+    list.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let map: Map<String, Value> = list.into_iter().map(|(name, seconds)| (name, json!(seconds / steps))).collect();
+    Value::Object(map)
+}
+
+fn print_table(result: &Value) -> Result<(), Failure> {
+    let number = |key: &str| result[key].as_f64().unwrap_or(f64::NAN);
+    let mut table = Table::default();
+    table.row(["", "best", "median"]);
+    let pair = |name: &str, best: String, median: String| [name.to_string(), best, median];
+    let tokens = |key| format!("{:.0}", number(key));
+    table.row(pair("tokens/s", tokens("tokens_per_second"), tokens("tokens_per_second_median")));
+    let seconds = |key| format!("{:.4}", number(key));
+    table.row(pair("s/step", seconds("step_seconds_best"), seconds("step_seconds_median")));
+    print(table.render().trim_end())?;
+    tell(&format!(
+        "products at {:.0} GFLOP/s over the whole step, {:.0} % of {:.0} measured in registers; peak memory {:.0} MB",
+        number("gflops"),
+        100.0 * number("share_of_peak"),
+        number("peak_gflops"),
+        number("peak_memory_bytes") / 1e6
+    ));
+    let mut table = Table::default();
+    table.row(["op", "ms/step", "%"]);
+    let parts = result["time_by_op"].as_object().into_iter().flatten();
+    let parts: Vec<(&String, f64)> = parts.map(|(name, value)| (name, value.as_f64().unwrap_or(f64::NAN))).collect();
+    let total: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
+    for (name, seconds) in parts {
+        table.row([name.clone(), format!("{:.2}", 1e3 * seconds), format!("{:.1}", 100.0 * seconds / total)]);
+    }
+    print(table.render().trim_end())
+}

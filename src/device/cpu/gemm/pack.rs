@@ -1,0 +1,339 @@
+//! Operands become words: rows of A, and panels of columns of B.
+
+use super::kernels::Word;
+use super::{Isa, Matrix};
+use crate::device::cpu::simd::simd_kernel;
+
+/// f32 → bf16, rounded to the nearest, ties to even; NaN stays NaN. The upper half of the result's bits.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    // A NaN whose payload is all ones would wrap; and one with a low payload must not become an infinity.
+    if x.is_nan() { bits | 0x0040_0000 } else { rounded }
+}
+
+/// One number as [`Word::Rounded`] holds it.
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    f32::from_bits(round(x) & 0xffff_0000)
+}
+
+/// Two numbers as [`Word::Pair`] holds them.
+#[inline(always)]
+fn pair(first: f32, second: f32) -> f32 {
+    f32::from_bits(round(first) >> 16 | round(second) & 0xffff_0000)
+}
+
+simd_kernel! {
+    fn rounded_row(source: &[f32], target: &mut [f32]) {
+        for (target, x) in target.iter_mut().zip(source) {
+            *target = rounded(*x);
+        }
+    }
+}
+
+simd_kernel! {
+    /// Numbers 2i and 2i + 1 become word i.
+    fn paired_row(source: &[f32], target: &mut [f32]) {
+        let (pairs, rest) = source.as_chunks::<2>();
+        for (target, [first, second]) in target.iter_mut().zip(pairs) {
+            *target = pair(*first, *second);
+        }
+        if let [last] = rest {
+            target[pairs.len()] = pair(*last, 0.0);
+        }
+    }
+}
+
+simd_kernel! {
+    /// Numbers i of two rows become word i.
+    fn interleaved_rows(first: &[f32], second: &[f32], target: &mut [f32]) {
+        for ((target, first), second) in target.iter_mut().zip(first).zip(second) {
+            *target = pair(*first, *second);
+        }
+    }
+}
+
+/// The same by the processor's own conversion, which also takes denormal numbers for zeros.
+#[cfg(target_arch = "x86_64")]
+mod native {
+    use std::arch::x86_64::*;
+
+    /// Turns 16 × 16 words: word j of row i goes to `target[j · width + i]`.
+    ///
+    /// # Safety
+    /// The rows can be read for 16 words, `target` can be written for 15 · width + 16 words, and the processor has AVX-512 F.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn turn(rows: &[*const f32; 16], target: *mut f32, width: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (r, row) in r.iter_mut().zip(rows) {
+                *r = _mm512_loadu_ps(*row);
+            }
+            // Pairs of rows, then of pairs: 4 × 4 blocks inside each quarter of a register.
+            let mut t = [_mm512_setzero_ps(); 16];
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            for i in 0..4 {
+                let wide = |x| _mm512_castps_pd(x);
+                let (a, b, c, d) = (wide(t[4 * i]), wide(t[4 * i + 1]), wide(t[4 * i + 2]), wide(t[4 * i + 3]));
+                r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            // Quarters: register q + 4 g holds column 4 c + q of rows 4 g .. in its quarter c.
+            for q in 0..4 {
+                let (a, b, c, d) = (r[q], r[4 + q], r[8 + q], r[12 + q]);
+                let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                let (ab_odd, cd_odd) = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                let at = |column: usize| target.add(column * width);
+                _mm512_storeu_ps(at(q), _mm512_shuffle_f32x4::<0x88>(ab, cd));
+                _mm512_storeu_ps(at(8 + q), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                _mm512_storeu_ps(at(4 + q), _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd));
+                _mm512_storeu_ps(at(12 + q), _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd));
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has AVX-512 F and BF16.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+    pub unsafe fn paired_row(source: &[f32], target: &mut [f32]) {
+        let whole = source.len() / 32;
+        let target = &mut target[..source.len().div_ceil(2)];
+        for i in 0..whole {
+            // SAFETY: 32 floats from 32 · i are inside `source`, 16 words from 16 · i inside `target`.
+            unsafe {
+                let at = source.as_ptr().add(32 * i);
+                let words = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(at.add(16)), _mm512_loadu_ps(at));
+                let words = std::mem::transmute::<__m512bh, __m512>(words);
+                _mm512_storeu_ps(target.as_mut_ptr().add(16 * i), words);
+            }
+        }
+        let mut done = 32 * whole;
+        if source.len() - done >= 16 {
+            // SAFETY: 16 floats from `done` are inside `source`, 8 words from half of it inside `target`.
+            unsafe {
+                let words = _mm512_cvtneps_pbh(_mm512_loadu_ps(source.as_ptr().add(done)));
+                let words = std::mem::transmute::<__m256bh, __m256>(words);
+                _mm256_storeu_ps(target.as_mut_ptr().add(done / 2), words);
+            }
+            done += 16;
+        }
+        super::paired_row(super::Isa::Portable, &source[done..], &mut target[done / 2..]);
+    }
+
+    /// # Safety
+    /// As above.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+    pub unsafe fn interleaved_rows(first: &[f32], second: &[f32], target: &mut [f32]) {
+        let len = target.len().min(first.len()).min(second.len());
+        let whole = len / 16;
+        for i in 0..whole {
+            // SAFETY: 16 floats from 16 · i are inside all three slices.
+            unsafe {
+                let low = _mm512_cvtneps_pbh(_mm512_loadu_ps(first.as_ptr().add(16 * i)));
+                let high = _mm512_cvtneps_pbh(_mm512_loadu_ps(second.as_ptr().add(16 * i)));
+                let wide = |half| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(half));
+                let words = _mm512_or_si512(wide(low), _mm512_slli_epi32::<16>(wide(high)));
+                _mm512_storeu_ps(target.as_mut_ptr().add(16 * i), _mm512_castsi512_ps(words));
+            }
+        }
+        let rest = 16 * whole..len;
+        super::interleaved_rows(super::Isa::Portable, &first[rest.clone()], &second[rest.clone()], &mut target[rest]);
+    }
+}
+
+fn pair_up(isa: Isa, source: &[f32], target: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512Bf16 {
+        // SAFETY: an `Isa` only comes from where the processor has been asked for it.
+        return unsafe { native::paired_row(source, target) };
+    }
+    paired_row(isa, source, target);
+}
+
+/// Numbers i of two rows (the second one zeros, if there is none) as the pair of word i.
+pub(super) fn interleave(isa: Isa, first: &[f32], second: Option<&[f32]>, target: &mut [f32]) {
+    let Some(second) = second else {
+        first.iter().zip(target).for_each(|(x, target)| *target = pair(*x, 0.0));
+        return;
+    };
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512Bf16 {
+        // SAFETY: as in `pair_up`.
+        return unsafe { native::interleaved_rows(first, second, target) };
+    }
+    interleaved_rows(isa, first, second, target);
+}
+
+/// A row of numbers as words; a last number alone is paired with 0.
+pub(super) fn row(isa: Isa, word: Word, source: &[f32], target: &mut [f32]) {
+    match word {
+        Word::Single => target[..source.len()].copy_from_slice(source),
+        Word::Rounded => rounded_row(isa, source, target),
+        Word::Pair => pair_up(isa, source, target),
+    }
+}
+
+/// Columns `first .. first + count` of rows `rows` of `x`, `width` of them together: `[count / width][words][width]`, with
+/// zeros for columns that are not there.
+pub(super) fn columns(
+    isa: Isa,
+    word: Word,
+    x: Matrix<'_>,
+    rows: std::ops::Range<usize>,
+    first: usize,
+    count: usize,
+    width: usize,
+    target: &mut [f32],
+) {
+    if rows.is_empty() || count == 0 {
+        return;
+    }
+    if x.column_stride == 1 {
+        straight(isa, word, x, rows, first, count, width, target);
+        return;
+    }
+    let words = rows.len().div_ceil(word.numbers());
+    for (group, target) in target.chunks_exact_mut(words * width).enumerate() {
+        let first = first + group * width;
+        turned(isa, word, x, rows.clone(), first, width.min(count - group * width), width, target);
+    }
+}
+
+/// The rows of X lie in memory as rows: some columns of all rows are read from top to bottom, once.
+fn straight(
+    isa: Isa,
+    word: Word,
+    x: Matrix<'_>,
+    rows: std::ops::Range<usize>,
+    first: usize,
+    count: usize,
+    width: usize,
+    target: &mut [f32],
+) {
+    const MOST: usize = 48;
+    let words = rows.len().div_ceil(word.numbers());
+    let mut line = [0.0f32; MOST];
+    let (whole, padded) = (count % width == 0, count.next_multiple_of(width));
+    for (index, k) in rows.clone().step_by(word.numbers()).enumerate() {
+        let row_at = |k: usize| &x.data[k * x.row_stride + first..][..count];
+        let make = |target: &mut [f32]| match word {
+            Word::Pair => interleave(isa, row_at(k), (k + 1 < rows.end).then(|| row_at(k + 1)), target),
+            _ => row(isa, word, row_at(k), target),
+        };
+        if padded == width && whole {
+            make(&mut target[index * width..(index + 1) * width]);
+            continue;
+        }
+        make(&mut line[..count]);
+        for (group, line) in line[..padded].chunks_exact(width).enumerate() {
+            target[(group * words + index) * width..][..width].copy_from_slice(line);
+        }
+    }
+}
+
+/// Columns of X lie in memory as rows (the weights of a linear layer): some numbers of each at a time, turned.
+fn turned(
+    isa: Isa,
+    word: Word,
+    x: Matrix<'_>,
+    rows: std::ops::Range<usize>,
+    first: usize,
+    count: usize,
+    width: usize,
+    target: &mut [f32],
+) {
+    const TURNED: usize = 64;
+    const COLUMNS: usize = 16;
+    if count < width {
+        target.fill(0.0);
+    }
+    let mut words = [[0.0f32; TURNED]; COLUMNS];
+    for start in rows.clone().step_by(TURNED) {
+        let end = rows.end.min(start + TURNED);
+        let filled = (end - start).div_ceil(word.numbers());
+        let target = &mut target[(start - rows.start) / word.numbers() * width..];
+        for j in (0..count).step_by(COLUMNS) {
+            let columns = COLUMNS.min(count - j);
+            for (i, words) in words[..columns].iter_mut().enumerate() {
+                let at = (first + j + i) * x.column_stride + start * x.row_stride;
+                if x.row_stride == 1 {
+                    row(isa, word, &x.data[at..at + (end - start)], words);
+                } else {
+                    let mut numbers = [0.0f32; TURNED];
+                    let column = x.data[at..].iter().step_by(x.row_stride);
+                    numbers[..end - start].iter_mut().zip(column).for_each(|(number, x)| *number = *x);
+                    row(isa, word, &numbers[..end - start], words);
+                }
+            }
+            turn(isa, &words, columns, filled, width, &mut target[j..]);
+        }
+    }
+}
+
+/// target[w · width + i] = words[i][w] for `columns` columns of `filled` words.
+fn turn(isa: Isa, words: &[[f32; 64]; 16], columns: usize, filled: usize, width: usize, target: &mut [f32]) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 && columns == 16 {
+        while filled - done >= 16 && target.len() >= (done + 15) * width + 16 {
+            let rows = words.each_ref().map(|words| words[done..].as_ptr());
+            // SAFETY: 16 words of each row from `done` on, and the length of `target` has been looked at.
+            unsafe { native::turn(&rows, target[done * width..].as_mut_ptr(), width) };
+            done += 16;
+        }
+    }
+    let _ = isa;
+    for w in done..filled {
+        for (target, words) in target[w * width..].iter_mut().zip(&words[..columns]) {
+            *target = words[w];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_to_bf16_is_to_the_nearest_and_ties_go_to_even() {
+        // 1 + 2⁻⁸ lies halfway between 1 and 1 + 2⁻⁷; 1 + 3 · 2⁻⁸ between 1 + 2⁻⁷ and 1 + 2⁻⁶.
+        let step = 2f32.powi(-8);
+        assert_eq!(rounded(1.0 + step), 1.0);
+        assert_eq!(rounded(1.0 + 3.0 * step), 1.0 + 4.0 * step);
+        assert_eq!(rounded(1.0 + 1.01 * step), 1.0 + 2.0 * step);
+        assert_eq!(rounded(-1.0 - 0.99 * step), -1.0);
+        assert_eq!(rounded(f32::MAX), f32::INFINITY);
+        assert_eq!(rounded(f32::NEG_INFINITY), f32::NEG_INFINITY);
+        assert!(rounded(f32::NAN).is_nan() && rounded(f32::from_bits(0x7f80_0001)).is_nan());
+        assert!(rounded(f32::from_bits(0xffff_ffff)).is_nan());
+    }
+
+    #[test]
+    fn the_processors_own_conversion_gives_the_same_words() {
+        let numbers: Vec<f32> = (0..1001u32)
+            .map(|i| f32::from_bits(i.wrapping_mul(0x9E37_79B9)))
+            .filter(|x| x.is_normal() || *x == 0.0)
+            .collect();
+        let half = numbers.len().div_ceil(2);
+        let mut expected = vec![0.0; half];
+        paired_row(Isa::Portable, &numbers, &mut expected);
+        let mut words = vec![0.0; half];
+        pair_up(Isa::detect(), &numbers, &mut words);
+        let bits = |words: &[f32]| words.iter().map(|word| word.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&words), bits(&expected));
+        let (first, second) = numbers.split_at(numbers.len() / 2);
+        let mut expected = vec![0.0; first.len()];
+        interleaved_rows(Isa::Portable, first, second, &mut expected);
+        let mut words = vec![0.0; first.len()];
+        interleave(Isa::detect(), first, Some(second), &mut words);
+        assert_eq!(bits(&words), bits(&expected));
+    }
+}

@@ -1,0 +1,163 @@
+//! The loop over tiles: one pass through (a chunk of) K for a block of C, on one thread.
+
+use std::ops::Range;
+
+use super::kernels::{Kernel, Rows, Target, Word, tile_of};
+use super::{Isa, Write, pack};
+use crate::device::cpu::Shared;
+
+/// Where a product goes.
+pub enum Output<'a> {
+    /// Into C, row-major without gaps.
+    Matrix(&'a mut [f32], Write),
+    /// To a function that is called once for every tile of C, in no particular order and, if the product runs on several
+    /// threads, from all of them: what comes after the product is done while its result is in the first-level cache.
+    Tiles(&'a (dyn Fn(Tile<'_>) + Sync)),
+}
+
+/// A finished part of C, in a small buffer.
+pub struct Tile<'a> {
+    /// Its rows of C.
+    pub rows: Range<usize>,
+    /// Its columns of C.
+    pub columns: Range<usize>,
+    /// `[rows][stride]`; columns beyond its own hold nothing of meaning.
+    pub values: &'a [f32],
+    /// Distance of its rows.
+    pub stride: usize,
+    pub(super) word: Word,
+    pub(super) isa: Isa,
+}
+
+impl Tile<'_> {
+    /// Its rows: the number of each and its values.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        let width = self.columns.len();
+        self.rows.clone().zip(self.values.chunks(self.stride)).map(move |(row, values)| (row, &values[..width]))
+    }
+
+    /// Writes `values`, laid out as the tile's own, as rows of words: number j of row i goes to row `i` of `target`, whose
+    /// rows are `stride` words apart.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these parts of `target` meanwhile.
+    pub unsafe fn store_rows(&self, values: &[f32], target: Shared<'_, f32>, stride: usize) {
+        let numbers = self.word.numbers();
+        let width = self.columns.len();
+        for (row, values) in self.rows.clone().zip(values.chunks(self.stride)) {
+            // SAFETY: the caller's promise; a tile begins at an even column.
+            let target = unsafe { target.slice(row * stride + self.columns.start / numbers, width.div_ceil(numbers)) };
+            pack::row(self.isa, self.word, &values[..width], target);
+        }
+    }
+
+    /// Writes `values`, laid out as the tile's own, as the packed columns of a matrix with `rows` rows: the right-hand
+    /// operand of [`Cpu::multiply_packed_columns`](crate::device::Cpu::multiply_packed_columns).
+    ///
+    /// # Safety
+    /// As for [`Tile::store_rows`].
+    pub unsafe fn store_columns(&self, values: &[f32], target: Shared<'_, f32>, rows: usize) {
+        let numbers = self.word.numbers();
+        let words = rows.div_ceil(numbers);
+        let start = self.columns.start * words;
+        let count = self.rows.len();
+        for i in (0..count).step_by(numbers) {
+            let row = |i: usize| &values[i * self.stride..(i + 1) * self.stride];
+            let at = start + (self.rows.start + i) / numbers * self.stride;
+            // SAFETY: the caller's promise; a tile begins at an even row.
+            let target = unsafe { target.slice(at, self.stride) };
+            match self.word {
+                Word::Pair => pack::interleave(self.isa, row(i), (i + 1 < count).then(|| row(i + 1)), target),
+                _ => pack::row(self.isa, self.word, row(i), target),
+            }
+            target[self.columns.len()..].fill(0.0);
+        }
+    }
+}
+
+/// [`Output`] as tasks share it.
+#[derive(Clone, Copy)]
+pub(super) enum To<'a> {
+    /// C, what becomes of it, and the distance of its rows.
+    Matrix(Shared<'a, f32>, Write, usize),
+    Tiles(&'a (dyn Fn(Tile<'_>) + Sync)),
+}
+
+/// What one pass multiplies.
+pub(super) struct Pass<'a> {
+    /// The rows of C; A's rows begin with the first of them.
+    pub rows: Range<usize>,
+    pub a: Rows,
+    /// Words of K that are run through.
+    pub words: usize,
+    /// The panels of B, their distance, and where in a panel the pass begins.
+    pub panels: Range<usize>,
+    pub packed: &'a [f32],
+    pub panel_stride: usize,
+    pub panel_start: usize,
+    /// Columns of C.
+    pub n: usize,
+    pub bias: Option<&'a [f32]>,
+    /// Whether an earlier pass has been there.
+    pub again: bool,
+}
+
+/// Runs a pass.
+///
+/// # Safety
+/// `a` can be read for the rows, `packed` holds the panels, a matrix that is written holds the rows, and nobody else
+/// touches these rows and columns of it; the processor has K's instruction set.
+pub(super) unsafe fn run<K: Kernel>(isa: Isa, pass: &Pass<'_>, output: To<'_>) {
+    let Pass { rows, words, packed, n, .. } = pass;
+    let mut buffer = [0.0f32; 8 * 48];
+    for panel in pass.panels.clone() {
+        let columns = panel * K::NR..(*n).min((panel + 1) * K::NR);
+        let whole = columns.len() == K::NR;
+        let b = packed[panel * pass.panel_stride + pass.panel_start..].as_ptr();
+        let mut edge = [0.0f32; 48];
+        let bias: *const f32 = match pass.bias {
+            Some(bias) if whole => bias[columns.start..].as_ptr(),
+            Some(bias) => {
+                edge[..columns.len()].copy_from_slice(&bias[columns.clone()]);
+                edge.as_ptr()
+            }
+            None => std::ptr::null(),
+        };
+        for (group, first) in rows.clone().step_by(K::MR).enumerate() {
+            let height = K::MR.min(rows.end - first);
+            let a = Rows { start: pass.a.start.wrapping_add(group * pass.a.group_stride), ..pass.a };
+            let local = Target { start: buffer.as_mut_ptr(), stride: K::NR, accumulate: false, bias };
+            match output {
+                To::Matrix(c, write, stride) => {
+                    let accumulate = pass.again || write == Write::Add;
+                    let start = c.pointer(first * stride + columns.start);
+                    if whole {
+                        let target = Target { start, stride, accumulate, bias };
+                        // SAFETY: a full tile inside C; A and B are in range by this function's contract.
+                        unsafe { tile_of::<K>(height, *words, a, b, target) };
+                        continue;
+                    }
+                    // SAFETY: the tile goes to `buffer`, which has room for MR · NR floats.
+                    unsafe { tile_of::<K>(height, *words, a, b, Target { bias: std::ptr::null(), ..local }) };
+                    for (i, values) in buffer.chunks_exact(K::NR).take(height).enumerate() {
+                        // SAFETY: row `first + i` and these columns are inside C and ours.
+                        let target = unsafe { std::slice::from_raw_parts_mut(start.add(i * stride), columns.len()) };
+                        for ((target, value), bias) in target.iter_mut().zip(values).zip(&edge) {
+                            // In the order of a whole tile: the sum is added first, then the bias.
+                            *target = if accumulate { *target + *value } else { *value };
+                            if pass.bias.is_some() {
+                                *target += bias;
+                            }
+                        }
+                    }
+                }
+                To::Tiles(function) => {
+                    // SAFETY: as above.
+                    unsafe { tile_of::<K>(height, *words, a, b, local) };
+                    let (rows, columns, values) = (first..first + height, columns.clone(), &buffer[..height * K::NR]);
+                    function(Tile { rows, columns, values, stride: K::NR, word: K::WORD, isa });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Products whose A lies in memory as rows: y = x · Wᵀ + b and dx = dy · W. One pass through the whole of K.
+
+use std::ops::Range;
+
+use super::kernels::{Kernel, Rows, Word};
+use super::pass::{Output, Pass, To, run};
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Bf16};
+use super::{BLOCK_ROWS, Matrix, Panels, columns_len, pack, with_kernel};
+use super::{Portable, Rounded};
+use crate::device::cpu::{Cpu, Isa, Precision, Shared};
+
+/// Words between the packed rows of A, so that rows of a power of two do not fall into the same cache sets.
+const PADDING: usize = 16;
+
+/// Rows of words, `stride` words apart: a left-hand operand that has been packed.
+#[derive(Clone, Copy)]
+pub struct WordRows<'a> {
+    /// The words.
+    pub data: &'a [f32],
+    /// Distance of the rows.
+    pub stride: usize,
+}
+
+/// Whether A is read where it lies.
+fn in_place<K: Kernel>(a: Matrix<'_>) -> bool {
+    a.column_stride == 1 && K::WORD == Word::Single
+}
+
+impl Cpu {
+    /// Packs B[k, n] for [`Cpu::gemm_packed`]. Leaves `panels` empty if a slice is too small for its shape.
+    pub fn pack(&self, k: usize, n: usize, b: Matrix<'_>, panels: &mut Panels) {
+        if !b.holds(k, n) {
+            debug_assert!(false, "pack: slice too small for {k} x {n}");
+            *panels = Panels::default();
+            return;
+        }
+        with_kernel!(self, fill_panels(k, n, b, panels));
+    }
+
+    fn fill_panels<K: Kernel>(&self, k: usize, n: usize, b: Matrix<'_>, panels: &mut Panels) {
+        let data = panels.reset(k, n, self, columns_len::<K>(k, n, K::NR));
+        self.pack_columns::<K>(k, n, b, K::NR, data);
+    }
+
+    /// A[m, k] · B[k, n] + bias[n] for a B packed by [`Cpu::pack`] on this CPU (or one with the same instruction set and
+    /// precision). Does nothing if it was packed for another one, or if a slice is too small for its shape.
+    pub fn gemm_packed(&self, m: usize, a: Matrix<'_>, b: &Panels, bias: Option<&[f32]>, output: Output<'_>) {
+        let (k, n) = (b.k(), b.n());
+        if m == 0 || n == 0 || !fits(self, m, b, bias, &output) || !a.holds(m, k) || a.column_stride != 1 {
+            debug_assert!(m == 0 || n == 0, "gemm_packed: slices too small for {m} x {n} x {k}, or foreign panels");
+            return;
+        }
+        with_kernel!(self, multiply_rows(m, n, k, a, b.data(), bias, output));
+    }
+
+    pub(super) fn multiply_rows<K: Kernel>(
+        &self,
+        m: usize,
+        n: usize,
+        k: usize,
+        a: Matrix<'_>,
+        packed: &[f32],
+        bias: Option<&[f32]>,
+        output: Output<'_>,
+    ) {
+        self.count_product(m, n, k);
+        let panels = n.div_ceil(K::NR);
+        let blocks = m.div_ceil(BLOCK_ROWS);
+        // With few rows the columns are shared out too. Any cut gives the same bits.
+        let groups = if blocks >= 4 * self.threads() { 1 } else { (4 * self.threads() / blocks).clamp(1, panels) };
+        let output = shared(output, n);
+        self.parallel(blocks * groups, |task| {
+            let (block, group) = (task / groups, task % groups);
+            let rows = block * BLOCK_ROWS..m.min((block + 1) * BLOCK_ROWS);
+            let panels = group * panels / groups..(group + 1) * panels / groups;
+            let words = k.div_ceil(K::WORD.numbers());
+            let mut scratch = self.scratch(if in_place::<K>(a) { 0 } else { rows.len() * (words + PADDING) });
+            let a = prepare::<K>(self.isa(), a, rows.clone(), k, &mut scratch);
+            // SAFETY: tasks write disjoint blocks of C; sizes were checked by the callers; the kernel was chosen by the
+            // instruction set.
+            unsafe { multiply::<K>(self.isa(), rows, a, (n, words), panels, packed, bias, output) };
+        });
+    }
+
+    /// Distance of rows of `k` numbers in [`WordRows`] as [`Cpu::pack_rows`] makes them.
+    pub fn word_stride(&self, k: usize) -> usize {
+        self.words(k) + PADDING
+    }
+
+    /// Words that hold `k` numbers.
+    pub fn words(&self, k: usize) -> usize {
+        match (self.isa(), self.precision()) {
+            (Isa::Avx512Bf16, Precision::Bf16) => k.div_ceil(2),
+            _ => k,
+        }
+    }
+
+    /// Rows of `k` numbers, one after the other in `source`, as rows of words, [`Cpu::word_stride`] apart in `target`.
+    pub fn pack_rows(&self, k: usize, source: &[f32], target: &mut [f32]) {
+        with_kernel!(self, pack_rows_with(k, source, target));
+    }
+
+    fn pack_rows_with<K: Kernel>(&self, k: usize, source: &[f32], target: &mut [f32]) {
+        let stride = self.word_stride(k);
+        for (source, target) in source.chunks_exact(k.max(1)).zip(target.chunks_mut(stride)) {
+            pack::row(self.isa(), K::WORD, source, target);
+        }
+    }
+
+    /// [`Cpu::gemm_packed`] for `m` rows of words, on the caller's thread alone: a part of a larger task.
+    pub fn multiply_words(&self, m: usize, a: WordRows<'_>, b: &Panels, bias: Option<&[f32]>, output: Output<'_>) {
+        let words = self.words(b.k());
+        let holds = m
+            .max(1)
+            .checked_sub(1)
+            .and_then(|rows| rows.checked_mul(a.stride))
+            .is_some_and(|last| last + words <= a.data.len());
+        if m == 0 || b.n() == 0 || !holds || !fits(self, m, b, bias, &output) {
+            debug_assert!(m == 0 || b.n() == 0, "multiply_words: slices too small, or foreign panels");
+            return;
+        }
+        with_kernel!(self, multiply_words_with(m, a, b, bias, output));
+    }
+
+    fn multiply_words_with<K: Kernel>(
+        &self,
+        m: usize,
+        a: WordRows<'_>,
+        b: &Panels,
+        bias: Option<&[f32]>,
+        output: Output<'_>,
+    ) {
+        self.count_product(m, b.n(), b.k());
+        let words = b.k().div_ceil(K::WORD.numbers());
+        let rows =
+            Rows { start: a.data.as_ptr(), row_stride: a.stride, word_stride: 1, group_stride: K::MR * a.stride };
+        let output = shared(output, b.n());
+        let panels = 0..b.n().div_ceil(K::NR);
+        // SAFETY: sizes were checked by `multiply_words`; C is borrowed by this call alone.
+        unsafe { multiply::<K>(self.isa(), 0..m, rows, (b.n(), words), panels, b.data(), bias, output) };
+    }
+}
+
+/// Whether panels, bias and output are what a product of `m` rows on this CPU needs.
+fn fits(cpu: &Cpu, m: usize, b: &Panels, bias: Option<&[f32]>, output: &Output<'_>) -> bool {
+    let room = match output {
+        Output::Matrix(c, _) => m.checked_mul(b.n()).is_some_and(|size| c.len() >= size),
+        Output::Tiles(_) => true,
+    };
+    room && b.serves(cpu) && bias.is_none_or(|bias| bias.len() >= b.n())
+}
+
+fn shared(output: Output<'_>, n: usize) -> To<'_> {
+    match output {
+        Output::Matrix(c, write) => To::Matrix(Shared::new(c), write, n),
+        Output::Tiles(function) => To::Tiles(function),
+    }
+}
+
+/// Rows `rows` of A as the kernel reads them.
+fn prepare<K: Kernel>(isa: Isa, a: Matrix<'_>, rows: Range<usize>, k: usize, scratch: &mut [f32]) -> Rows {
+    if in_place::<K>(a) {
+        let start = a.data.as_ptr().wrapping_add(rows.start * a.row_stride);
+        return Rows { start, row_stride: a.row_stride, word_stride: 1, group_stride: K::MR * a.row_stride };
+    }
+    let stride = k.div_ceil(K::WORD.numbers()) + PADDING;
+    for (row, target) in rows.zip(scratch.chunks_mut(stride)) {
+        pack::row(isa, K::WORD, &a.data[row * a.row_stride..][..k], target);
+    }
+    Rows { start: scratch.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride }
+}
+
+/// # Safety
+/// As for [`run`].
+unsafe fn multiply<K: Kernel>(
+    isa: Isa,
+    rows: Range<usize>,
+    a: Rows,
+    (n, words): (usize, usize),
+    panels: Range<usize>,
+    packed: &[f32],
+    bias: Option<&[f32]>,
+    output: To<'_>,
+) {
+    let panel_stride = words * K::NR;
+    let pass = Pass { rows, a, words, panels, packed, panel_stride, panel_start: 0, n, bias, again: false };
+    // SAFETY: passed on.
+    unsafe { run::<K>(isa, &pass, output) }
+}

@@ -1,0 +1,141 @@
+//! Products of small matrices on the caller's thread, operands packed by the caller: the tiles of attention.
+//!
+//! Panels are two registers wide, so that head widths of 32 and 64 fill them.
+
+use super::kernels::{Kernel, Rows, Word};
+use super::pass::{Pass, To, run};
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512, Avx512Bf16};
+use super::{Matrix, Portable, Rounded, Write, columns_len, pack, with_kernel};
+use crate::device::cpu::{Cpu, Isa, Precision, Shared};
+
+/// A left-hand operand A[m, k].
+#[derive(Clone, Copy)]
+pub enum Left<'a> {
+    /// Rows of words and their distance.
+    Rows(&'a [f32], usize),
+    /// Packed columns.
+    Columns(&'a [f32]),
+}
+
+impl Cpu {
+    /// The rows of A[m, k] (whose rows lie in memory as rows) as a left-hand operand: where they lie, if products are in
+    /// f32, else packed into `scratch`, [`Cpu::words`] of k each.
+    pub fn small_left_rows<'a>(&self, m: usize, k: usize, a: Matrix<'a>, scratch: &'a mut [f32]) -> Left<'a> {
+        with_kernel!(self, 2, small_left_rows_with(m, k, a, scratch))
+    }
+
+    fn small_left_rows_with<'a, K: Kernel>(
+        &self,
+        m: usize,
+        k: usize,
+        a: Matrix<'a>,
+        scratch: &'a mut [f32],
+    ) -> Left<'a> {
+        if K::WORD == Word::Single {
+            return Left::Rows(a.data, a.row_stride);
+        }
+        let words = k.div_ceil(K::WORD.numbers()).max(1);
+        for (row, target) in scratch.chunks_exact_mut(words).take(m).enumerate() {
+            pack::row(self.isa(), K::WORD, &a.data[row * a.row_stride..][..k], target);
+        }
+        Left::Rows(scratch, words)
+    }
+
+    /// The columns of X[k, m], rows `stride` apart, as the left-hand operand Xᵀ, packed into `scratch` of
+    /// [`Cpu::small_left_len`].
+    pub fn small_left_columns<'a>(&self, k: usize, m: usize, x: Matrix<'_>, scratch: &'a mut [f32]) -> Left<'a> {
+        with_kernel!(self, 2, small_left_columns_with(k, m, x, scratch))
+    }
+
+    fn small_left_columns_with<'a, K: Kernel>(
+        &self,
+        k: usize,
+        m: usize,
+        x: Matrix<'_>,
+        scratch: &'a mut [f32],
+    ) -> Left<'a> {
+        self.small_columns::<K>(k, m, x, K::MR, scratch);
+        Left::Columns(scratch)
+    }
+
+    /// Words that [`Cpu::small_left_columns`] fills.
+    pub fn small_left_len(&self, k: usize, m: usize) -> usize {
+        k * m.next_multiple_of(24)
+    }
+
+    /// B[k, n] as a right-hand operand, packed into `target` of [`Cpu::small_right_len`].
+    pub fn small_right(&self, k: usize, n: usize, b: Matrix<'_>, target: &mut [f32]) {
+        with_kernel!(self, 2, small_right_with(k, n, b, target));
+    }
+
+    fn small_right_with<K: Kernel>(&self, k: usize, n: usize, b: Matrix<'_>, target: &mut [f32]) {
+        self.small_columns::<K>(k, n, b, K::NR, target);
+    }
+
+    /// Words that [`Cpu::small_right`] fills.
+    pub fn small_right_len(&self, k: usize, n: usize) -> usize {
+        k * n.next_multiple_of(32)
+    }
+
+    fn small_columns<K: Kernel>(&self, k: usize, n: usize, x: Matrix<'_>, width: usize, target: &mut [f32]) {
+        let words = k.div_ceil(K::WORD.numbers());
+        let strip = width * 48usize.div_ceil(width);
+        for first in (0..n).step_by(strip) {
+            let count = strip.min(n - first);
+            let target = &mut target[first * words..][..words * count.next_multiple_of(width)];
+            pack::columns(self.isa(), K::WORD, x, 0..k, first, count, width, target);
+        }
+    }
+
+    /// C[m, n] (+)= A[m, k] · B[k, n] of packed operands; C's rows are `stride` apart. Does nothing if a slice is too
+    /// small for its shape.
+    pub fn small_multiply(
+        &self,
+        (m, n, k): (usize, usize, usize),
+        a: Left<'_>,
+        b: &[f32],
+        c: &mut [f32],
+        stride: usize,
+        write: Write,
+    ) {
+        with_kernel!(self, 2, small_multiply_with((m, n, k), a, b, c, stride, write));
+    }
+
+    fn small_multiply_with<K: Kernel>(
+        &self,
+        (m, n, k): (usize, usize, usize),
+        a: Left<'_>,
+        b: &[f32],
+        c: &mut [f32],
+        stride: usize,
+        write: Write,
+    ) {
+        if m == 0 || n == 0 {
+            return;
+        }
+        let words = k.div_ceil(K::WORD.numbers());
+        let left = match a {
+            Left::Rows(a, stride) => stride >= words && a.len() >= (m - 1) * stride + words,
+            Left::Columns(a) => a.len() >= columns_len::<K>(k, m, K::MR),
+        };
+        if !left || b.len() < columns_len::<K>(k, n, K::NR) || stride < n || c.len() < (m - 1) * stride + n {
+            debug_assert!(false, "small_multiply: slices too small for {m} x {n} x {k}");
+            return;
+        }
+        self.count_product(m, n, k);
+        let a = match a {
+            Left::Rows(a, stride) => {
+                Rows { start: a.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride }
+            }
+            Left::Columns(a) => {
+                Rows { start: a.as_ptr(), row_stride: 1, word_stride: K::MR, group_stride: words * K::MR }
+            }
+        };
+        let (panels, panel_stride) = (0..n.div_ceil(K::NR), words * K::NR);
+        let pass =
+            Pass { rows: 0..m, a, words, panels, packed: b, panel_stride, panel_start: 0, n, bias: None, again: false };
+        // SAFETY: sizes were checked above; C is borrowed by this call alone; the kernel was chosen by the instruction set.
+        unsafe { run::<K>(self.isa(), &pass, To::Matrix(Shared::new(c), write, stride)) };
+    }
+}

@@ -1,0 +1,25 @@
+//! Where the time of a pass goes, op by op. Off unless asked for.
+
+use std::time::{Duration, Instant};
+
+/// Time spent in each op, forward and backward apart.
+#[derive(Clone, Debug, Default)]
+pub struct OpTimes {
+    ops: Vec<(&'static str, [Duration; 2])>,
+}
+
+impl OpTimes {
+    /// (name, forward, backward) of every op that has run, in the order of its first run.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Duration, Duration)> {
+        self.ops.iter().map(|(name, [forward, backward])| (*name, *forward, *backward))
+    }
+
+    /// Adds what a run of op `name` since `start` took; `pass` is 0 forward, 1 backward.
+    pub(super) fn add(&mut self, name: &'static str, pass: usize, start: Instant) {
+        let position = self.ops.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            self.ops.push((name, Default::default()));
+            self.ops.len() - 1
+        });
+        self.ops[position].1[pass] += start.elapsed();
+    }
+}
