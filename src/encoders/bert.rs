@@ -171,6 +171,31 @@ impl Bert {
         };
         Ok(Bert { config, read_from: Value::Null, word, position, token_type, norm, blocks, pooler })
     }
+
+    /// All blocks; with `first` the last one computes the states of the first tokens alone.
+    fn run_blocks(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var, first: bool) -> Result<Var> {
+        let options = BlockOptions {
+            heads: self.config.num_attention_heads,
+            head_dim: self.config.hidden_size / self.config.num_attention_heads,
+            epsilon: self.config.layer_norm_eps,
+            activation: self.config.hidden_act,
+            hidden_dropout: self.config.hidden_dropout_prob,
+            attention_dropout: self.config.attention_probs_dropout_prob,
+        };
+        let mut hidden = embedded;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let next = match first && layer + 1 == self.blocks.len() {
+                true => block.forward_first(tape, hidden, batch, options)?,
+                false => block.forward(tape, hidden, batch, options)?,
+            };
+            // The embedding output is the caller's; every later one has been used for the last time.
+            if layer > 0 {
+                tape.release(hidden);
+            }
+            hidden = next;
+        }
+        Ok(hidden)
+    }
 }
 
 impl EncoderNet for Bert {
@@ -213,24 +238,11 @@ impl EncoderNet for Bert {
     }
 
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
-        let options = BlockOptions {
-            heads: self.config.num_attention_heads,
-            head_dim: self.config.hidden_size / self.config.num_attention_heads,
-            epsilon: self.config.layer_norm_eps,
-            activation: self.config.hidden_act,
-            hidden_dropout: self.config.hidden_dropout_prob,
-            attention_dropout: self.config.attention_probs_dropout_prob,
-        };
-        let mut hidden = embedded;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let next = block.forward(tape, hidden, batch, options)?;
-            // The embedding output is the caller's; every later one has been used for the last time.
-            if layer > 0 {
-                tape.release(hidden);
-            }
-            hidden = next;
-        }
-        Ok(hidden)
+        self.run_blocks(tape, batch, embedded, false)
+    }
+
+    fn encode_first(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
+        self.run_blocks(tape, batch, embedded, true)
     }
 
     fn pooler(&self) -> Option<Pooler> {

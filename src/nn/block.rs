@@ -3,9 +3,11 @@
 //! a = LayerNorm(x + dropout(W_o · attention(W_q x, W_k x, W_v x)));
 //! y = LayerNorm(a + dropout(W_2 · f(W_1 a + b_1))).
 
+use std::sync::Arc;
+
 use super::{Linear, PackedBatch, init_normal};
 use crate::error::Result;
-use crate::ops::{self, Activation, AttentionOptions, LayerNormInputs};
+use crate::ops::{self, Activation, AttentionOptions, FeedForwardWeights, LayerNormInputs, Pooling};
 use crate::tape::{ParamId, Params, Tape, Var};
 
 /// Weight and bias of a layer normalisation.
@@ -79,16 +81,38 @@ impl Block {
 
     /// hidden `[T, H]` → `[T, H]`.
     pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch, o: BlockOptions) -> Result<Var> {
+        self.run(tape, hidden, hidden, [&batch.cu_seqlens, &batch.cu_seqlens], o)
+    }
+
+    /// hidden `[T, H]` → the states of the first tokens alone, `[B, H]`. Only keys and values are computed for the others:
+    /// no other state of theirs reaches a first token any more.
+    pub fn forward_first(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch, o: BlockOptions) -> Result<Var> {
+        tape.scope(|tape| {
+            let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)?;
+            let borders: Arc<[u32]> = (0..=batch.sequences() as u32).collect();
+            self.run(tape, first, hidden, [&borders, &batch.cu_seqlens], o)
+        })
+    }
+
+    /// The block for the tokens of `queries` `[Tq, H]`, which see those of `hidden` `[T, H]`; borders of both.
+    fn run(
+        &self,
+        tape: &mut Tape<'_>,
+        queries: Var,
+        hidden: Var,
+        borders: [&Arc<[u32]>; 2],
+        o: BlockOptions,
+    ) -> Result<Var> {
         tape.scope(|tape| {
             let [q, k, v] = self.qkv;
-            let qkv = [q.forward(tape, hidden)?, k.forward(tape, hidden)?, v.forward(tape, hidden)?];
+            let qkv = [q.forward(tape, queries)?, k.forward(tape, hidden)?, v.forward(tape, hidden)?];
             let attention = AttentionOptions {
                 heads: o.heads,
                 scale: 1.0 / (o.head_dim as f32).sqrt(),
                 causal: false,
                 dropout: o.attention_dropout,
             };
-            let context = ops::attention(tape, qkv, &batch.cu_seqlens, attention)?;
+            let context = ops::cross_attention(tape, qkv, borders, attention)?;
             let x = self.attention_output.forward(tape, context)?;
             let norm = |x: Var, residual: Var, norm: LayerNorm| LayerNormInputs {
                 x,
@@ -98,10 +122,14 @@ impl Block {
                 epsilon: o.epsilon,
                 dropout: o.hidden_dropout,
             };
-            let attended = ops::layer_norm(tape, norm(x, hidden, self.attention_norm))?;
-            let inner = self.intermediate.product(tape, attended)?;
-            let inner = ops::activation(tape, inner, Some(Var::Param(self.intermediate.bias)), o.activation)?;
-            let x = self.output.forward(tape, inner)?;
+            let attended = ops::layer_norm(tape, norm(x, queries, self.attention_norm))?;
+            let weights = FeedForwardWeights {
+                inner: Var::Param(self.intermediate.weight),
+                inner_bias: Var::Param(self.intermediate.bias),
+                outer: Var::Param(self.output.weight),
+                outer_bias: Var::Param(self.output.bias),
+            };
+            let x = ops::feed_forward(tape, attended, weights, o.activation)?;
             ops::layer_norm(tape, norm(x, attended, self.output_norm))
         })
     }

@@ -12,7 +12,8 @@ pub fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 · 2^23 rounds to the nearest integer without a call.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.7);
-    let n = (clamped * LOG2_E + ROUND) - ROUND;
+    let rounded = clamped * LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     // Taylor to r^7: |r| <= ln 2 / 2, so the remainder is below 5e-9.
     let mut p = 1.0 / 5040.0;
@@ -23,10 +24,13 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 0.5;
     p = p * r + 1.0;
     p = p * r + 1.0;
+    // n as an integer are the low bits of the rounded sum. (`as i32` saturates, which compilers do number by number.)
+    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     // 2^n in two factors: n may be 128, which has no single one.
-    let half = (n * 0.5) as i32;
-    let rest = n as i32 - half;
-    let value = p * f32::from_bits(((half + 127) << 23) as u32) * f32::from_bits(((rest + 127) << 23) as u32);
+    let half = n >> 1;
+    let rest = n.wrapping_sub(half);
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    let value = p * power(half) * power(rest);
     let value = if x < -87.3 { 0.0 } else { value };
     let value = if x > 88.7 { f32::INFINITY } else { value };
     if x.is_nan() { x } else { value }

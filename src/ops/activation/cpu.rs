@@ -22,7 +22,8 @@ fn tanh_gelu(z: f32) -> (f32, f32) {
 }
 
 simd_kernel! {
-    fn row_forward(function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
+    /// y = f(x + bias); no bias if it is empty.
+    pub fn row_forward(function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
         #[inline(always)]
         fn map(x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
             if bias.is_empty() {
@@ -79,6 +80,38 @@ simd_kernel! {
             Activation::Silu => map(x, bias, upstream, target, |z| {
                 let s = math::sigmoid(z);
                 s + z * s * (1.0 - s)
+            }),
+        }
+    }
+}
+
+simd_kernel! {
+    /// y = f(z), then z ← f′(z).
+    pub fn row_value_and_slope(function: Activation, z: &mut [f32], y: &mut [f32]) {
+        #[inline(always)]
+        fn map(z: &mut [f32], y: &mut [f32], f: impl Fn(f32) -> (f32, f32)) {
+            for (z, y) in z.iter_mut().zip(y) {
+                (*y, *z) = f(*z);
+            }
+        }
+        match function {
+            Activation::GeluErf => map(z, y, |z| {
+                let (cumulative, density) = math::normal(z);
+                (z * cumulative, cumulative + z * density)
+            }),
+            Activation::GeluTanh => map(z, y, tanh_gelu),
+            Activation::Relu => map(z, y, |z| if z > 0.0 { (z, 1.0) } else { (0.0 * z, 0.0) }),
+            Activation::Tanh => map(z, y, |z| {
+                let t = math::tanh(z);
+                (t, 1.0 - t * t)
+            }),
+            Activation::Sigmoid => map(z, y, |z| {
+                let s = math::sigmoid(z);
+                (s, s * (1.0 - s))
+            }),
+            Activation::Silu => map(z, y, |z| {
+                let s = math::sigmoid(z);
+                (z * s, s + z * s * (1.0 - s))
             }),
         }
     }

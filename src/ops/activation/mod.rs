@@ -11,7 +11,7 @@
 //! Hendrycks and Gimpel, "Gaussian error linear units", 2016. The two GELUs differ by up to 5e-4: BERT's `gelu` is
 //! the erf form, `gelu_new` the tanh form.
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 #[cfg(test)]
 mod tests;
 

@@ -181,6 +181,27 @@ pub(super) fn row(isa: Isa, word: Word, source: &[f32], target: &mut [f32]) {
     }
 }
 
+simd_kernel! {
+    fn unpaired_row(source: &[f32], target: &mut [f32]) {
+        let (pairs, rest) = target.as_chunks_mut::<2>();
+        for ([first, second], word) in pairs.iter_mut().zip(source) {
+            *first = f32::from_bits(word.to_bits() << 16);
+            *second = f32::from_bits(word.to_bits() & 0xffff_0000);
+        }
+        if let ([last], Some(word)) = (rest, source.last()) {
+            *last = f32::from_bits(word.to_bits() << 16);
+        }
+    }
+}
+
+/// The numbers of a row of words.
+pub(super) fn unpack_row(isa: Isa, word: Word, source: &[f32], target: &mut [f32]) {
+    match word {
+        Word::Pair => unpaired_row(isa, source, target),
+        _ => target.copy_from_slice(source),
+    }
+}
+
 /// Columns `first .. first + count` of rows `rows` of `x`, `width` of them together: `[count / width][words][width]`, with
 /// zeros for columns that are not there.
 pub(super) fn columns(

@@ -36,34 +36,48 @@ impl Tile<'_> {
         self.rows.clone().zip(self.values.chunks(self.stride)).map(move |(row, values)| (row, &values[..width]))
     }
 
-    /// Writes `values`, laid out as the tile's own, as rows of words: number j of row i goes to row `i` of `target`, whose
-    /// rows are `stride` words apart.
+    /// Writes `values`, laid out as the tile's own, as rows of words: row i goes to row `first` + i of `target`, whose rows
+    /// are `stride` words apart.
     ///
     /// # Safety
     /// Nobody else reads or writes these parts of `target` meanwhile.
-    pub unsafe fn store_rows(&self, values: &[f32], target: Shared<'_, f32>, stride: usize) {
+    pub unsafe fn store_rows(&self, values: &[f32], first: usize, target: Shared<'_, f32>, stride: usize) {
         let numbers = self.word.numbers();
         let width = self.columns.len();
         for (row, values) in self.rows.clone().zip(values.chunks(self.stride)) {
             // SAFETY: the caller's promise; a tile begins at an even column.
-            let target = unsafe { target.slice(row * stride + self.columns.start / numbers, width.div_ceil(numbers)) };
+            let target =
+                unsafe { target.slice((first + row) * stride + self.columns.start / numbers, width.div_ceil(numbers)) };
             pack::row(self.isa, self.word, &values[..width], target);
         }
     }
 
+    /// Reads what [`Tile::store_rows`] has written into `values`, laid out as the tile's own. What is out of range stays.
+    pub fn load_rows(&self, source: &[f32], first: usize, stride: usize, values: &mut [f32]) {
+        let numbers = self.word.numbers();
+        let width = self.columns.len();
+        for (row, values) in self.rows.clone().zip(values.chunks_mut(self.stride)) {
+            let start = (first + row) * stride + self.columns.start / numbers;
+            if let Some(source) = source.get(start..start + width.div_ceil(numbers)) {
+                pack::unpack_row(self.isa, self.word, source, &mut values[..width]);
+            }
+        }
+    }
+
     /// Writes `values`, laid out as the tile's own, as the packed columns of a matrix with `rows` rows: the right-hand
-    /// operand of [`Cpu::multiply_packed_columns`](crate::device::Cpu::multiply_packed_columns).
+    /// operand of [`Cpu::multiply_packed_columns`](crate::device::Cpu::multiply_packed_columns). Row i of C is row `first` +
+    /// i of that matrix; `first` is even.
     ///
     /// # Safety
     /// As for [`Tile::store_rows`].
-    pub unsafe fn store_columns(&self, values: &[f32], target: Shared<'_, f32>, rows: usize) {
+    pub unsafe fn store_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
         let numbers = self.word.numbers();
         let words = rows.div_ceil(numbers);
         let start = self.columns.start * words;
         let count = self.rows.len();
         for i in (0..count).step_by(numbers) {
             let row = |i: usize| &values[i * self.stride..(i + 1) * self.stride];
-            let at = start + (self.rows.start + i) / numbers * self.stride;
+            let at = start + (first + self.rows.start + i) / numbers * self.stride;
             // SAFETY: the caller's promise; a tile begins at an even row.
             let target = unsafe { target.slice(at, self.stride) };
             match self.word {

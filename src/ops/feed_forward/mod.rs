@@ -1,0 +1,80 @@
+//! The feed-forward layer of a Transformer block in one op: y = f(x · W₁ᵀ + b₁) · W₂ᵀ + b₂.
+//!
+//! x, y `[rows, H]`, W₁ `[F, H]`, b₁ `[F]`, W₂ `[H, F]`, b₂ `[H]` (Vaswani et al., "Attention is all you need", 2017,
+//! section 3.3). With z = x · W₁ᵀ + b₁ and h = f(z):
+//! dh = dy · W₂, dz = dh ∘ f′(z), dx = dz · W₁, dW₂ = dyᵀ · h, dW₁ = dzᵀ · x, db₂ = Σ dy, db₁ = Σ dz.
+//!
+//! Of the wide values `[rows, F]` only z is kept, in the precision of products; h is computed again.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use super::Activation;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
+use crate::tensor::Tensor;
+
+/// The weights of the layer.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForwardWeights {
+    /// W₁ `[F, H]`.
+    pub inner: Var,
+    /// b₁ `[F]`.
+    pub inner_bias: Var,
+    /// W₂ `[H, F]`.
+    pub outer: Var,
+    /// b₂ `[H]`.
+    pub outer_bias: Var,
+}
+
+struct FeedForward(Activation);
+
+/// f(x · W₁ᵀ + b₁) · W₂ᵀ + b₂.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub fn feed_forward(tape: &mut Tape<'_>, x: Var, weights: FeedForwardWeights, function: Activation) -> Result<Var> {
+    let FeedForwardWeights { inner, inner_bias, outer, outer_bias } = weights;
+    tape.apply(FeedForward(function), &[x, inner, inner_bias, outer, outer_bias])
+}
+
+impl Op for FeedForward {
+    fn name(&self) -> &'static str {
+        "feed_forward"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| ctx.input(i));
+        let ((rows, width), (wide, expected)) = (x.matrix(), inner.matrix());
+        let fits =
+            width == expected && inner_bias.data.len() == wide && outer.matrix() == (outer_bias.data.len(), wide);
+        if !fits {
+            let message = format!(
+                "x {:?}, weights {:?} and {:?}, biases {:?} and {:?} do not fit",
+                x.shape, inner.shape, outer.shape, inner_bias.shape, outer_bias.shape
+            );
+            return Err(Error::shape("feed_forward", message));
+        }
+        let cpu = ctx.device.as_cpu();
+        let panels = [1, 3].map(|i| ctx.panels(i, Side::Output));
+        let mut y = ctx.take([rows, outer_bias.data.len()]);
+        let mut kept = ctx.recording().then(|| ctx.take([rows, cpu.words(wide)]));
+        let biases = [inner_bias.data, outer_bias.data];
+        let z = kept.as_mut().map(Tensor::data_mut);
+        cpu::forward(cpu, self.0, rows, x.data, [&panels[0], &panels[1]], biases, z, y.data_mut());
+        if let Some(kept) = kept {
+            ctx.save(kept);
+        }
+        Ok(y)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let x = ctx.input(0);
+        let panels = [1, 3].map(|i| ctx.panels(i, Side::Input));
+        let kept = cpu::Kept { rows: x.matrix().0, x: x.data, z: ctx.saved(0)?, upstream: ctx.upstream };
+        let slots = [0, 1, 2, 3, 4].map(|i| ctx.slot(i));
+        cpu::backward(ctx.device.as_cpu(), self.0, kept, [&panels[0], &panels[1]], slots);
+        Ok(())
+    }
+}

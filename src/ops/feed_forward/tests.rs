@@ -1,0 +1,46 @@
+use super::*;
+use crate::tape::gradcheck::{check, random};
+
+fn reference(values: &[Vec<f64>], rows: usize, f: impl Fn(f64) -> f64) -> Vec<f64> {
+    let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| &values[i]);
+    let (width, wide, out) = (x.len() / rows, inner_bias.len(), outer_bias.len());
+    let mut y = Vec::new();
+    for r in 0..rows {
+        let z = |j: usize| (0..width).map(|i| x[r * width + i] * inner[j * width + i]).sum::<f64>() + inner_bias[j];
+        let h: Vec<f64> = (0..wide).map(|j| f(z(j))).collect();
+        y.extend((0..out).map(|o| (0..wide).map(|j| h[j] * outer[o * wide + j]).sum::<f64>() + outer_bias[o]));
+    }
+    y
+}
+
+fn weights(v: &[Var]) -> FeedForwardWeights {
+    FeedForwardWeights { inner: v[1], inner_bias: v[2], outer: v[3], outer_bias: v[4] }
+}
+
+#[test]
+fn the_feed_forward_layer_agrees_with_f64() {
+    for (rows, width, wide, out) in [(1, 1, 1, 1), (1, 3, 50, 2), (9, 5, 7, 5), (67, 4, 49, 3)] {
+        let inputs = [
+            random([rows, width], 1),
+            random([wide, width], 2),
+            random([wide], 3),
+            random([out, wide], 4),
+            random([out], 5),
+        ];
+        let run = |function| move |tape: &mut Tape<'_>, v: &[Var]| feed_forward(tape, v[0], weights(v), function);
+        check(&inputs, None, &run(Activation::Tanh), &|v| reference(v, rows, f64::tanh));
+        check(&inputs, None, &run(Activation::Silu), &|v| reference(v, rows, |z| z / (1.0 + (-z).exp())));
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let params = crate::tape::Params::default();
+    let device = crate::Device::cpu(1).unwrap();
+    let mut tape = Tape::recording(&params, &device, Default::default(), None);
+    let v: Vec<Var> = [[2, 3], [4, 3], [1, 4], [3, 5], [1, 3]]
+        .map(|shape| tape.leaf_from(shape, &vec![0.0; shape[0] * shape[1]]).unwrap())
+        .into();
+    let error = feed_forward(&mut tape, v[0], weights(&v), Activation::Relu).unwrap_err();
+    assert!(error.to_string().contains("[3, 5]"), "{error}");
+}
