@@ -65,6 +65,17 @@ simd_kernel! {
 }
 
 simd_kernel! {
+    /// target += every row of `rows`, rows `stride` apart, in order.
+    pub(crate) fn add_rows(target: &mut [f32], rows: &[f32], stride: usize) {
+        for row in rows.chunks_exact(stride) {
+            for (target, value) in target.iter_mut().zip(row) {
+                *target += value;
+            }
+        }
+    }
+}
+
+simd_kernel! {
     /// target (+)= factor · values.
     pub(crate) fn scaled(target: &mut [f32], values: &[f32], factor: f32, accumulate: bool) {
         if accumulate {

@@ -117,7 +117,7 @@ pub fn backward(
                     }
                     if wanted.2 {
                         let sum = bias_partials.slice(task * wide + tile.columns.start, tile.columns.len());
-                        dz.chunks_exact(tile.stride).for_each(|row| vector::add(cpu.isa(), sum, row));
+                        vector::add_rows(cpu.isa(), sum, dz, tile.stride);
                     }
                 }
             };

@@ -100,6 +100,71 @@ mod native {
         }
     }
 
+    /// `rows` rows of `width` numbers, a multiple of 16 and `width` apart, as rows of words `stride` apart.
+    ///
+    /// # Safety
+    /// `values` holds the rows, `target` has room for them, and the processor has AVX-512 F and BF16.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+    pub unsafe fn tile_rows(values: *const f32, rows: usize, width: usize, target: *mut f32, stride: usize) {
+        for i in 0..rows {
+            for j in (0..width).step_by(16) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let words = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.add(i * width + j)));
+                    let words = std::mem::transmute::<__m256bh, __m256>(words);
+                    _mm256_storeu_ps(target.add(i * stride + j / 2), words);
+                }
+            }
+        }
+    }
+
+    /// The numbers of `rows` rows of words, `stride` apart, as rows of `width` numbers, a multiple of 16 and `width` apart.
+    ///
+    /// # Safety
+    /// `source` holds the rows, `values` has room for them, and the processor has AVX-512 F.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn tile_numbers(source: *const f32, stride: usize, rows: usize, width: usize, values: *mut f32) {
+        for i in 0..rows {
+            for j in (0..width).step_by(16) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let words = _mm256_loadu_si256(source.add(i * stride + j / 2).cast());
+                    let numbers = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words));
+                    _mm512_storeu_ps(values.add(i * width + j), _mm512_castsi512_ps(numbers));
+                }
+            }
+        }
+    }
+
+    /// Pairs of `rows` rows (an even number) of `width` numbers, a multiple of 16 and `width` apart, as rows of as many
+    /// words, one after the other.
+    ///
+    /// # Safety
+    /// `values` holds the rows, `target` has room for half of them, and the processor has AVX-512 F and BF16.
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+    pub unsafe fn tile_columns(values: *const f32, rows: usize, width: usize, target: *mut f32) {
+        for i in (0..rows).step_by(2) {
+            for j in (0..width).step_by(16) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = values.add(i * width + j);
+                    let words = pairs(_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(width)));
+                    _mm512_storeu_ps(target.add(i / 2 * width + j), words);
+                }
+            }
+        }
+    }
+
+    /// The numbers of two registers as pairs: those of `low` in the lower halves.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
+    fn pairs(low: __m512, high: __m512) -> __m512 {
+        // SAFETY: both are 32 bytes of plain data.
+        let wide = |half| unsafe { _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(half)) };
+        let (low, high) = (wide(_mm512_cvtneps_pbh(low)), wide(_mm512_cvtneps_pbh(high)));
+        _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32::<16>(high)))
+    }
+
     /// # Safety
     /// The processor has AVX-512 F and BF16.
     #[target_feature(enable = "avx512f,avx512bf16,avx512bw,avx512vl")]
@@ -137,15 +202,71 @@ mod native {
         for i in 0..whole {
             // SAFETY: 16 floats from 16 · i are inside all three slices.
             unsafe {
-                let low = _mm512_cvtneps_pbh(_mm512_loadu_ps(first.as_ptr().add(16 * i)));
-                let high = _mm512_cvtneps_pbh(_mm512_loadu_ps(second.as_ptr().add(16 * i)));
-                let wide = |half| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(half));
-                let words = _mm512_or_si512(wide(low), _mm512_slli_epi32::<16>(wide(high)));
-                _mm512_storeu_ps(target.as_mut_ptr().add(16 * i), _mm512_castsi512_ps(words));
+                let at = |row: &[f32]| _mm512_loadu_ps(row.as_ptr().add(16 * i));
+                _mm512_storeu_ps(target.as_mut_ptr().add(16 * i), pairs(at(first), at(second)));
             }
         }
         let rest = 16 * whole..len;
         super::interleaved_rows(super::Isa::Portable, &first[rest.clone()], &second[rest.clone()], &mut target[rest]);
+    }
+}
+
+/// Whether the code above can be used for rows of `width` numbers.
+#[cfg(target_arch = "x86_64")]
+fn is_native(isa: Isa, word: Word, width: usize) -> bool {
+    isa == Isa::Avx512Bf16 && word == Word::Pair && width.is_multiple_of(16)
+}
+
+/// Rows of `width` numbers, one after the other, as rows of words `stride` apart.
+pub(super) fn tile_rows(isa: Isa, word: Word, values: &[f32], width: usize, target: &mut [f32], stride: usize) {
+    let (rows, words) = (values.len() / width.max(1), width.div_ceil(word.numbers()));
+    if rows == 0 || target.len() < (rows - 1) * stride + words {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_native(isa, word, width) {
+        // SAFETY: the lengths have been looked at; an `Isa` only comes from where the processor has been asked for it.
+        return unsafe { native::tile_rows(values.as_ptr(), rows, width, target.as_mut_ptr(), stride) };
+    }
+    for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
+        row(isa, word, values, &mut target[..words]);
+    }
+}
+
+/// The numbers of rows of words `stride` apart, as rows of `width` numbers, one after the other.
+pub(super) fn tile_numbers(isa: Isa, word: Word, source: &[f32], stride: usize, values: &mut [f32], width: usize) {
+    let (rows, words) = (values.len() / width.max(1), width.div_ceil(word.numbers()));
+    if rows == 0 || source.len() < (rows - 1) * stride + words {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_native(isa, word, width) {
+        // SAFETY: as in `tile_rows`.
+        return unsafe { native::tile_numbers(source.as_ptr(), stride, rows, width, values.as_mut_ptr()) };
+    }
+    for (values, source) in values.chunks_exact_mut(width).zip(source.chunks(stride)) {
+        unpack_row(isa, word, &source[..words], values);
+    }
+}
+
+/// Rows of `width` numbers, one after the other, as rows of words that hold a number of one row, or of two that follow
+/// each other; a last row alone is paired with zeros.
+pub(super) fn tile_columns(isa: Isa, word: Word, values: &[f32], width: usize, target: &mut [f32]) {
+    let rows = values.len() / width.max(1);
+    if rows == 0 || target.len() < rows.div_ceil(word.numbers()) * width {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_native(isa, word, width) && rows.is_multiple_of(2) {
+        // SAFETY: as in `tile_rows`.
+        return unsafe { native::tile_columns(values.as_ptr(), rows, width, target.as_mut_ptr()) };
+    }
+    for (values, target) in values.chunks(width * word.numbers()).zip(target.chunks_exact_mut(width)) {
+        let (first, second) = values.split_at(width);
+        match word {
+            Word::Pair => interleave(isa, first, (!second.is_empty()).then_some(second), target),
+            _ => row(isa, word, first, target),
+        }
     }
 }
 

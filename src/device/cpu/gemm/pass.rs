@@ -44,10 +44,18 @@ impl Tile<'_> {
     pub unsafe fn store_rows(&self, values: &[f32], first: usize, target: Shared<'_, f32>, stride: usize) {
         let numbers = self.word.numbers();
         let width = self.columns.len();
+        let start = (first + self.rows.start) * stride + self.columns.start / numbers;
+        let len = (self.rows.len().max(1) - 1) * stride + width.div_ceil(numbers);
+        if width == self.stride {
+            // SAFETY: the caller's promise; a tile begins at an even column. (Between its rows lie those of other tiles:
+            // they are not touched.)
+            let target = unsafe { target.slice(start, len) };
+            return pack::tile_rows(self.isa, self.word, values, width, target, stride);
+        }
         for (row, values) in self.rows.clone().zip(values.chunks(self.stride)) {
-            // SAFETY: the caller's promise; a tile begins at an even column.
-            let target =
-                unsafe { target.slice((first + row) * stride + self.columns.start / numbers, width.div_ceil(numbers)) };
+            let start = (first + row) * stride + self.columns.start / numbers;
+            // SAFETY: as above.
+            let target = unsafe { target.slice(start, width.div_ceil(numbers)) };
             pack::row(self.isa, self.word, &values[..width], target);
         }
     }
@@ -56,8 +64,12 @@ impl Tile<'_> {
     pub fn load_rows(&self, source: &[f32], first: usize, stride: usize, values: &mut [f32]) {
         let numbers = self.word.numbers();
         let width = self.columns.len();
-        for (row, values) in self.rows.clone().zip(values.chunks_mut(self.stride)) {
-            let start = (first + row) * stride + self.columns.start / numbers;
+        let start = (first + self.rows.start) * stride + self.columns.start / numbers;
+        if width == self.stride {
+            return pack::tile_numbers(self.isa, self.word, source.get(start..).unwrap_or(&[]), stride, values, width);
+        }
+        for (i, values) in values.chunks_mut(self.stride).enumerate() {
+            let start = start + i * stride;
             if let Some(source) = source.get(start..start + width.div_ceil(numbers)) {
                 pack::unpack_row(self.isa, self.word, source, &mut values[..width]);
             }
@@ -72,19 +84,12 @@ impl Tile<'_> {
     /// As for [`Tile::store_rows`].
     pub unsafe fn store_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
         let numbers = self.word.numbers();
-        let words = rows.div_ceil(numbers);
-        let start = self.columns.start * words;
-        let count = self.rows.len();
-        for i in (0..count).step_by(numbers) {
-            let row = |i: usize| &values[i * self.stride..(i + 1) * self.stride];
-            let at = start + (first + self.rows.start + i) / numbers * self.stride;
-            // SAFETY: the caller's promise; a tile begins at an even row.
-            let target = unsafe { target.slice(at, self.stride) };
-            match self.word {
-                Word::Pair => pack::interleave(self.isa, row(i), (i + 1 < count).then(|| row(i + 1)), target),
-                _ => pack::row(self.isa, self.word, row(i), target),
-            }
-            target[self.columns.len()..].fill(0.0);
+        let start = self.columns.start * rows.div_ceil(numbers) + (first + self.rows.start) / numbers * self.stride;
+        // SAFETY: the caller's promise; a tile begins at an even row.
+        let target = unsafe { target.slice(start, self.rows.len().div_ceil(numbers) * self.stride) };
+        pack::tile_columns(self.isa, self.word, values, self.stride, target);
+        if self.columns.len() < self.stride {
+            target.chunks_exact_mut(self.stride).for_each(|row| row[self.columns.len()..].fill(0.0));
         }
     }
 }
