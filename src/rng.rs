@@ -130,12 +130,8 @@ impl Dropout {
 
     fn mask(&self) -> Mask {
         let Stream { seed, step, instance } = self.stream;
-        Mask {
-            key: [seed as u32, (seed >> 32) as u32],
-            counter: [instance, step as u32, (step >> 32) as u32],
-            threshold: self.threshold(),
-            scale: self.scale(),
-        }
+        let key = [seed as u32, (seed >> 32) as u32];
+        Mask::new(key, [instance, step as u32, (step >> 32) as u32], self.threshold(), self.scale())
     }
 
     fn threshold(&self) -> u32 {

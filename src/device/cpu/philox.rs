@@ -5,17 +5,33 @@
 //! then needs one instruction, and its halves are where they are needed. Only AVX-512 has code of its own; elsewhere
 //! [`crate::rng::Dropout`] makes the words by the vectorised loop there.
 
+/// What the key grows by from round to round.
+const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+
 /// A mask: key and the upper three words of the counter, what is kept and the factor of what is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask {
-    /// The seed.
-    pub key: [u32; 2],
+    /// The key of every round.
+    keys: [[u64; 2]; 10],
     /// Words 1, 2 and 3 of the counter; word 0 is the index of a block of four words.
-    pub counter: [u32; 3],
+    counter: [u32; 3],
     /// Words below it drop their element.
-    pub threshold: u32,
+    threshold: u32,
     /// Factor of kept elements.
-    pub scale: f32,
+    scale: f32,
+}
+
+impl Mask {
+    /// The mask of a key and the upper three words of a counter; words below `threshold` drop their element, the others
+    /// multiply it by `scale`.
+    pub fn new(mut key: [u32; 2], counter: [u32; 3], threshold: u32, scale: f32) -> Mask {
+        let keys = [(); 10].map(|()| {
+            let now = key.map(u64::from);
+            key = [0, 1].map(|i| key[i].wrapping_add(WEYL[i]));
+            now
+        });
+        Mask { keys, counter, threshold, scale }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -24,8 +40,6 @@ mod native {
     use std::arch::x86_64::*;
 
     const MULTIPLIER: [i64; 2] = [0xD251_1F53, 0xCD9E_8D57];
-    const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-
     /// The 32 words of blocks `block .. block + 8`, in order.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq")]
@@ -33,18 +47,15 @@ mod native {
         let wide = |word: u32| _mm512_set1_epi64(word as i64);
         let mut c0 = _mm512_add_epi64(wide(block), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
         let [mut c1, mut c2, mut c3] = mask.counter.map(wide);
-        let [mut k0, mut k1] = mask.key;
         let multipliers = MULTIPLIER.map(|m| _mm512_set1_epi64(m));
-        for _ in 0..10 {
+        for [k0, k1] in &mask.keys {
             // Upper halves of lanes hold leftovers, which neither the product nor the lower halves of what follows see.
             let first = _mm512_mul_epu32(c0, multipliers[0]);
             let second = _mm512_mul_epu32(c2, multipliers[1]);
             // 0x96: exclusive or of three.
-            c0 = _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(second), c1, wide(k0));
-            c2 = _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(first), c3, wide(k1));
+            c0 = _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(second), c1, _mm512_set1_epi64(*k0 as i64));
+            c2 = _mm512_ternarylogic_epi64::<0x96>(_mm512_srli_epi64::<32>(first), c3, _mm512_set1_epi64(*k1 as i64));
             (c1, c3) = (second, first);
-            k0 = k0.wrapping_add(WEYL[0]);
-            k1 = k1.wrapping_add(WEYL[1]);
         }
         let low = _mm512_mask_blend_epi32(0xaaaa, c0, _mm512_slli_epi64::<32>(c1));
         let high = _mm512_mask_blend_epi32(0xaaaa, c2, _mm512_slli_epi64::<32>(c3));
