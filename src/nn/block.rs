@@ -104,15 +104,13 @@ impl Block {
         o: BlockOptions,
     ) -> Result<Var> {
         tape.scope(|tape| {
-            let [q, k, v] = self.qkv;
-            let qkv = [q.forward(tape, queries)?, k.forward(tape, hidden)?, v.forward(tape, hidden)?];
             let attention = AttentionOptions {
                 heads: o.heads,
                 scale: 1.0 / (o.head_dim as f32).sqrt(),
                 causal: false,
                 dropout: o.attention_dropout,
             };
-            let context = ops::cross_attention(tape, qkv, borders, attention)?;
+            let context = self.attend(tape, queries, hidden, borders, o, attention)?;
             let x = self.attention_output.forward(tape, context)?;
             let norm = |x: Var, residual: Var, norm: LayerNorm| LayerNormInputs {
                 x,
@@ -132,5 +130,31 @@ impl Block {
             let x = ops::feed_forward(tape, attended, weights, o.activation)?;
             ops::layer_norm(tape, norm(x, attended, self.output_norm))
         })
+    }
+
+    /// Attention of the projected states, `[Tq, H]`.
+    fn attend(
+        &self,
+        tape: &mut Tape<'_>,
+        queries: Var,
+        hidden: Var,
+        borders: [&Arc<[u32]>; 2],
+        o: BlockOptions,
+        attention: AttentionOptions,
+    ) -> Result<Var> {
+        let [q, k, v] = self.qkv;
+        if o.head_dim % 2 == 1 {
+            // Words hold pairs, which must not belong to two heads.
+            let qkv = [q.forward(tape, queries)?, k.forward(tape, hidden)?, v.forward(tape, hidden)?];
+            return ops::cross_attention(tape, qkv, borders, attention);
+        }
+        let layers = [q, k, v].map(|linear| (Var::Param(linear.weight), Var::Param(linear.bias)));
+        let stacks = match queries == hidden {
+            true => vec![ops::projections(tape, hidden, &layers)?],
+            false => {
+                vec![ops::projections(tape, queries, &layers[..1])?, ops::projections(tape, hidden, &layers[1..])?]
+            }
+        };
+        ops::attention_of_projections(tape, &stacks, o.heads * o.head_dim, borders, attention)
     }
 }

@@ -15,10 +15,11 @@ mod linear;
 mod lookup;
 mod mse;
 mod pool;
+mod projections;
 mod rms_norm;
 
 pub use activation::{Activation, activation};
-pub use attention::{AttentionOptions, attention, cross_attention};
+pub use attention::{AttentionOptions, attention, attention_of_projections, cross_attention};
 pub use binary_cross_entropy::{binary_cross_entropy, sigmoid};
 pub use cross_entropy::{CrossEntropyOptions, IGNORE, Reduction, Rows, cross_entropy, log_softmax};
 pub use dropout::dropout;
@@ -29,6 +30,7 @@ pub use linear::linear;
 pub use lookup::lookup;
 pub use mse::{mse, weighted_mse};
 pub use pool::{Pooling, pool};
+pub use projections::projections;
 pub use rms_norm::rms_norm;
 
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@ use super::data::TrainingData;
 use super::optimizer::{OptimizerKind, OptimizerOptions};
 use super::schedule::{ScheduleKind, warmup_updates};
 use crate::data::{BatchOptions, Sampling};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::Freeze;
 
@@ -55,6 +56,9 @@ pub struct TrainOptions {
     pub ema: Option<f64>,
     /// The seed of everything random.
     pub seed: u64,
+    /// What the products of forward and backward passes are computed from. Evaluation is in the precision of the model's
+    /// own device.
+    pub precision: Precision,
     /// What happens to tensors that no batch of an update touched.
     pub untouched: Untouched,
     /// Check after each backward pass that every parameter the loss depends on has got a gradient.
@@ -87,6 +91,7 @@ impl Default for TrainOptions {
             patience: None,
             ema: None,
             seed: 1,
+            precision: Precision::F32,
             untouched: Untouched::Skip,
             check: false,
             max_updates: None,
@@ -186,6 +191,7 @@ impl TrainOptions {
             ("patience", self.patience.map_or("none".into(), |patience| patience.to_string())),
             ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
+            ("precision", self.precision.name().to_string()),
             ("untouched", format!("{:?}", self.untouched)),
         ]
     }

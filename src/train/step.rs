@@ -3,6 +3,7 @@
 use super::clip::{check_norm, clip_factor, grad_norm};
 use super::optimizer::Optimizer;
 use super::options::{TrainOptions, Untouched};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::tape::{Gradients, Random, Tape, TapeMemory};
@@ -15,6 +16,7 @@ pub struct Step {
     memory: TapeMemory,
     seed: u64,
     clip: f64,
+    precision: Precision,
     untouched: Untouched,
     check: bool,
     updates: u64,
@@ -31,6 +33,7 @@ impl Step {
             memory: TapeMemory::default(),
             seed: options.seed,
             clip: options.clip,
+            precision: options.precision,
             untouched: options.untouched,
             check: options.check,
             updates: 0,
@@ -63,7 +66,8 @@ impl Step {
     ) -> Result<f64> {
         let encoder = model.encoder();
         let random = Some(Random::new(self.seed, number));
-        let mut tape = Tape::recording(encoder.params(), encoder.device(), std::mem::take(&mut self.memory), random);
+        let device = encoder.device().with_precision(self.precision);
+        let mut tape = Tape::recording(encoder.params(), &device, std::mem::take(&mut self.memory), random);
         tape.check_slots(self.check);
         let loss = model.loss(&mut tape, task, batch, labels)?;
         let value = tape.scalar(loss)?;

@@ -78,8 +78,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         atomic::write_bytes(data.join(name), text.as_bytes())?;
     }
     let tasks = TaskFile::read(data.join("tasks.yml"))?.tasks;
-    let options = options(&arguments)?;
+    let mut options = options(&arguments)?;
     common.say("four tasks: how positive (4) or negative (-4) is a text? One encoder, one head each, trained together");
+    options.choose_precision(common)?;
     let mut prepared = prepare(&tasks, &arguments.encoder, None, &options, None, common)?;
     let folder = RunFolder::open(&arguments.out, Existing::Overwrite)?;
     let (before, before_mean) = evaluate_all(&prepared.model, &prepared.data)?;

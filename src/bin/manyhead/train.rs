@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{Args, Command, ValueEnum};
 use manyhead::data::{Dataset, complete_labels};
+use manyhead::device::Precision;
 use manyhead::model::{Freeze, HeadOptions, PoolerChoice};
 use manyhead::tasks::TaskDef;
 use manyhead::train::{
@@ -122,8 +123,9 @@ pub struct Options {
     /// Seed of everything random
     #[arg(long, default_value_t = TrainOptions::default().seed)]
     pub seed: u64,
-    /// auto or f32
-    #[arg(long, default_value = "auto", value_parser = parse_precision)]
+    /// What the products of training are computed from: auto (bf16 where this processor multiplies it faster), f32 or bf16;
+    /// all else, evaluation included, is f32
+    #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
     pub precision: String,
     /// Tensors that no batch of an update touched: left alone, or treated as having a zero gradient
     #[arg(long, default_value = "skip", value_parser = ["skip", "zero"])]
@@ -152,17 +154,10 @@ pub enum Switch {
     Off,
 }
 
-fn parse_precision(name: &str) -> Result<String, String> {
-    match name {
-        "auto" | "f32" => Ok(name.to_string()),
-        "bf16" => Err("bf16 is not implemented yet; use f32".into()),
-        _ => Err("use auto or f32".into()),
-    }
-}
-
 impl Options {
-    /// What the library calls it; `tasks` are those whose weights the sampling may name.
-    pub fn resolve(&self, tasks: &[TaskDef]) -> Result<TrainOptions, Failure> {
+    /// What the library calls it; `tasks` are those whose weights the sampling may name, `precision` is what
+    /// [`Options::choose_precision`] has left.
+    fn resolve(&self, tasks: &[TaskDef], precision: Precision) -> Result<TrainOptions, Failure> {
         let optimizer = OptimizerOptions {
             weight_decay: self.weight_decay,
             ..OptimizerOptions::new(OptimizerKind::parse(&self.optimizer)?)
@@ -185,6 +180,7 @@ impl Options {
             patience: self.patience,
             ema: self.ema,
             seed: self.seed,
+            precision,
             untouched: if self.untouched == "zero" { Untouched::Zero } else { Untouched::Skip },
             check: self.check,
             max_updates: self.max_updates,
@@ -193,6 +189,16 @@ impl Options {
         };
         options.validate()?;
         Ok(options)
+    }
+
+    /// Puts what `auto` stands for on this device in its place, so that `run.yml` says what was used.
+    pub fn choose_precision(&mut self, common: &Common) -> Result<(), Failure> {
+        let chosen = common.device()?.parse_precision(&self.precision)?;
+        if self.precision == "auto" && chosen == Precision::Bf16 {
+            common.say("products in bf16: this processor multiplies it faster than f32 (--precision f32 for f32)");
+        }
+        self.precision = chosen.name().into();
+        Ok(())
     }
 
     fn head_options(&self) -> Result<HeadOptions, Failure> {
@@ -308,14 +314,15 @@ pub fn prepare(
     read: Option<TrainingData>,
     common: &Common,
 ) -> Result<Prepared, Failure> {
-    let train_options = options.resolve(tasks)?;
+    let device = common.device()?;
+    let train_options = options.resolve(tasks, device.parse_precision(&options.precision)?)?;
     for task in tasks {
         task.require_trainable()?;
     }
     let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);
     let tasks = &reading.with(|read| complete_labels(tasks, data_dir, read.bad_rows))?;
     let head_options = options.head_options()?;
-    let encoder = Encoder::load(common.encoder_folder(encoder)?, &common.device()?)?;
+    let encoder = Encoder::load(common.encoder_folder(encoder)?, &device)?;
     if !encoder.unexpected().is_empty() {
         common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
     }
@@ -468,7 +475,8 @@ pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
 }
 
 /// Runs the subcommand.
-pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
+pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
+    arguments.options.choose_precision(common)?;
     let existing = match (arguments.resume, arguments.overwrite) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Overwrite,

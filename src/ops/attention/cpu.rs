@@ -40,6 +40,13 @@ struct Part {
     keys: usize,
 }
 
+/// Queries, keys or values: rows of numbers, or of words in the precision of products.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    pub data: &'a [f32],
+    pub words: bool,
+}
+
 impl Problem<'_> {
     fn tasks(&self) -> usize {
         (self.queries.len() - 1) * self.heads
@@ -64,6 +71,55 @@ impl Problem<'_> {
         Matrix::rows(&data[row * self.width + head * self.head_dim()..], self.width)
     }
 
+    /// The same of rows of words, and their distance.
+    fn head_words<'b>(&self, cpu: &Cpu, data: &'b [f32], row: usize, head: usize) -> (&'b [f32], usize) {
+        let stride = cpu.words(self.width);
+        (&data[row * stride + head * cpu.words(self.head_dim())..], stride)
+    }
+
+    /// Rows of one head as a left-hand operand.
+    fn left<'b>(
+        &self,
+        cpu: &Cpu,
+        operand: Operand<'b>,
+        (row, rows): (usize, usize),
+        head: usize,
+        scratch: &'b mut [f32],
+    ) -> Left<'b> {
+        if operand.words {
+            let (data, stride) = self.head_words(cpu, operand.data, row, head);
+            return Left::Rows(data, stride);
+        }
+        cpu.small_left_rows(rows, self.head_dim(), self.head(operand.data, row, head), scratch)
+    }
+
+    /// Rows of one head as a right-hand operand: as they lie, `[rows, head_dim]`, or turned.
+    fn right(
+        &self,
+        cpu: &Cpu,
+        operand: Operand<'_>,
+        (row, rows): (usize, usize),
+        head: usize,
+        turned: bool,
+        target: &mut [f32],
+    ) {
+        let d = self.head_dim();
+        if !operand.words {
+            let matrix = self.head(operand.data, row, head);
+            return match turned {
+                true => cpu.small_right(d, rows, matrix.transposed(), target),
+                false => cpu.small_right(rows, d, matrix, target),
+            };
+        }
+        let (data, stride) = self.head_words(cpu, operand.data, row, head);
+        if turned {
+            return cpu.small_right_of_words(d, rows, data, stride, target);
+        }
+        let mut numbers = cpu.scratch(rows * d);
+        cpu.unpack_rows(rows, d, data, stride, &mut numbers);
+        cpu.small_right(rows, d, Matrix::rows(&numbers, d), target);
+    }
+
     /// Keys that a block of queries ending before `end` may see.
     fn visible(&self, end: usize, keys: usize) -> usize {
         if self.causal { end.min(keys) } else { keys }
@@ -85,25 +141,20 @@ fn blocks(len: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..len).step_by(most).map(move |start| (start, most.min(len - start)))
 }
 
-/// A right-hand operand of every block of keys: key rows of `data` as they lie (`[keys, head_dim]`), or turned.
+/// A right-hand operand of every block of keys (see [`Problem::right`]).
 struct KeyBlocks<'a> {
     packed: crate::device::cpu::Scratch<'a>,
     stride: usize,
 }
 
 impl<'a> KeyBlocks<'a> {
-    fn new(cpu: &'a Cpu, p: &Problem<'_>, part: Part, data: &[f32], turned: bool) -> KeyBlocks<'a> {
+    fn new(cpu: &'a Cpu, p: &Problem<'_>, part: Part, operand: Operand<'_>, turned: bool) -> KeyBlocks<'a> {
         let d = p.head_dim();
         let most = KEYS.min(part.keys);
         let stride = if turned { cpu.small_right_len(d, most) } else { cpu.small_right_len(most, d) };
         let mut packed = cpu.scratch(stride * part.keys.div_ceil(KEYS));
         for ((start, count), packed) in blocks(part.keys, KEYS).zip(packed.chunks_exact_mut(stride.max(1))) {
-            let rows = p.head(data, part.key + start, part.head);
-            if turned {
-                cpu.small_right(d, count, rows.transposed(), packed);
-            } else {
-                cpu.small_right(count, d, rows, packed);
-            }
+            p.right(cpu, operand, (part.key + start, count), part.head, turned, packed);
         }
         KeyBlocks { packed, stride }
     }
@@ -114,7 +165,7 @@ impl<'a> KeyBlocks<'a> {
 }
 
 /// Fills y `[queries, width]` and the log-sum-exp `[queries, heads]`.
-pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [&[f32]; 3], y: &mut [f32], log_sum_exp: &mut [f32]) {
+pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [Operand<'_>; 3], y: &mut [f32], log_sum_exp: &mut [f32]) {
     let (y, log_sum_exp) = (Shared::new(y), Shared::new(log_sum_exp));
     cpu.parallel(p.tasks(), |task| {
         let part = p.part(task);
@@ -126,7 +177,7 @@ pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [&[f32]; 3], y: &mut [f32],
         let (mut query_words, mut score_words) =
             (cpu.scratch(rows_at_most * cpu.words(d)), cpu.scratch(rows_at_most * cpu.words(keys_at_most)));
         for (q0, rows) in blocks(part.queries, QUERIES) {
-            let queries = cpu.small_left_rows(rows, d, p.head(q, part.query + q0, part.head), &mut query_words);
+            let queries = p.left(cpu, q, (part.query + q0, rows), part.head, &mut query_words);
             let mut maxima = [f32::NEG_INFINITY; QUERIES];
             let mut totals = [0.0f32; QUERIES];
             for (k0, columns) in blocks(p.visible(q0 + rows, part.keys), KEYS) {
@@ -166,13 +217,13 @@ pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [&[f32]; 3], y: &mut [f32],
 /// What the forward pass has left, and the gradient that comes in.
 #[derive(Clone, Copy)]
 pub struct Kept<'a> {
-    pub qkv: [&'a [f32]; 3],
+    pub qkv: [Operand<'a>; 3],
     pub output: &'a [f32],
     pub log_sum_exp: &'a [f32],
     pub upstream: &'a [f32],
 }
 
-/// Gradients of q, k and v.
+/// Gradients of q, k and v, each in the form of its operand. Words cannot be added to.
 pub fn backward(cpu: &Cpu, p: Problem<'_>, kept: Kept<'_>, slots: [Option<Slot<'_>>; 3]) {
     let d = p.head_dim();
     let targets = slots.map(|slot| slot.map(|slot| (Shared::new(slot.data), slot.accumulate)));
@@ -182,12 +233,18 @@ pub fn backward(cpu: &Cpu, p: Problem<'_>, kept: Kept<'_>, slots: [Option<Slot<'
         let mut sums = [q, k, cpu.scratch(part.keys * d)];
         part_backward(cpu, &p, kept, part, &mut sums);
         let firsts = [part.query, part.key, part.key];
-        for ((target, sum), first) in targets.iter().zip(&sums).zip(firsts) {
+        for (((target, sum), first), operand) in targets.iter().zip(&sums).zip(firsts).zip(kept.qkv) {
             let Some((target, accumulate)) = target else { continue };
             for (i, row) in sum.chunks_exact(d).enumerate() {
+                let words = cpu.words(d);
                 // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
-                let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
-                vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
+                if operand.words {
+                    let start = (first + i) * cpu.words(p.width) + part.head * words;
+                    cpu.pack_row(row, unsafe { target.slice(start, words) });
+                } else {
+                    let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
+                    vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
+                }
             }
         }
     });
@@ -216,11 +273,11 @@ fn part_backward(
     let [mut packed_queries, mut packed_upstream] = [(); 2].map(|()| cpu.scratch(cpu.small_right_len(rows_at_most, d)));
     for (q0, rows) in blocks(part.queries, QUERIES) {
         let first = part.query + q0;
-        let (query_rows, upstream_rows) = (p.head(q, first, part.head), p.head(kept.upstream, first, part.head));
-        let queries = cpu.small_left_rows(rows, d, query_rows, &mut query_words);
-        let upstream = cpu.small_left_rows(rows, d, upstream_rows, &mut upstream_words);
-        cpu.small_right(rows, d, query_rows, &mut packed_queries);
-        cpu.small_right(rows, d, upstream_rows, &mut packed_upstream);
+        let upstream = Operand { data: kept.upstream, words: false };
+        p.right(cpu, q, (first, rows), part.head, false, &mut packed_queries);
+        p.right(cpu, upstream, (first, rows), part.head, false, &mut packed_upstream);
+        let queries = p.left(cpu, q, (first, rows), part.head, &mut query_words);
+        let upstream = p.left(cpu, upstream, (first, rows), part.head, &mut upstream_words);
         let mut products = [0.0f32; QUERIES];
         for (i, product) in products[..rows].iter_mut().enumerate() {
             let at = (first + i) * p.width + part.head * d;

@@ -7,7 +7,7 @@ use super::kernels::{Kernel, Rows};
 use super::pass::{Pass, To, run};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Matrix, Portable, Rounded, Write, columns_len, with_kernel};
+use super::{Matrix, Portable, Rounded, Write, columns_len, pack, with_kernel};
 use crate::device::cpu::{Cpu, Isa, Precision, Scratch, Shared};
 
 /// Numbers of K in a chunk; even, because bf16 comes in pairs.
@@ -27,6 +27,59 @@ impl Cpu {
             self.pack_columns::<K>(k, m, Matrix::rows(x, m), K::MR, &mut groups);
         }
         groups
+    }
+
+    /// The same for rows of words (as many as [`Cpu::words`] of m, one after the other) in place of numbers.
+    pub fn left_columns_of_words(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
+        with_kernel!(self, left_columns_of_words_with(k, m, x))
+    }
+
+    fn left_columns_of_words_with<K: Kernel>(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
+        if K::WORD.numbers() == 1 {
+            return self.left_columns_with::<K>(k, m, x);
+        }
+        let mut groups = self.scratch(columns_len::<K>(k, m, K::MR));
+        let row_words = m.div_ceil(2);
+        if x.len() < k * row_words {
+            return groups;
+        }
+        // Strips of whole groups, of an even number of columns.
+        let strip = 48usize.next_multiple_of(K::MR);
+        let words = k.div_ceil(2);
+        let shared = Shared::new(&mut groups);
+        self.parallel(m.div_ceil(strip), |task| {
+            let first = task * strip;
+            let columns = strip.min(m - first);
+            // SAFETY: each task writes its own strip.
+            let target = unsafe { shared.slice(first * words, words * columns.next_multiple_of(K::MR)) };
+            pack::columns_of_pairs(self.isa(), x, row_words, k, first, columns, K::MR, target);
+        });
+        groups
+    }
+
+    /// The columns of X[k, n] as the right-hand operand of [`Cpu::multiply_packed_columns`].
+    pub fn right_columns(&self, k: usize, n: usize, x: Matrix<'_>, target: &mut [f32]) {
+        with_kernel!(self, right_columns_with(k, n, x, target));
+    }
+
+    fn right_columns_with<K: Kernel>(&self, k: usize, n: usize, x: Matrix<'_>, target: &mut [f32]) {
+        if x.holds(k, n) && target.len() >= columns_len::<K>(k, n, K::NR) {
+            self.pack_columns::<K>(k, n, x, K::NR, target);
+        }
+    }
+
+    /// target (+)= the sums of the columns of rows of words, `n` numbers each.
+    pub fn column_sums_of_words(&self, rows: usize, n: usize, x: &[f32], target: &mut [f32], accumulate: bool) {
+        if self.words(n) == n {
+            return self.column_sums(rows, x, target, accumulate);
+        }
+        let words = self.words(n);
+        let mut partials = self.scratch(Self::partials_len(rows, n));
+        self.for_row_tasks(rows, [], [(&mut partials, n)], |range, [], [sum]| {
+            sum.fill(0.0);
+            pack::add_rows_of_pairs(self.isa(), &x[range.start * words..range.end * words], words, sum);
+        });
+        self.add_partials(&partials, target, accumulate);
     }
 
     /// Words of the right-hand operand of [`Cpu::multiply_packed_columns`], which [`super::Tile::store_columns`] fills.

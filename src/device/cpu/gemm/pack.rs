@@ -349,6 +349,59 @@ pub(super) fn columns(
     }
 }
 
+simd_kernel! {
+    /// The numbers of two rows of pairs as pairs of numbers: word i of the result is number i of both.
+    fn crossed_rows(first: &[f32], second: &[f32], target: &mut [f32]) {
+        let (pairs, _) = target.as_chunks_mut::<2>();
+        for (([even, odd], first), second) in pairs.iter_mut().zip(first).zip(second) {
+            let (first, second) = (first.to_bits(), second.to_bits());
+            *even = f32::from_bits(first & 0xffff | second << 16);
+            *odd = f32::from_bits(first >> 16 | second & 0xffff_0000);
+        }
+    }
+}
+
+simd_kernel! {
+    /// sum += every row of pairs, in order.
+    pub(super) fn add_rows_of_pairs(rows: &[f32], words: usize, sum: &mut [f32]) {
+        for row in rows.chunks_exact(words) {
+            for (sums, word) in sum.chunks_mut(2).zip(row) {
+                sums[0] += f32::from_bits(word.to_bits() << 16);
+                if let Some(sum) = sums.get_mut(1) {
+                    *sum += f32::from_bits(word.to_bits() & 0xffff_0000);
+                }
+            }
+        }
+    }
+}
+
+/// [`columns`] of a matrix whose rows are pairs, `stride` words each; `first` is even.
+pub(super) fn columns_of_pairs(
+    isa: Isa,
+    x: &[f32],
+    stride: usize,
+    rows: usize,
+    first: usize,
+    count: usize,
+    width: usize,
+    target: &mut [f32],
+) {
+    const MOST: usize = 48;
+    let words = rows.div_ceil(2);
+    let mut line = [0.0f32; MOST + 2];
+    let padded = count.next_multiple_of(width).min(MOST);
+    let zeros = [0.0f32; MOST / 2 + 1];
+    for index in 0..words {
+        let row_at = |k: usize| &x[k * stride + first / 2..][..count.div_ceil(2)];
+        let second = if 2 * index + 1 < rows { row_at(2 * index + 1) } else { &zeros[..count.div_ceil(2)] };
+        crossed_rows(isa, row_at(2 * index), second, &mut line[..count.next_multiple_of(2)]);
+        line[count..].fill(0.0);
+        for (group, line) in line[..padded].chunks_exact(width).enumerate() {
+            target[(group * words + index) * width..][..width].copy_from_slice(line);
+        }
+    }
+}
+
 /// The rows of X lie in memory as rows: some columns of all rows are read from top to bottom, once.
 fn straight(
     isa: Isa,

@@ -73,6 +73,41 @@ impl Cpu {
         self.small_columns::<K>(k, n, b, K::NR, target);
     }
 
+    /// The rows of X[n, k], rows of words `stride` apart, as the columns of the right-hand operand B[k, n] = Xᵀ.
+    pub fn small_right_of_words(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
+        with_kernel!(self, 2, small_right_of_words_with(k, n, x, stride, target));
+    }
+
+    fn small_right_of_words_with<K: Kernel>(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
+        let words = k.div_ceil(K::WORD.numbers());
+        let strip = K::NR * 48usize.div_ceil(K::NR);
+        let turned = Matrix::rows(x, stride).transposed();
+        for first in (0..n).step_by(strip) {
+            let count = strip.min(n - first);
+            let target = &mut target[first * words..][..words * count.next_multiple_of(K::NR)];
+            // Words stay what they are: only their places change.
+            pack::columns(self.isa(), Word::Single, turned, 0..words, first, count, K::NR, target);
+        }
+    }
+
+    /// The numbers of `rows` rows of words, `stride` apart: `k` of each, one row after the other.
+    pub fn unpack_rows(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
+        with_kernel!(self, unpack_rows_with(rows, k, source, stride, target));
+    }
+
+    fn unpack_rows_with<K: Kernel>(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
+        pack::tile_numbers(self.isa(), K::WORD, source, stride, &mut target[..rows * k], k);
+    }
+
+    /// One row of numbers as words.
+    pub fn pack_row(&self, source: &[f32], target: &mut [f32]) {
+        with_kernel!(self, pack_row_with(source, target));
+    }
+
+    fn pack_row_with<K: Kernel>(&self, source: &[f32], target: &mut [f32]) {
+        pack::row(self.isa(), K::WORD, source, target);
+    }
+
     /// Words that [`Cpu::small_right`] fills.
     pub fn small_right_len(&self, k: usize, n: usize) -> usize {
         k * n.next_multiple_of(32)

@@ -1,0 +1,71 @@
+//! Several linear layers of one input, stacked: y_j = x · W_jᵀ + b_j. The queries, keys and values of attention.
+//!
+//! x `[rows, H]`, W_j `[out, H]`, b_j `[out]`. The result is `[J, rows, words]`: not numbers but words in the precision of
+//! products (two bf16 in one word, or f32 as they are), which [`super::attention_of_projections`] reads; its gradient
+//! comes back in the same form. dx = Σ_j dy_j · W_j, dW_j = dy_jᵀ · x, db_j = Σ_rows dy_j.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
+use crate::tensor::Tensor;
+
+/// Layers in a stack, at most.
+const MOST: usize = 3;
+
+struct Projections;
+
+/// x · W_jᵀ + b_j for up to three (W, b).
+///
+/// # Errors
+/// No layer or more than three; shapes that do not fit together.
+pub fn projections(tape: &mut Tape<'_>, x: Var, layers: &[(Var, Var)]) -> Result<Var> {
+    if layers.is_empty() || layers.len() > MOST {
+        return Err(Error::shape("projections", format!("{} layers; from 1 to {MOST} can be stacked", layers.len())));
+    }
+    let mut inputs = vec![x];
+    inputs.extend(layers.iter().flat_map(|(weight, bias)| [*weight, *bias]));
+    tape.apply(Projections, &inputs)
+}
+
+impl Op for Projections {
+    fn name(&self) -> &'static str {
+        "projections"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let x = ctx.input(0);
+        let ((rows, width), out) = (x.matrix(), ctx.input(1).shape.rows());
+        let layers = (ctx.inputs() - 1) / 2;
+        for layer in 0..layers {
+            let (weight, bias) = (ctx.input(1 + 2 * layer), ctx.input(2 + 2 * layer));
+            if weight.matrix() != (out, width) || bias.data.len() != out {
+                let message =
+                    format!("x {:?}, weight {:?} and bias {:?} do not fit", x.shape, weight.shape, bias.shape);
+                return Err(Error::shape("projections", message));
+            }
+        }
+        let cpu = ctx.device.as_cpu();
+        let mut y = ctx.take([layers, rows, cpu.words(out)]);
+        let panels: Vec<_> = (0..layers).map(|layer| ctx.panels(1 + 2 * layer, Side::Output)).collect();
+        let biases: Vec<_> = (0..layers).map(|layer| ctx.input(2 + 2 * layer).data).collect();
+        cpu::forward(cpu, rows, x.data, &panels, &biases, y.data_mut());
+        Ok(y)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let x = ctx.input(0);
+        let layers = (ctx.inputs() - 1) / 2;
+        let dx = ctx.slot(0);
+        let panels: Vec<_> = match &dx {
+            Some(_) => (0..layers).map(|layer| ctx.panels(1 + 2 * layer, Side::Input)).collect(),
+            None => Vec::new(),
+        };
+        let slots = (0..layers).map(|layer| [ctx.slot(1 + 2 * layer), ctx.slot(2 + 2 * layer)]).collect();
+        let problem = cpu::Problem { rows: x.matrix().0, width: x.matrix().1, out: ctx.input(1).shape.rows() };
+        cpu::backward(ctx.device.as_cpu(), problem, x.data, ctx.upstream, &panels, dx, slots);
+        Ok(())
+    }
+}
