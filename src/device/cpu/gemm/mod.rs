@@ -136,7 +136,7 @@ impl Cpu {
     /// Packs the columns of X[k, n], `width` of them together: `[n / width][words][width]`.
     fn pack_columns<K: Kernel>(&self, k: usize, n: usize, x: Matrix<'_>, width: usize, packed: &mut [f32]) {
         // A strip is a few cache lines of each row of X.
-        let strip = width * 48usize.div_ceil(width);
+        let strip = width * (48 / width).max(1);
         let words = k.div_ceil(K::WORD.numbers());
         let packed = Shared::new(packed);
         self.parallel(n.div_ceil(strip), |task| {

@@ -80,7 +80,7 @@ impl Cpu {
 
     fn small_right_of_words_with<K: Kernel>(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
         let words = k.div_ceil(K::WORD.numbers());
-        let strip = K::NR * 48usize.div_ceil(K::NR);
+        let strip = K::NR * (48 / K::NR).max(1);
         let turned = Matrix::rows(x, stride).transposed();
         for first in (0..n).step_by(strip) {
             let count = strip.min(n - first);
@@ -115,7 +115,7 @@ impl Cpu {
 
     fn small_columns<K: Kernel>(&self, k: usize, n: usize, x: Matrix<'_>, width: usize, target: &mut [f32]) {
         let words = k.div_ceil(K::WORD.numbers());
-        let strip = width * 48usize.div_ceil(width);
+        let strip = width * (48 / width).max(1);
         for first in (0..n).step_by(strip) {
             let count = strip.min(n - first);
             let target = &mut target[first * words..][..words * count.next_multiple_of(width)];
