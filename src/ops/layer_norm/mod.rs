@@ -53,6 +53,15 @@ impl Op for LayerNorm {
         "layer_norm"
     }
 
+    fn reads_input(&self, i: usize) -> bool {
+        // The weight alone: of x and the residual the normalised rows are kept.
+        i == 1
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (x, weight, bias) = (ctx.input(0), ctx.input(1), ctx.input(2));
         let residual = (ctx.inputs() > 3).then(|| ctx.input(3));
