@@ -5,27 +5,7 @@
 /// exp(x); relative error below 3e-7. 0 below −87.3, infinity above 88.7, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    // ln 2 in two parts, so that n · LN2_HIGH is exact for |n| < 2^11.
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding and subtracting 1.5 · 2^23 rounds to the nearest integer without a call.
-    const ROUND: f32 = 12_582_912.0;
-    let clamped = x.clamp(-87.3, 88.7);
-    let rounded = clamped * LOG2_E + ROUND;
-    let n = rounded - ROUND;
-    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    // Taylor to r^7: |r| <= ln 2 / 2, so the remainder is below 5e-9.
-    let mut p = 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    // n as an integer are the low bits of the rounded sum. (`as i32` saturates, which compilers do number by number.)
-    let n = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let (p, n) = reduced_exp(x.clamp(-87.3, 88.7));
     // 2^n in two factors: n may be 128, which has no single one.
     let half = n >> 1;
     let rest = n.wrapping_sub(half);
@@ -36,10 +16,43 @@ pub fn exp(x: f32) -> f32 {
     if x.is_nan() { x } else { value }
 }
 
+/// exp(x) for x ≤ 0; relative error below 3e-7 above −87.3, exp(−87.3) = 1.2e-38 below; NaN for NaN.
+#[inline(always)]
+fn exp_of_negative(x: f32) -> f32 {
+    let clamped = if x < -87.3 { -87.3 } else { x };
+    let (p, n) = reduced_exp(clamped);
+    p * f32::from_bits((n.wrapping_add(127) << 23) as u32)
+}
+
+/// (p, n) with exp(x) = p · 2ⁿ, for |x| below 89.
+#[inline(always)]
+fn reduced_exp(x: f32) -> (f32, i32) {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    // ln 2 in two parts, so that n · LN2_HIGH is exact for |n| < 2^11.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and subtracting 1.5 · 2^23 rounds to the nearest integer without a call.
+    const ROUND: f32 = 12_582_912.0;
+    let rounded = x * LOG2_E + ROUND;
+    let n = rounded - ROUND;
+    let r = (x - n * LN2_HIGH) - n * LN2_LOW;
+    // Taylor to r^7: |r| <= ln 2 / 2, so the remainder is below 5e-9.
+    let mut p = 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    // n as an integer are the low bits of the rounded sum. (`as i32` saturates, which compilers do number by number.)
+    (p, rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+}
+
 /// tanh(x); absolute error below 3e-7.
 #[inline(always)]
 pub fn tanh(x: f32) -> f32 {
-    let e = exp(-2.0 * x.abs());
+    let e = exp_of_negative(-2.0 * x.abs());
     let value = (1.0 - e) / (1.0 + e);
     // Below 0.03 the quotient loses its leading digits; the series' remainder is below 2e-9 there.
     let square = x * x;
@@ -50,7 +63,7 @@ pub fn tanh(x: f32) -> f32 {
 /// 1 / (1 + exp(−x)); absolute error below 2e-7.
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
-    let e = exp(-x.abs());
+    let e = exp_of_negative(-x.abs());
     let upper = 1.0 / (1.0 + e);
     if x >= 0.0 { upper } else { e * upper }
 }
@@ -62,7 +75,7 @@ pub fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub fn normal(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let e = exp(-(z * z));
+    let e = exp_of_negative(-(z * z));
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
     let mut p = 1.061_405_4;
     p = p * t - 1.453_152;
@@ -103,7 +116,8 @@ mod tests {
             assert!((sigmoid(x) as f64 - 1.0 / (1.0 + (-x as f64).exp())).abs() < 2e-7, "{x}");
         }
         assert_eq!(tanh(f32::INFINITY), 1.0);
-        assert_eq!(sigmoid(f32::NEG_INFINITY), 0.0);
+        assert!(sigmoid(f32::NEG_INFINITY) < 1e-37);
+        assert!(tanh(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan());
     }
 
     /// Φ by the alternating series of erf near 0 and by Simpson's rule on φ elsewhere.

@@ -13,7 +13,7 @@ use crate::device::cpu::{Cpu, Isa, Precision, Scratch, Shared};
 /// Numbers of K in a chunk; even, because bf16 comes in pairs.
 const CHUNK: usize = 512;
 /// Rows and columns of C in a block.
-const BLOCK: usize = 192;
+const BLOCK: usize = 96;
 
 impl Cpu {
     /// The columns of X[k, m], row-major, packed as the left-hand operand of [`Cpu::multiply_packed_columns`].

@@ -102,10 +102,7 @@ impl Cpu {
     }
 
     fn pack_rows_with<K: Kernel>(&self, k: usize, source: &[f32], target: &mut [f32]) {
-        let stride = self.word_stride(k);
-        for (source, target) in source.chunks_exact(k.max(1)).zip(target.chunks_mut(stride)) {
-            pack::row(self.isa(), K::WORD, source, target);
-        }
+        pack::tile_rows(self.isa(), K::WORD, source, k, target, self.word_stride(k));
     }
 
     /// [`Cpu::gemm_packed`] for `m` rows of words, on the caller's thread alone: a part of a larger task.
@@ -165,6 +162,10 @@ fn prepare<K: Kernel>(isa: Isa, a: Matrix<'_>, rows: Range<usize>, k: usize, scr
         return Rows { start, row_stride: a.row_stride, word_stride: 1, group_stride: K::MR * a.row_stride };
     }
     let stride = k.div_ceil(K::WORD.numbers()) + PADDING;
+    if a.row_stride == k {
+        pack::tile_rows(isa, K::WORD, &a.data[rows.start * k..rows.end * k], k, scratch, stride);
+        return Rows { start: scratch.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride };
+    }
     for (row, target) in rows.zip(scratch.chunks_mut(stride)) {
         pack::row(isa, K::WORD, &a.data[row * a.row_stride..][..k], target);
     }

@@ -36,6 +36,10 @@ impl Cpu {
             return Left::Rows(a.data, a.row_stride);
         }
         let words = k.div_ceil(K::WORD.numbers()).max(1);
+        if a.row_stride == k && a.data.len() >= m * k {
+            pack::tile_rows(self.isa(), K::WORD, &a.data[..m * k], k, scratch, words);
+            return Left::Rows(scratch, words);
+        }
         for (row, target) in scratch.chunks_exact_mut(words).take(m).enumerate() {
             pack::row(self.isa(), K::WORD, &a.data[row * a.row_stride..][..k], target);
         }
