@@ -140,7 +140,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     for (flags, parts) in [
         ("--length 0", &["--length", "0 is not a number of tokens"][..]),
         (&too_long, &["--length", "33", "at most 32"]),
-        ("--lengths lognormal:9:0.7:2:33", &["--length", "33", "at most 32"]),
+        ("--lengths lognormal:9:0.7:2:33", &["--lengths", "33", "at most 32"]),
         ("--lengths normal:1:2:3:4", &["--lengths", "lognormal:MEDIAN:SIGMA:MIN:MAX", "lognormal:25:0.6:4:64"]),
         ("--lengths lognormal:9:0.7:8:2", &["--lengths", "from 8 to 2", "the smaller first"]),
         ("--lengths lognormal:x:0.7:2:8", &["--lengths", "'x'"]),

@@ -141,7 +141,8 @@ fn long_sequences() -> (Box<dyn EncoderNet>, Params, PackedBatch) {
 /// Every instruction set and precision, with one thread and three.
 fn devices() -> impl Iterator<Item = Device> {
     let with = |isa| {
-        [1, 3].map(|threads| [Precision::F32, Precision::Bf16].map(|p| Cpu::new(threads, isa).unwrap().with_precision(p)))
+        [1, 3]
+            .map(|threads| [Precision::F32, Precision::Bf16].map(|p| Cpu::new(threads, isa).unwrap().with_precision(p)))
     };
     Isa::usable().flat_map(with).flatten().map(Device::Cpu)
 }

@@ -25,7 +25,11 @@ pub fn random(shape: impl Into<Shape>, seed: u64) -> Input {
 pub fn random_with(shape: impl Into<Shape>, seed: u64, deviation: f64) -> Input {
     let shape = shape.into();
     let stream = Stream { seed, step: 0, instance: 0 };
-    Input { shape, data: (0..shape.len()).map(|i| (deviation * stream.normal(i)) as f32).collect(), differentiable: true }
+    Input {
+        shape,
+        data: (0..shape.len()).map(|i| (deviation * stream.normal(i)) as f32).collect(),
+        differentiable: true,
+    }
 }
 
 /// Devices to test on, in f32: every instruction set of this machine, one thread and three. (In f32 the last one is no
@@ -171,11 +175,8 @@ pub fn check_rows_alone_in_bf16(inputs: &[Input], out: usize, run: &dyn Fn(&mut 
         let whole = run_on(&device, inputs, None, run, &upstream);
         for range in [0..1, 1..rows, rows / 2..rows / 2 + 3, 0..rows - 1] {
             let part = |data: &[f32], width: usize| data[range.start * width..range.end * width].to_vec();
-            let x = Input {
-                shape: [range.len(), width].into(),
-                data: part(&inputs[0].data, width),
-                differentiable: true,
-            };
+            let x =
+                Input { shape: [range.len(), width].into(), data: part(&inputs[0].data, width), differentiable: true };
             let others = inputs[1..].iter().map(|input| Input { data: input.data.clone(), ..*input });
             let some: Vec<Input> = std::iter::once(x).chain(others).collect();
             let alone = run_on(&device, &some, None, run, &part(&upstream, out));

@@ -1,6 +1,6 @@
 use super::*;
-use crate::rng::Stream;
 use crate::ops::projections;
+use crate::rng::Stream;
 use crate::tape::gradcheck::{Input, bf16_devices, check, check_bf16, devices, random, random_with, run_on};
 use crate::tape::{Params, Random, TapeMemory};
 
@@ -267,9 +267,8 @@ fn borders_and_stacks_that_do_not_fit_are_refused() {
         let q = tape.leaf_from([rows, 8], &vec![0.5; rows * 8]).unwrap();
         let [k, v] = [(); 2].map(|()| tape.leaf_from([5, 8], &[0.5; 40]).unwrap());
         let error = cross_attention(&mut tape, [q, k, v], [&queries.into(), &keys.into()], options).unwrap_err();
-        let stacks = [(q, 1, rows), (k, 2, 5)].map(|(_, layers, rows)| {
-            tape.leaf_from([layers, rows, 8], &vec![0.5; layers * rows * 8]).unwrap()
-        });
+        let stacks = [(q, 1, rows), (k, 2, 5)]
+            .map(|(_, layers, rows)| tape.leaf_from([layers, rows, 8], &vec![0.5; layers * rows * 8]).unwrap());
         let borders = [&Arc::from(queries), &Arc::from(keys)];
         let other = attention_of_projections(&mut tape, &stacks, 8, borders, options).unwrap_err();
         assert_eq!(error.to_string(), other.to_string());
@@ -315,9 +314,8 @@ fn borders_and_stacks_that_do_not_fit_are_refused() {
     // Gradients in words cannot be added up: the second reader of a stack is refused in the backward pass.
     let mut tape = Tape::recording(&params, &device, TapeMemory::default(), None);
     let stack = tape.leaf_from([3, 5, 8], &[0.5; 120]).unwrap();
-    let [a, b] = [(); 2].map(|()| {
-        attention_of_projections(&mut tape, &[stack], 8, [&borders, &borders], options).unwrap()
-    });
+    let [a, b] =
+        [(); 2].map(|()| attention_of_projections(&mut tape, &[stack], 8, [&borders, &borders], options).unwrap());
     let error = tape.backward_from(&[(a, &[1.0; 40]), (b, &[1.0; 40])], None, &[stack]).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("cannot be added up"), "{error}");
 }
