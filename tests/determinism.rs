@@ -94,7 +94,6 @@ fn a_run_in_bf16_that_was_stopped_ends_as_if_it_had_never_stopped_and_goes_on_in
         output: Some(world.path("stopped")),
         resume: true,
         stop,
-        ..Default::default()
     };
     let flag = Arc::new(AtomicBool::new(false));
     let mut record = Record::with(|event| {
