@@ -121,6 +121,7 @@ impl Block {
                 dropout: o.hidden_dropout,
             };
             let attended = ops::layer_norm(tape, norm(x, queries, self.attention_norm))?;
+            tape.release(x);
             let weights = FeedForwardWeights {
                 inner: Var::Param(self.intermediate.weight),
                 inner_bias: Var::Param(self.intermediate.bias),
@@ -128,7 +129,9 @@ impl Block {
                 outer_bias: Var::Param(self.output.bias),
             };
             let x = ops::feed_forward(tape, attended, weights, o.activation)?;
-            ops::layer_norm(tape, norm(x, attended, self.output_norm))
+            let y = ops::layer_norm(tape, norm(x, attended, self.output_norm))?;
+            tape.release(x);
+            Ok(y)
         })
     }
 

@@ -38,11 +38,34 @@ struct Node {
     saved: Vec<Tensor>,
 }
 
+/// A value of a tape, or what is left of it once nobody needs it any more.
+enum Value {
+    Here(Tensor),
+    GivenBack(Shape),
+}
+
+impl Value {
+    /// Takes the tensor out.
+    fn take(&mut self) -> Option<Tensor> {
+        match std::mem::replace(self, Value::GivenBack(self.shape())) {
+            Value::Here(tensor) => Some(tensor),
+            Value::GivenBack(_) => None,
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        match self {
+            Value::Here(tensor) => tensor.shape(),
+            Value::GivenBack(shape) => *shape,
+        }
+    }
+}
+
 /// The memory of a tape: hand it from step to step, and a steady-state step allocates no activations.
 #[derive(Default)]
 pub struct TapeMemory {
     workspace: Workspace,
-    values: Vec<Option<Tensor>>,
+    values: Vec<Value>,
     nodes: Vec<Node>,
     gradients: Vec<Option<Tensor>>,
     needed: Vec<bool>,
@@ -119,7 +142,7 @@ impl<'p> Tape<'p> {
 
     /// Puts a tensor on the tape. Its gradient can be asked for in a backward pass.
     pub fn leaf(&mut self, tensor: Tensor) -> Var {
-        self.memory.values.push(Some(tensor));
+        self.memory.values.push(Value::Here(tensor));
         Var::Value(self.memory.values.len() - 1)
     }
 
@@ -172,7 +195,7 @@ impl<'p> Tape<'p> {
         if let (Some(times), Some(start)) = (&mut memory.times, start) {
             times.add(op.name(), 0, start);
         }
-        memory.values.push(Some(output));
+        memory.values.push(Value::Here(output));
         let output = memory.values.len() - 1;
         if self.recording {
             memory.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), output, saved });
@@ -197,12 +220,18 @@ impl<'p> Tape<'p> {
         Ok(result)
     }
 
-    /// Gives a value back that nothing will use again. On a tape that records the backward pass may need it: nothing
-    /// happens.
+    /// Gives a value back that no further op will use. On a tape that records nothing happens if a backward pass reads it:
+    /// see [`Op::reads_input`] and [`Op::reads_output`].
     pub fn release(&mut self, var: Var) {
-        if let (false, Var::Value(index)) = (self.recording, var)
-            && let Some(tensor) = self.memory.values.get_mut(index).and_then(Option::take)
-        {
+        let Var::Value(index) = var else { return };
+        let read = |node: &Node| {
+            let as_input = |(i, input): (usize, &Var)| *input == var && node.op.reads_input(i);
+            (node.output == index && node.op.reads_output()) || node.inputs.iter().enumerate().any(as_input)
+        };
+        if self.memory.nodes.iter().any(read) {
+            return;
+        }
+        if let Some(tensor) = self.memory.values.get_mut(index).and_then(Value::take) {
             tensor.give(&mut self.memory.workspace);
         }
     }
@@ -286,7 +315,7 @@ impl<'p> Tape<'p> {
         let mut found = Vec::with_capacity(leaves.len());
         if result.is_ok() {
             for leaf in leaves {
-                let shape = view(self.params, &memory.values, *leaf)?.shape;
+                let shape = shape_and_data(self.params, &memory.values, *leaf)?.shape;
                 let gradient = match leaf {
                     Var::Value(index) => memory.gradients[*index].take(),
                     Var::Param(_) => None,
@@ -324,7 +353,7 @@ impl<'p> Tape<'p> {
     /// Ends the step: gives all buffers back and returns the memory for the next one.
     pub fn finish(self) -> TapeMemory {
         let mut memory = self.memory;
-        for tensor in memory.values.drain(..).flatten() {
+        for tensor in memory.values.drain(..).filter_map(|mut value| value.take()) {
             tensor.give(&mut memory.workspace);
         }
         for node in memory.nodes.drain(..) {
@@ -361,18 +390,34 @@ fn is_wanted(params: &Params, needed: &[bool], parameters: bool, var: Var) -> bo
     }
 }
 
-fn view<'a>(params: &'a Params, values: &'a [Option<Tensor>], var: Var) -> Result<View<'a>> {
+fn view<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Result<View<'a>> {
+    match (var, shape_and_data(params, values, var)?) {
+        (Var::Value(index), View { shape, data, .. }) if data.len() < shape.len() => {
+            Err(Error::argument("tape", format!("value {index} was given back at the end of its scope")))
+        }
+        (_, view) => Ok(view),
+    }
+}
+
+/// The same, without elements for a value that was given back.
+fn shape_and_data<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Result<View<'a>> {
     match var {
         Var::Param(id) if id.index() < params.entries().len() => {
             Ok(View { shape: params.entry(id).shape, data: params.get(id), param: Some(id) })
         }
         Var::Value(index) => match values.get(index) {
-            Some(Some(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data(), param: None }),
-            Some(None) => Err(Error::argument("tape", format!("value {index} was given back at the end of its scope"))),
+            Some(Value::Here(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data(), param: None }),
+            Some(Value::GivenBack(shape)) => Ok(View { shape: *shape, data: &[], param: None }),
             None => Err(Error::argument("tape", format!("value {index} belongs to another tape"))),
         },
         Var::Param(id) => Err(Error::argument("tape", format!("parameter {} belongs to another arena", id.index()))),
     }
+}
+
+/// What a backward pass sees of a value: all of it, or its shape alone if it reads no more.
+fn read_view<'a>(params: &'a Params, values: &'a [Value], var: Var, reads: bool) -> Result<View<'a>> {
+    let view = if reads { view(params, values, var)? } else { shape_and_data(params, values, var)? };
+    Ok(if reads || view.param.is_some() { view } else { View { data: &[], ..view } })
 }
 
 fn add_gradient(slot: &mut Option<Tensor>, shape: Shape, values: &[f32], workspace: &mut Workspace) {
@@ -407,7 +452,7 @@ fn step_back(
         if is_wanted(params, needed, gradients.is_some(), *var) {
             match *var {
                 Var::Value(value) => {
-                    let shape = view(params, values, *var)?.shape;
+                    let shape = shape_and_data(params, values, *var)?.shape;
                     // A value that is an input twice gets a buffer of its own the second time, added up afterwards.
                     taken = Some(match value_gradients[value].take() {
                         Some(tensor) => (tensor, true),
@@ -449,14 +494,14 @@ fn step_back(
         }
     }
     let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
-    for (slot, var) in views.iter_mut().zip(&node.inputs) {
-        *slot = view(params, values, *var)?;
+    for (i, (slot, var)) in views.iter_mut().zip(&node.inputs).enumerate() {
+        *slot = read_view(params, values, *var, node.op.reads_input(i))?;
     }
     let mut ctx = Backward {
         params,
         device,
         workspace,
-        output: view(params, values, Var::Value(node.output))?,
+        output: read_view(params, values, Var::Value(node.output), node.op.reads_output())?,
         upstream: upstream.data(),
         inputs: &views[..count],
         saved: &node.saved,

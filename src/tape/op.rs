@@ -20,6 +20,16 @@ pub trait Op: Send + Sync {
 
     /// Fills every gradient slot that is wanted, from the gradient of the output.
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()>;
+
+    /// Whether the backward pass reads the elements of input `i`, not only its shape. If not, it sees none.
+    fn reads_input(&self, _i: usize) -> bool {
+        true
+    }
+
+    /// Whether the backward pass reads the elements of the output. If not, it sees none.
+    fn reads_output(&self) -> bool {
+        true
+    }
 }
 
 /// A read-only view of an input.

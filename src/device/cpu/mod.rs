@@ -137,7 +137,10 @@ impl Cpu {
 
     /// A scratch buffer of at least `len` floats with unspecified content; it goes back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
-        let thread = self.inner.pool.as_ref().and_then(rayon::ThreadPool::current_thread_index);
+        /// Floats of a buffer that no task asks for, only an op: whichever thread that runs on, there is one list.
+        const LARGE: usize = 1 << 19;
+        let pool = self.inner.pool.as_ref().filter(|_| len < LARGE);
+        let thread = pool.and_then(rayon::ThreadPool::current_thread_index);
         let home = &self.inner.scratch[thread.map_or(0, |index| index + 1)];
         let mut data = match home.lock() {
             Ok(mut free) => {

@@ -43,7 +43,15 @@ pub fn lane_max(values: &[f32]) -> f32 {
             *lane = if *value > *lane { *value } else { *lane };
         }
     }
-    lanes.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let other = lanes[lane + width];
+            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 simd_kernel! {
@@ -100,20 +108,38 @@ simd_kernel! {
 }
 
 simd_kernel! {
-    /// Layer normalisation of one row in place: row ← x̂ = (row − mean) / √(variance + ε), biased variance; output ←
-    /// x̂ · weight + bias. Returns 1 / √(variance + ε).
-    pub(crate) fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], epsilon: f32, output: &mut [f32]) -> f32 {
+    /// Layer normalisation of `row` + `residual` (nothing is added if it is empty): normalised ← x̂ = (s − mean) /
+    /// √(variance + ε) with the biased variance, output ← x̂ · weight + bias. Returns 1 / √(variance + ε). `normalised` may
+    /// be scratch; it holds s meanwhile.
+    pub(crate) fn layer_norm(
+        row: &[f32],
+        residual: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        epsilon: f32,
+        normalised: &mut [f32],
+        output: &mut [f32],
+    ) -> f32 {
         let width = row.len();
-        let mean = lane_sum(width, |i| row[i]) / width as f32;
-        for value in row.iter_mut() {
-            *value -= mean;
-        }
-        let variance = lane_sum(width, |i| row[i] * row[i]) / width as f32;
-        let scale = 1.0 / (variance + epsilon).sqrt();
         let (weight, bias, output) = (&weight[..width], &bias[..width], &mut output[..width]);
+        let normalised = &mut normalised[..width];
+        if residual.is_empty() {
+            normalised.copy_from_slice(row);
+        } else {
+            for ((sum, x), residual) in normalised.iter_mut().zip(row).zip(residual) {
+                *sum = x + residual;
+            }
+        }
+        let mean = lane_sum(width, |i| normalised[i]) / width as f32;
+        let variance = lane_sum(width, |i| {
+            let centred = normalised[i] - mean;
+            centred * centred
+        });
+        let scale = 1.0 / (variance / width as f32 + epsilon).sqrt();
         for i in 0..width {
-            row[i] *= scale;
-            output[i] = row[i] * weight[i] + bias[i];
+            let value = (normalised[i] - mean) * scale;
+            normalised[i] = value;
+            output[i] = value * weight[i] + bias[i];
         }
         scale
     }
@@ -149,15 +175,17 @@ simd_kernel! {
     /// One step of an online softmax: values ← exp(scale · values − m), where m is the larger of `maximum` and the
     /// largest scaled value. Returns (m, Σ values).
     pub(crate) fn exp_block(values: &mut [f32], scale: f32, maximum: f32) -> (f32, f32) {
-        for value in values.iter_mut() {
-            *value *= scale;
+        if scale < 0.0 {
+            values.iter_mut().for_each(|value| *value = -*value);
         }
-        let block = lane_max(values);
+        // The largest scaled value is the largest value, scaled: rounding keeps the order.
+        let factor = scale.abs();
+        let block = factor * lane_max(values);
         let maximum = if block > maximum { block } else { maximum };
         // A row of which everything so far is masked: exp(−∞ − −∞) would be NaN.
         let shift = if maximum == f32::NEG_INFINITY { 0.0 } else { maximum };
         for value in values.iter_mut() {
-            *value = math::exp(*value - shift);
+            *value = math::exp(*value * factor - shift);
         }
         (maximum, lane_sum(values.len(), |i| values[i]))
     }

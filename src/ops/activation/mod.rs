@@ -78,6 +78,10 @@ impl Op for BiasActivation {
         "activation"
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
         let bias = (ctx.inputs() > 1).then(|| ctx.input(1));

@@ -27,6 +27,14 @@ impl Op for ApplyDropout {
         "dropout"
     }
 
+    fn reads_input(&self, _i: usize) -> bool {
+        false
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
         let mut y = ctx.take(x.shape);

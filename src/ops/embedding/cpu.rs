@@ -29,6 +29,7 @@ pub fn forward(
     let width = norm.width;
     let outputs = [(y.data_mut(), width), (normalised.data_mut(), width), (scales.data_mut(), 1)];
     cpu.for_rows(tokens, outputs, |range, [y, normalised, scales]| {
+        let mut row = cpu.scratch(width);
         for (i, t) in range.enumerate() {
             let at = i * width..(i + 1) * width;
             let sum = &mut normalised[at.clone()];
@@ -40,7 +41,8 @@ pub fn forward(
                 vector::add(cpu.isa(), sum, &delta[t * width..(t + 1) * width]);
             }
             let y = &mut y[at];
-            scales[i] = vector::layer_norm(cpu.isa(), sum, norm.weight, norm.bias, norm.epsilon, y);
+            row.copy_from_slice(sum);
+            scales[i] = vector::layer_norm(cpu.isa(), &row, &[], norm.weight, norm.bias, norm.epsilon, sum, y);
             if let Some(dropout) = norm.dropout {
                 dropout.apply(cpu.isa(), t * width, y);
             }

@@ -44,6 +44,10 @@ impl Op for FeedForward {
         "feed_forward"
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| ctx.input(i));
         let ((rows, width), (wide, expected)) = (x.matrix(), inner.matrix());

@@ -4,7 +4,6 @@ use crate::device::Cpu;
 use crate::device::cpu::vector;
 use crate::rng::Dropout;
 use crate::tape::Slot;
-use crate::tensor::Tensor;
 
 /// What is the same for every row.
 #[derive(Clone, Copy)]
@@ -23,22 +22,40 @@ pub struct Source<'a> {
     pub dropout: Option<Dropout>,
 }
 
-/// Fills y, the normalised rows and the rows' 1/√(variance + ε).
-pub fn forward(cpu: &Cpu, rows: usize, row: Row<'_>, source: Source<'_>, [y, normalised, scales]: [&mut Tensor; 3]) {
+/// Fills y and, if they are wanted, the normalised rows and the rows' 1/√(variance + ε).
+pub fn forward(
+    cpu: &Cpu,
+    rows: usize,
+    row: Row<'_>,
+    source: Source<'_>,
+    y: &mut [f32],
+    kept: Option<[&mut [f32]; 2]>,
+) {
     let width = row.width;
-    let outputs = [(y.data_mut(), width), (normalised.data_mut(), width), (scales.data_mut(), 1)];
+    let keeps = kept.is_some();
+    let [normalised, scales] = kept.unwrap_or_default();
+    let (kept_width, kept_scale) = if keeps { (width, 1) } else { (0, 0) };
+    let outputs = [(y, width), (normalised, kept_width), (scales, kept_scale)];
     cpu.for_rows(rows, outputs, |range, [y, normalised, scales]| {
+        let mut masked = cpu.scratch(if source.dropout.is_some() { width } else { 0 });
+        let mut spare = cpu.scratch(if keeps { 0 } else { width });
         for (i, r) in range.enumerate() {
-            let at = i * width..(i + 1) * width;
-            let target = &mut normalised[at.clone()];
-            target.copy_from_slice(&source.x[r * width..(r + 1) * width]);
-            if let Some(dropout) = source.dropout {
-                dropout.apply(cpu.isa(), r * width, target);
+            let (at, from) = (i * width..(i + 1) * width, r * width..(r + 1) * width);
+            let x = match source.dropout {
+                Some(dropout) => {
+                    masked.copy_from_slice(&source.x[from.clone()]);
+                    dropout.apply(cpu.isa(), r * width, &mut masked);
+                    &masked[..]
+                }
+                None => &source.x[from.clone()],
+            };
+            let residual = source.residual.map_or(&[][..], |residual| &residual[from]);
+            let normalised = if keeps { &mut normalised[at.clone()] } else { &mut spare[..] };
+            let Row { weight, bias, epsilon, .. } = row;
+            let scale = vector::layer_norm(cpu.isa(), x, residual, weight, bias, epsilon, normalised, &mut y[at]);
+            if let Some(kept) = scales.get_mut(i) {
+                *kept = scale;
             }
-            if let Some(residual) = source.residual {
-                vector::add(cpu.isa(), target, &residual[r * width..(r + 1) * width]);
-            }
-            scales[i] = vector::layer_norm(cpu.isa(), target, row.weight, row.bias, row.epsilon, &mut y[at]);
         }
     });
 }

@@ -53,6 +53,15 @@ impl Op for LayerNorm {
         "layer_norm"
     }
 
+    fn reads_input(&self, i: usize) -> bool {
+        // The weight alone: of x and the residual the normalised rows are kept.
+        i == 1
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (x, weight, bias) = (ctx.input(0), ctx.input(1), ctx.input(2));
         let residual = (ctx.inputs() > 3).then(|| ctx.input(3));
@@ -62,12 +71,13 @@ impl Op for LayerNorm {
             let message = format!("weight, bias or residual do not fit x {:?}", x.shape);
             return Err(Error::shape("layer_norm", message));
         }
-        let (mut y, mut normalised, mut scales) = (ctx.take(x.shape), ctx.take(x.shape), ctx.take([rows]));
+        let mut y = ctx.take(x.shape);
+        let mut kept = ctx.recording().then(|| [ctx.take(x.shape), ctx.take([rows])]);
         let row = cpu::Row { width, weight: weight.data, bias: bias.data, epsilon: self.epsilon };
         let source = cpu::Source { x: x.data, residual: residual.map(|r| r.data), dropout: self.dropout };
-        cpu::forward(ctx.device.as_cpu(), rows, row, source, [&mut y, &mut normalised, &mut scales]);
-        ctx.save(normalised);
-        ctx.save(scales);
+        let targets = kept.as_mut().map(|kept| kept.each_mut().map(Tensor::data_mut));
+        cpu::forward(ctx.device.as_cpu(), rows, row, source, y.data_mut(), targets);
+        kept.into_iter().flatten().for_each(|tensor| ctx.save(tensor));
         Ok(y)
     }
 

@@ -29,6 +29,10 @@ impl Op for Linear {
         "linear"
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (x, weight) = (ctx.input(0), ctx.input(1));
         let bias = (ctx.inputs() > 2).then(|| ctx.input(2));

@@ -35,6 +35,10 @@ impl Op for Projections {
         "projections"
     }
 
+    fn reads_output(&self) -> bool {
+        false
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
         let ((rows, width), out) = (x.matrix(), ctx.input(1).shape.rows());
