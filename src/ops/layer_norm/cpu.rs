@@ -23,14 +23,7 @@ pub struct Source<'a> {
 }
 
 /// Fills y and, if they are wanted, the normalised rows and the rows' 1/√(variance + ε).
-pub fn forward(
-    cpu: &Cpu,
-    rows: usize,
-    row: Row<'_>,
-    source: Source<'_>,
-    y: &mut [f32],
-    kept: Option<[&mut [f32]; 2]>,
-) {
+pub fn forward(cpu: &Cpu, rows: usize, row: Row<'_>, source: Source<'_>, y: &mut [f32], kept: Option<[&mut [f32]; 2]>) {
     let width = row.width;
     let keeps = kept.is_some();
     let [normalised, scales] = kept.unwrap_or_default();
