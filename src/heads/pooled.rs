@@ -49,18 +49,18 @@ impl PooledHead {
     /// hidden `[T, H]` → `[B, outputs]`.
     pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var, batch: &PackedBatch) -> Result<Var> {
         let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First)?;
-        self.from_first(tape, first)
+        self.of_first(tape, first)
     }
 
     /// Token ids → `[B, outputs]`, through `net`.
     pub fn logits(&self, tape: &mut Tape<'_>, net: &dyn EncoderNet, batch: &PackedBatch) -> Result<Var> {
         let embedded = net.embed(tape, batch, None)?;
         let first = net.encode_first(tape, batch, embedded)?;
-        self.from_first(tape, first)
+        self.of_first(tape, first)
     }
 
     /// The states of the first tokens, `[B, H]` → `[B, outputs]`.
-    fn from_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
+    fn of_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
         let pooled = self.pooler.forward(tape, first)?;
         let pooled = ops::dropout(tape, pooled, self.dropout)?;
         self.out.forward(tape, pooled)

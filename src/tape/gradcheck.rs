@@ -1,7 +1,7 @@
 //! One check for all ops: forward against an f64 reference, gradients against its central differences.
 
 use super::{Gradients, Params, Random, Tape, TapeMemory, Var};
-use crate::device::{Cpu, Device, Isa};
+use crate::device::{Cpu, Device, Isa, Precision};
 use crate::error::Result;
 use crate::rng::Stream;
 use crate::tensor::Shape;
@@ -18,9 +18,18 @@ pub struct Input {
 
 /// Normal numbers with deviation 1.
 pub fn random(shape: impl Into<Shape>, seed: u64) -> Input {
+    random_with(shape, seed, 1.0)
+}
+
+/// Normal numbers with this deviation.
+pub fn random_with(shape: impl Into<Shape>, seed: u64, deviation: f64) -> Input {
     let shape = shape.into();
     let stream = Stream { seed, step: 0, instance: 0 };
-    Input { shape, data: (0..shape.len()).map(|i| stream.normal(i) as f32).collect(), differentiable: true }
+    Input {
+        shape,
+        data: (0..shape.len()).map(|i| (deviation * stream.normal(i)) as f32).collect(),
+        differentiable: true,
+    }
 }
 
 /// Devices to test on, in f32: every instruction set of this machine, one thread and three. (In f32 the last one is no
@@ -30,6 +39,12 @@ pub fn devices() -> Vec<Device> {
     isas.flat_map(|isa| [1, 3].map(|threads| Device::Cpu(Cpu::new(threads, isa).unwrap()))).collect()
 }
 
+/// The same in bf16, on every instruction set: where it has no instructions for it operands are rounded all the same.
+pub fn bf16_devices() -> Vec<Device> {
+    let with = |threads, isa| Device::Cpu(Cpu::new(threads, isa).unwrap()).with_precision(Precision::Bf16);
+    Isa::usable().flat_map(|isa| [1, 3].map(|threads| with(threads, isa))).collect()
+}
+
 /// norm(a − b) ≤ tolerance · norm(b) + floor.
 pub fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64, floor: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: length");
@@ -37,79 +52,167 @@ pub fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64, fl
     let size: f64 = expected.iter().map(|e| e * e).sum::<f64>().sqrt();
     assert!(
         error <= tolerance * size + floor,
-        "{what}: error {error:e} of {size:e}\n got {got:?}\n expected {expected:?}"
+        "{what}: error {error:e} of {size:e}, allowed {:e}\n got {got:?}\n expected {expected:?}",
+        tolerance * size + floor
     );
 }
 
 /// Relative error that f32 kernels may have against f64, for sums of up to a few hundred terms.
 pub const TOLERANCE: f64 = 1e-5;
 
+/// What an op should give, by its f64 reference.
+struct Expected {
+    output: Vec<f64>,
+    /// R of the loss Σ R · output.
+    upstream: Vec<f32>,
+    /// Of each input, by central differences (step 1e-5: their own error is about 1e-10); empty where it is not wanted.
+    gradients: Vec<Vec<f64>>,
+}
+
+impl Expected {
+    fn new(inputs: &[Input], reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>) -> Expected {
+        let wide: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|x| *x as f64).collect()).collect();
+        let output = reference(&wide);
+        let stream = Stream { seed: 99, step: 1, instance: 0 };
+        let upstream: Vec<f32> = (0..output.len()).map(|i| stream.normal(i) as f32).collect();
+        let loss = |values: &[Vec<f64>]| -> f64 {
+            reference(values).iter().zip(&upstream).map(|(value, weight)| value * *weight as f64).sum()
+        };
+        let mut gradients = Vec::new();
+        let mut moved = wide.clone();
+        for (position, input) in inputs.iter().enumerate() {
+            let mut gradient = vec![0.0; if input.differentiable { input.data.len() } else { 0 }];
+            for (i, slope) in gradient.iter_mut().enumerate() {
+                let h = 1e-5;
+                moved[position][i] = wide[position][i] + h;
+                let above = loss(&moved);
+                moved[position][i] = wide[position][i] - h;
+                let below = loss(&moved);
+                moved[position][i] = wide[position][i];
+                *slope = (above - below) / (2.0 * h);
+            }
+            gradients.push(gradient);
+        }
+        Expected { output, upstream, gradients }
+    }
+
+    /// The norm of the largest gradient.
+    fn largest(&self) -> f64 {
+        self.gradients.iter().map(|g| g.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max)
+    }
+}
+
+/// The output of an op on a device, and the gradients of those of its inputs that have one, in order.
+pub fn run_on(
+    device: &Device,
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    upstream: &[f32],
+) -> Vec<Vec<f32>> {
+    let params = Params::default();
+    let mut tape = Tape::recording(&params, device, TapeMemory::default(), random);
+    tape.check_slots(true);
+    let vars: Vec<Var> = inputs.iter().map(|input| tape.leaf_from(input.shape, &input.data).unwrap()).collect();
+    let output = run(&mut tape, &vars).unwrap();
+    let mut all = vec![tape.view(output).unwrap().data.to_vec()];
+    let leaves: Vec<Var> =
+        vars.iter().zip(inputs).filter(|(_, input)| input.differentiable).map(|(var, _)| *var).collect();
+    let gradients = tape.backward_from(&[(output, upstream)], None, &leaves).unwrap();
+    all.extend(gradients.iter().map(|gradient| gradient.data().to_vec()));
+    all
+}
+
 /// Checks an op: `run` builds it on a tape, `reference` is the same function in f64.
 ///
 /// On every device: the output against the reference; d(Σ R · output)/d(input) for random R against central
-/// differences of the reference (step 1e-5: their own error is about 1e-10); the same gradients through the parameter
-/// arena; a second backward pass adds exactly the same again; one thread and three give the same bits.
+/// differences of the reference; the same gradients through the parameter arena; a second backward pass adds exactly
+/// the same again; one thread and three give the same bits.
 pub fn check(
     inputs: &[Input],
     random: Option<Random>,
     run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
-    let wide: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|x| *x as f64).collect()).collect();
-    let expected = reference(&wide);
-    let upstream: Vec<f32> = {
-        let stream = Stream { seed: 99, step: 1, instance: 0 };
-        (0..expected.len()).map(|i| stream.normal(i) as f32).collect()
-    };
-    let loss = |values: &[Vec<f64>]| -> f64 {
-        reference(values).iter().zip(&upstream).map(|(value, weight)| value * *weight as f64).sum()
-    };
-    let mut differences = Vec::new();
-    for (position, input) in inputs.iter().enumerate() {
-        let mut gradient = vec![0.0; if input.differentiable { input.data.len() } else { 0 }];
-        let mut moved = wide.clone();
-        for (i, slope) in gradient.iter_mut().enumerate() {
-            let h = 1e-5;
-            moved[position][i] = wide[position][i] + h;
-            let above = loss(&moved);
-            moved[position][i] = wide[position][i] - h;
-            let below = loss(&moved);
-            moved[position][i] = wide[position][i];
-            *slope = (above - below) / (2.0 * h);
-        }
-        differences.push(gradient);
-    }
-    let largest = differences.iter().map(|g| g.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max);
+    check_on(&devices(), [TOLERANCE, 2.0 * TOLERANCE], inputs, random, run, reference);
+}
 
-    let mut bits: Vec<(String, Vec<Vec<f32>>)> = Vec::new();
-    for device in devices() {
-        let name = format!("{device:?}");
-        let params = Params::default();
-        let mut tape = Tape::recording(&params, &device, TapeMemory::default(), random);
-        tape.check_slots(true);
-        let vars: Vec<Var> = inputs.iter().map(|input| tape.leaf_from(input.shape, &input.data).unwrap()).collect();
-        let output = run(&mut tape, &vars).unwrap();
-        let got = tape.view(output).unwrap().data.to_vec();
-        assert_near(&format!("{name} output"), &got, &expected, TOLERANCE, 1e-6);
-        let leaves: Vec<Var> =
-            vars.iter().zip(inputs).filter(|(_, input)| input.differentiable).map(|(var, _)| *var).collect();
-        let gradients = tape.backward_from(&[(output, &upstream)], None, &leaves).unwrap();
-        let mut all = vec![got];
-        let mut found = gradients.iter();
-        for (position, input) in inputs.iter().enumerate() {
-            if input.differentiable {
-                let gradient = found.next().unwrap().data();
-                let what = format!("{name} gradient of input {position}");
-                assert_near(&what, gradient, &differences[position], 2.0 * TOLERANCE, 1e-6 * largest + 1e-7);
-                all.push(gradient.to_vec());
-            }
+/// Unit roundoff of bf16, which has 8 significant bits.
+pub const BF16: f64 = 1.0 / 512.0;
+
+/// [`check`] in bf16. `roundings`: how many operands are rounded on the way to the output, and to the gradient that is
+/// farthest away.
+///
+/// The estimate: rounding an operand A adds an error whose relative L2 norm is at most u / √3, u = 2⁻⁹ (errors are spread
+/// evenly over ± half a unit in the last place, which is u of the smallest number that has this unit). Multiplied with a
+/// random matrix B it stays that in relation to A · B, as it would in relation to A. Roundings are independent: n of
+/// them make u · √(n / 3). Twice that is allowed, for norms of a few dozen numbers that are not quite their mean. Sums
+/// are f32 and do not count.
+pub fn check_bf16(
+    inputs: &[Input],
+    random: Option<Random>,
+    roundings: [u32; 2],
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let tolerances = roundings.map(|n| 2.0 * BF16 * (n as f64 / 3.0).sqrt());
+    let len = check_on(&bf16_devices(), tolerances, inputs, random, run, reference);
+    // It is bf16 that has been checked: hardly a number of the output is what f32 makes of it (but zeros of dropout).
+    let zeros = vec![0.0; len];
+    for device in bf16_devices() {
+        let [rounded, exact] =
+            [&device, &device.with_precision(Precision::F32)].map(|d| run_on(d, inputs, random, run, &zeros).remove(0));
+        let same = rounded.iter().zip(&exact).filter(|(a, b)| a == b && **a != 0.0).count();
+        assert!(10 * same <= rounded.len(), "{device:?}: {same} of {} numbers are those of f32", rounded.len());
+    }
+}
+
+/// Rows have the same bits alone and in any company, in bf16: output `[rows, …]` and gradient of input 0, `[rows, …]`.
+pub fn check_rows_alone_in_bf16(inputs: &[Input], out: usize, run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>) {
+    let (rows, width) = (inputs[0].shape.rows(), inputs[0].shape.width());
+    let upstream = random([rows, out], 98).data;
+    for device in bf16_devices() {
+        let whole = run_on(&device, inputs, None, run, &upstream);
+        for range in [0..1, 1..rows, rows / 2..rows / 2 + 3, 0..rows - 1] {
+            let part = |data: &[f32], width: usize| data[range.start * width..range.end * width].to_vec();
+            let x =
+                Input { shape: [range.len(), width].into(), data: part(&inputs[0].data, width), differentiable: true };
+            let others = inputs[1..].iter().map(|input| Input { data: input.data.clone(), ..*input });
+            let some: Vec<Input> = std::iter::once(x).chain(others).collect();
+            let alone = run_on(&device, &some, None, run, &part(&upstream, out));
+            assert_eq!(alone[0], part(&whole[0], out), "{device:?}: output of rows {range:?}");
+            assert_eq!(alone[1], part(&whole[1], width), "{device:?}: gradient of rows {range:?}");
         }
-        check_as_parameters(inputs, random, run, &device, &upstream, &all[1..]);
+    }
+}
+
+/// Returns the length of the output.
+fn check_on(
+    devices: &[Device],
+    [output_tolerance, tolerance]: [f64; 2],
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) -> usize {
+    let expected = Expected::new(inputs, reference);
+    let floor = 1e-6 * expected.largest() + 1e-7;
+    let mut bits: Vec<(String, Vec<Vec<f32>>)> = Vec::new();
+    for device in devices {
+        let name = format!("{device:?}");
+        let all = run_on(device, inputs, random, run, &expected.upstream);
+        assert_near(&format!("{name} output"), &all[0], &expected.output, output_tolerance, 1e-6);
+        let wanted = expected.gradients.iter().enumerate().filter(|(position, _)| inputs[*position].differentiable);
+        for ((position, gradient), got) in wanted.zip(&all[1..]) {
+            assert_near(&format!("{name} gradient of input {position}"), got, gradient, tolerance, floor);
+        }
+        check_as_parameters(inputs, random, run, device, &expected.upstream, &all[1..]);
         bits.push((name, all));
     }
     for pair in bits.chunks(2) {
         assert_eq!(pair[0].1, pair[1].1, "{} and {} differ", pair[0].0, pair[1].0);
     }
+    expected.output.len()
 }
 
 /// The same op with its inputs in the parameter arena: the same gradients, and exactly twice them after a second pass.
@@ -130,6 +233,10 @@ fn check_as_parameters(
         ids.push(id);
     }
     let mut gradients = Gradients::new(&params);
+    // A gradient that is 0 but for rounding (that of a key's bias) is off by a unit in the last place of what cancels in
+    // it, which is of the size of the others.
+    let norm = |values: &Vec<f32>| values.iter().map(|x| (*x as f64).powi(2)).sum::<f64>().sqrt();
+    let floor = 1e-9 + 1e-7 * expected.iter().map(norm).fold(0.0, f64::max);
     let vars: Vec<Var> = ids.iter().map(|id| Var::Param(*id)).collect();
     let mut memory = TapeMemory::default();
     for pass in 1..=2 {
@@ -142,7 +249,7 @@ fn check_as_parameters(
         for (id, expected) in trained.zip(expected) {
             let wide: Vec<f64> = expected.iter().map(|g| pass as f64 * *g as f64).collect();
             let got = gradients.get(&params, *id).unwrap();
-            assert_near(&format!("{device:?} parameter, pass {pass}"), got, &wide, 1e-6, 1e-9);
+            assert_near(&format!("{device:?} parameter, pass {pass}"), got, &wide, 1e-6, floor);
         }
     }
     gradients.check(&params, |_| true).unwrap();

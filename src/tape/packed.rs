@@ -15,11 +15,14 @@ pub enum Side {
     Input,
 }
 
+/// The arena's version that was packed, and the panels.
+type Kept = (u64, Arc<Panels>);
+
 /// The packed weights of an arena. A clone begins empty.
 #[derive(Default)]
 pub(super) struct PackedWeights {
-    /// By position of the entry and side: the arena's version that was packed, and the panels.
-    kept: Mutex<HashMap<(usize, Side), (u64, Arc<Panels>)>>,
+    /// By position of the entry and side.
+    kept: Mutex<HashMap<(usize, Side), Kept>>,
 }
 
 impl Clone for PackedWeights {

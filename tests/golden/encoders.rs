@@ -4,7 +4,7 @@
 //! Compared: the embedding block's output, the last hidden states, a scalar loss, every gradient (also of the word
 //! vectors and of the embedding block's output), the pooler and its gradients, and a single sequence. Beyond the files:
 //! a sequence alone, an inference tape, and an entry at the embedding output give the same bits; a parameter that the
-//! loss does not depend on gets no gradient.
+//! loss does not depend on gets no gradient; the first tokens alone have the stored pooler output and its gradients.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::Runner;
 use crate::case::{Case, Gradient, Report, device};
-use crate::engine::{batch, bits, dot, gradient, text_of};
+use crate::engine::{batch, bits, dot, gradient, pooled, text_of};
 
 const PACKED: [&str; 4] = ["packed_input_ids", "packed_token_type_ids", "packed_positions", "cu_seqlens"];
 
@@ -73,7 +73,7 @@ impl Model {
         let last_hidden = tape.view(hidden).map_err(text_of)?.data.to_vec();
         let pooled = match self.net.pooler() {
             Some(pooler) => {
-                let pooled = pooler.forward(&mut tape, hidden, batch).map_err(text_of)?;
+                let pooled = pooled(&mut tape, pooler, hidden, batch)?;
                 Some(tape.view(pooled).map_err(text_of)?.data.to_vec())
             }
             None => None,
@@ -136,10 +136,15 @@ impl Model {
             report.gradients(&compared);
             return Ok(());
         };
-        let pooled = pooler.forward(&mut tape, hidden, batch).map_err(text_of)?;
+        let pooled = pooled(&mut tape, pooler, hidden, batch)?;
         let values = tape.view(pooled).map_err(text_of)?.data.to_vec();
         report.close("pooler_output", &values, expected.f32("pooler_output")?, atol, rtol);
         report.exact("pooler_output without recording, bits", &bits(&whole.pooled.unwrap_or_default()), &bits(&values));
+        let first = self.net.encode_first(&mut tape, batch, embedded).map_err(text_of)?;
+        let of_first = pooler.forward(&mut tape, first).map_err(text_of)?;
+        let values_of_first = tape.view(of_first).map_err(text_of)?.data;
+        let name = "pooler_output of the first tokens alone";
+        report.close(name, values_of_first, expected.f32("pooler_output")?, atol, rtol);
         if !case.exists("grads_pooler.safetensors") {
             report.gradients(&compared);
             return Ok(());
@@ -153,6 +158,14 @@ impl Model {
         for (parameter, tensor) in second.with_prefix("grad.").filter(|(name, _)| *name != "last_hidden") {
             compared.push((parameter, gradient(&self.params, &gradients, parameter)?, tensor.f32()?));
         }
+        // The same loss through the first tokens alone: the same gradients of the same parameters.
+        let mut alone = Gradients::new(&self.params);
+        tape.backward_from(&[(of_first, r)], Some(&mut alone), &[]).map_err(text_of)?;
+        for (parameter, tensor) in second.with_prefix("grad.").filter(|(name, _)| *name != "last_hidden") {
+            compared.push((parameter, gradient(&self.params, &alone, parameter)?, tensor.f32()?));
+        }
+        let reached = |gradients: &Gradients| self.params.ids().map(|id| gradients.touched(id)).collect::<Vec<_>>();
+        report.exact("parameters that the first tokens reach", &reached(&alone), &reached(&gradients));
         report.gradients(&compared);
         Ok(())
     }

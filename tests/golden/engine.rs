@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use manyhead::losses;
-use manyhead::nn::PackedBatch;
+use manyhead::nn::{PackedBatch, Pooler};
+use manyhead::ops::{self, Pooling};
 use manyhead::tape::{Gradients, Params, Tape, Var};
 
 use crate::case::Tensors;
@@ -56,6 +57,12 @@ pub fn fill(params: &mut Params, tensors: &Tensors, stored: impl Fn(&str) -> Str
 pub fn gradient<'a>(params: &Params, gradients: &'a Gradients, name: &str) -> Result<&'a [f32], String> {
     let id = params.find(name).ok_or_else(|| format!("the engine has no parameter {name}"))?;
     gradients.get(params, id).ok_or_else(|| format!("no gradient reached {name}"))
+}
+
+/// What a pooler makes of the states of all tokens, `[T, H]` → `[B, H]`.
+pub fn pooled(tape: &mut Tape<'_>, pooler: Pooler, hidden: Var, batch: &PackedBatch) -> Result<Var, String> {
+    let first = ops::pool(tape, hidden, &batch.cu_seqlens, Pooling::First).map_err(text_of)?;
+    pooler.forward(tape, first).map_err(text_of)
 }
 
 /// Bit patterns, for comparisons to the last bit.

@@ -10,7 +10,7 @@ use manyhead::tape::{Gradients, Params, Tape, TapeMemory};
 
 use crate::Runner;
 use crate::case::{Case, Data, Gradient, Report, device};
-use crate::engine::{Kind, fill, gradient, loss, text_of, u32s};
+use crate::engine::{Kind, fill, gradient, loss, pooled, text_of, u32s};
 
 pub fn runner(case: &Case) -> Option<Runner> {
     is_known(case).then_some(run)
@@ -65,7 +65,7 @@ fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     tape.check_slots(true);
     let hidden = tape.leaf_from([tokens, width], hidden.f32()?).map_err(text_of)?;
     if let Head::Pooled(head) = &head {
-        let pooled = head.pooler.forward(&mut tape, first(&mut tape, hidden, &batch)?).map_err(text_of)?;
+        let pooled = pooled(&mut tape, head.pooler, hidden, &batch)?;
         report.close("pooled", tape.view(pooled).map_err(text_of)?.data, expected.f32("pooled")?, atol, rtol);
     }
     let logits = head.forward(&mut tape, hidden, &batch).map_err(text_of)?;

@@ -237,11 +237,12 @@ pub fn backward(cpu: &Cpu, p: Problem<'_>, kept: Kept<'_>, slots: [Option<Slot<'
             let Some((target, accumulate)) = target else { continue };
             for (i, row) in sum.chunks_exact(d).enumerate() {
                 let words = cpu.words(d);
-                // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
                 if operand.words {
                     let start = (first + i) * cpu.words(p.width) + part.head * words;
+                    // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
                     cpu.pack_row(row, unsafe { target.slice(start, words) });
                 } else {
+                    // SAFETY: as above.
                     let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
                     vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
                 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::gradcheck::{check, check_bf16, check_rows_alone_in_bf16, random, random_with};
 
 fn reference(values: &[Vec<f64>], rows: usize, f: impl Fn(f64) -> f64) -> Vec<f64> {
     let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| &values[i]);
@@ -43,4 +43,28 @@ fn shapes_that_do_not_fit_are_refused() {
         .into();
     let error = feed_forward(&mut tape, v[0], weights(&v), Activation::Relu).unwrap_err();
     assert!(error.to_string().contains("[3, 5]"), "{error}");
+}
+
+/// Rounded on the way to y: x, W₁, h, W₂. On the way to dx: dy, W₂; for f′(z) x, W₁ and z as it is kept; dz, W₁. Values of
+/// z are about 1, where f and f′ do not enlarge relative errors.
+#[test]
+fn the_feed_forward_layer_in_bf16_is_within_the_error_of_rounding() {
+    let inputs = |rows: usize, width: usize, wide: usize, out: usize| {
+        let deviation = |n: usize| (n as f64).powf(-0.5);
+        [
+            random([rows, width], 1),
+            random_with([wide, width], 2, deviation(width)),
+            random_with([wide], 3, 0.5),
+            random_with([out, wide], 4, deviation(wide)),
+            random_with([out], 5, 0.5),
+        ]
+    };
+    let run = |function| move |tape: &mut Tape<'_>, v: &[Var]| feed_forward(tape, v[0], weights(v), function);
+    for (rows, width, wide, out) in [(19, 20, 50, 9), (67, 8, 35, 10)] {
+        let inputs = inputs(rows, width, wide, out);
+        check_bf16(&inputs, None, [4, 7], &run(Activation::Tanh), &|v| reference(v, rows, f64::tanh));
+        let silu = |z: f64| z / (1.0 + (-z).exp());
+        check_bf16(&inputs, None, [4, 7], &run(Activation::Silu), &|v| reference(v, rows, silu));
+    }
+    check_rows_alone_in_bf16(&inputs(133, 48, 130, 33), 33, &run(Activation::GeluErf));
 }

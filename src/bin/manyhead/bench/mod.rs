@@ -161,7 +161,8 @@ impl Bench {
         let mut net = encoders::build(&path, &config, &mut params)?;
         if lengths.longest() > net.max_length() {
             let message = format!("{} tokens; this encoder takes at most {}", lengths.longest(), net.max_length());
-            return Err(Error::argument("--length", message).into());
+            let flag = if arguments.lengths.is_some() { "--lengths" } else { "--length" };
+            return Err(Error::argument(flag, message).into());
         }
         net.init(&mut params, arguments.seed);
         let training = arguments.mode == Mode::Train;

@@ -416,7 +416,7 @@ fn straight(
     const MOST: usize = 48;
     let words = rows.len().div_ceil(word.numbers());
     let mut line = [0.0f32; MOST];
-    let (whole, padded) = (count % width == 0, count.next_multiple_of(width));
+    let (whole, padded) = (count.is_multiple_of(width), count.next_multiple_of(width));
     for (index, k) in rows.clone().step_by(word.numbers()).enumerate() {
         let row_at = |k: usize| &x.data[k * x.row_stride + first..][..count];
         let make = |target: &mut [f32]| match word {
