@@ -139,11 +139,11 @@ impl Dropout {
     }
 
     /// Multiplies `values`, whose first element is number `start` of the mask, by 0 or [`Dropout::scale`].
-    pub fn apply(&self, isa: Isa, start: usize, values: &mut [f32]) {
+    pub(crate) fn apply(&self, isa: Isa, start: usize, values: &mut [f32]) {
         if start.is_multiple_of(4) && self.mask().apply(isa, (start / 4) as u32, values) {
             return;
         }
-        self.factors(isa, start, values.len(), |range, factors| vector::multiply(isa, &mut values[range], factors));
+        self.factors(isa, start, values.len(), |range, factors| vector::mask(isa, &mut values[range], factors));
     }
 
     /// The backward pass of dropped-out probabilities P of which the first is number `start` of the mask M:

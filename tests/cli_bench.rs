@@ -67,7 +67,7 @@ fn assert_sensible(result: &Value, batch: f64, longest: f64) {
     assert!((number("share_of_peak") * number("peak_gflops") / number("gflops") - 1.0).abs() < 1e-6, "{result}");
     assert!(number("peak_memory_bytes") > 1e6 && number("load_average") >= 0.0, "{result}");
     assert_eq!(result["version"], env!("CARGO_PKG_VERSION"));
-    assert!(result["commit"].is_string(), "{result}");
+    assert!(result["commit"].is_string() || result["commit"].is_null(), "{result}");
     let times = result["time_by_op"].as_object().unwrap();
     assert!(times.values().all(|seconds| seconds.as_f64().is_some_and(|s| s >= 0.0)), "{result}");
     // They are a step's mean, which is not below its best.

@@ -71,7 +71,7 @@ fn two_whole_runs_give_the_same_bits_and_another_seed_others() {
 fn in_bf16_one_thread_two_and_three_give_the_same_bits_and_others_than_in_f32() {
     let world = World::new();
     let f32 = TrainOptions { max_updates: Some(6), ..options(OptimizerKind::AdamW) };
-    let bf16 = TrainOptions { precision: Precision::Bf16, ..f32.clone() };
+    let bf16 = TrainOptions { precision: Some(Precision::Bf16), ..f32.clone() };
     let one = run(&world, 1, &bf16);
     for threads in [1, 2, 3] {
         assert_same_run(&format!("bf16, {threads} threads"), &one, &run(&world, threads, &bf16));
@@ -83,14 +83,14 @@ fn in_bf16_one_thread_two_and_three_give_the_same_bits_and_others_than_in_f32() 
 fn a_run_in_bf16_that_was_stopped_ends_as_if_it_had_never_stopped_and_goes_on_in_no_other_precision() {
     let world = World::new();
     let options = TrainOptions {
-        precision: Precision::Bf16,
+        precision: Some(Precision::Bf16),
         checkpoint_every: Some(2),
         max_updates: Some(9),
         ..options(OptimizerKind::AdamW)
     };
     let straight = run(&world, 1, &options);
     let trainer = |precision, stop| Trainer {
-        options: TrainOptions { precision, ..options.clone() },
+        options: TrainOptions { precision: Some(precision), ..options.clone() },
         output: Some(world.path("stopped")),
         resume: true,
         stop,

@@ -47,6 +47,11 @@ impl Device {
         }
     }
 
+    /// What products are computed from.
+    pub fn precision(&self) -> Precision {
+        self.as_cpu().precision()
+    }
+
     /// The precision that `--precision` names: `f32`, `bf16`, or `auto`, which is bf16 where this device multiplies it
     /// faster than f32.
     ///

@@ -77,3 +77,44 @@ pub(super) fn pack(cpu: &Cpu, side: Side, weight: &[f32], (out, width): (usize, 
         Side::Input => cpu.pack(out, width, weight, panels),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::device::{Device, Precision};
+    use crate::ops::linear;
+    use crate::tape::{ParamId, Params, Tape, Var};
+
+    /// 1 · Wᵀ and the gradient of Σ y, W · 1, for a weight `[2, 3]`.
+    fn products(params: &Params, id: ParamId, device: &Device) -> (Vec<f32>, Vec<f32>) {
+        let mut tape = Tape::recording(params, device, Default::default(), None);
+        let x = tape.leaf_from([1, 3], &[1.0; 3]).unwrap();
+        let y = linear(&mut tape, x, Var::Param(id), None).unwrap();
+        let gradient = tape.backward_from(&[(y, &[1.0; 2])], None, &[x]).unwrap();
+        (tape.view(y).unwrap().data.to_vec(), gradient[0].data().to_vec())
+    }
+
+    #[test]
+    fn a_weight_that_was_written_in_any_way_is_packed_again() {
+        let mut params = Params::default();
+        let id = params.add("weight", [2, 3]).unwrap();
+        let device = Device::cpu(1).unwrap();
+        let ways: [fn(&mut Params, ParamId) -> &mut [f32]; 3] = [
+            |params, id| params.get_mut(id),
+            |params, _| &mut params.arena_mut()[..6],
+            |params, _| &mut params.arena_and_entries().0[..6],
+        ];
+        let expected = |w: f32| (vec![3.0 * w; 2], vec![2.0 * w; 3]);
+        assert_eq!(products(&params, id, &device), expected(0.0));
+        for (i, way) in ways.into_iter().enumerate() {
+            let value = 1.0 + i as f32;
+            way(&mut params, id).fill(value);
+            for precision in [Precision::F32, Precision::Bf16, Precision::F32] {
+                assert_eq!(products(&params, id, &device.with_precision(precision)), expected(value), "way {i}");
+            }
+            let mut clone = params.clone();
+            clone.get_mut(id).fill(-1.0);
+            assert_eq!(products(&clone, id, &device), expected(-1.0));
+            assert_eq!(products(&params, id, &device), expected(value));
+        }
+    }
+}

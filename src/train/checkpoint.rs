@@ -76,6 +76,8 @@ impl State {
     pub fn require_same_run(&self, folder: &Path, run: &[(String, String)]) -> Result<()> {
         for (name, value) in run {
             let stored = self.run.iter().find(|(stored, _)| stored == name).map(|(_, value)| value.as_str());
+            // Older runs knew no other precision.
+            let stored = stored.or((name == "--precision").then_some("f32"));
             if stored != Some(value) {
                 let stored = stored.unwrap_or("nothing");
                 let message = format!(

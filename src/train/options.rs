@@ -56,9 +56,9 @@ pub struct TrainOptions {
     pub ema: Option<f64>,
     /// The seed of everything random.
     pub seed: u64,
-    /// What the products of forward and backward passes are computed from. Evaluation is in the precision of the model's
-    /// own device.
-    pub precision: Precision,
+    /// What the products of forward and backward passes are computed from; None: as the model's device has it. Evaluation
+    /// is always in the precision of the model's device.
+    pub precision: Option<Precision>,
     /// What happens to tensors that no batch of an update touched.
     pub untouched: Untouched,
     /// Check after each backward pass that every parameter the loss depends on has got a gradient.
@@ -91,7 +91,7 @@ impl Default for TrainOptions {
             patience: None,
             ema: None,
             seed: 1,
-            precision: Precision::F32,
+            precision: None,
             untouched: Untouched::Skip,
             check: false,
             max_updates: None,
@@ -191,7 +191,6 @@ impl TrainOptions {
             ("patience", self.patience.map_or("none".into(), |patience| patience.to_string())),
             ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
-            ("precision", self.precision.name().to_string()),
             ("untouched", format!("{:?}", self.untouched)),
         ]
     }

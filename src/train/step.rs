@@ -16,7 +16,7 @@ pub struct Step {
     memory: TapeMemory,
     seed: u64,
     clip: f64,
-    precision: Precision,
+    precision: Option<Precision>,
     untouched: Untouched,
     check: bool,
     updates: u64,
@@ -66,7 +66,8 @@ impl Step {
     ) -> Result<f64> {
         let encoder = model.encoder();
         let random = Some(Random::new(self.seed, number));
-        let device = encoder.device().with_precision(self.precision);
+        let own = encoder.device();
+        let device = self.precision.map_or_else(|| own.clone(), |precision| own.with_precision(precision));
         let mut tape = Tape::recording(encoder.params(), &device, std::mem::take(&mut self.memory), random);
         tape.check_slots(self.check);
         let loss = model.loss(&mut tape, task, batch, labels)?;

@@ -126,6 +126,8 @@ impl<'a> Run<'a> {
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
+        let precision = options.precision.unwrap_or(model.encoder().device().precision());
+        run.push(("--precision".into(), precision.name().into()));
         run.extend(model.describe());
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let rates: Vec<Option<f64>> = model.tasks().map(|task| task.learning_rate).collect();

@@ -180,7 +180,7 @@ impl Options {
             patience: self.patience,
             ema: self.ema,
             seed: self.seed,
-            precision,
+            precision: Some(precision),
             untouched: if self.untouched == "zero" { Untouched::Zero } else { Untouched::Skip },
             check: self.check,
             max_updates: self.max_updates,

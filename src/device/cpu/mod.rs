@@ -1,7 +1,7 @@
 //! The CPU device: one thread pool of its own, run-time choice of the instruction set, the matrix product.
 //!
-//! Work is cut into tasks whose number and borders depend on the shapes only, never on the number of threads:
-//! every sum has one order (DESIGN, decision 7). This room holds the `unsafe` of the CPU side.
+//! Work whose tasks have sums of their own is cut by the shapes only, never by the number of threads: every sum has one
+//! order (DESIGN, decision 7). Other work may be cut in any way. This room holds the `unsafe` of the CPU side.
 
 mod gemm;
 pub mod math;
@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
-pub use gemm::{BLOCK_ROWS, Left, Matrix, Output, Panels, Tile, WordRows, Write};
-pub use philox::Mask;
+pub(crate) use gemm::{BLOCK_ROWS, Left, WordRows};
+pub use gemm::{Matrix, Output, Panels, Tile, Write};
+pub(crate) use philox::Mask;
 pub use rows::ROWS_PER_TASK;
 pub use simd::{Isa, Precision};
 

@@ -10,7 +10,7 @@ const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// A mask: key and the upper three words of the counter, what is kept and the factor of what is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Mask {
+pub(crate) struct Mask {
     /// The key of every round.
     keys: [[u64; 2]; 10],
     /// Words 1, 2 and 3 of the counter; word 0 is the index of a block of four words.

@@ -99,6 +99,15 @@ simd_kernel! {
 }
 
 simd_kernel! {
+    /// values ← values · factors, and 0 (not −0 or NaN) where the factor is 0.
+    pub(crate) fn mask(values: &mut [f32], factors: &[f32]) {
+        for (value, factor) in values.iter_mut().zip(factors) {
+            *value = if *factor == 0.0 { 0.0 } else { *value * *factor };
+        }
+    }
+}
+
+simd_kernel! {
     /// values ← values · factors.
     pub(crate) fn multiply(values: &mut [f32], factors: &[f32]) {
         for (value, factor) in values.iter_mut().zip(factors) {

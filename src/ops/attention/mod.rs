@@ -136,9 +136,14 @@ impl Attention {
                 (0..layers).map(move |layer| (&input.data[layer * rows * words..][..rows * words], rows))
             })
             .collect();
+        let counts: Vec<usize> = shapes.iter().map(|shape| shape.extents().first().copied().unwrap_or(0)).collect();
         let [q, k, v] = layers[..] else { return Err(refused()) };
-        if k.1 != v.1 || self.heads == 0 || (width / self.heads) % 2 == 1 {
+        if k.1 != v.1 || ![&[3][..], &[1, 2]].contains(&&counts[..]) {
             return Err(refused());
+        }
+        if self.heads == 0 || (width / self.heads) % 2 == 1 {
+            let message = format!("{width} numbers in {} heads: projections need heads of an even width", self.heads);
+            return Err(Error::shape("attention", message));
         }
         Ok(([q, k, v].map(|(data, _)| Operand { data, words: true }), width, [q.1, k.1]))
     }
@@ -176,7 +181,8 @@ impl Op for Attention {
         let pairs = || self.queries.windows(2).zip(self.keys.windows(2));
         let differ = self.queries != self.keys;
         if differ && (self.queries.len() != self.keys.len() || self.causal) {
-            let message = "queries and keys have different borders: of as many sequences, and not causal, they might";
+            let message =
+                "queries and keys with different borders need the same number of sequences and no causal mask";
             return Err(Error::shape("attention", message));
         }
         if differ && pairs().any(|(queries, keys)| queries[0] < queries[1] && keys[0] == keys[1]) {

@@ -301,6 +301,8 @@ fn borders_and_stacks_that_do_not_fit_are_refused() {
         (&[two][..], 8, 2),
         (&[one, one], 8, 2),
         (&[whole, one], 8, 2),
+        (&[two, one], 8, 2),
+        (&[one, one, one], 8, 2),
         (&[one, short], 8, 2),
         (&[narrow], 8, 2),
         (&[wide], 9, 3),

@@ -10,11 +10,6 @@ use crate::tape::Slot;
 /// Numbers in a tile, at most.
 const TILE: usize = 8 * 48;
 
-/// Rows of a block in the forward pass, where any cut gives the same bits: few rows are shared out to all threads.
-fn forward_block(cpu: &Cpu, rows: usize) -> usize {
-    rows.div_ceil(2 * cpu.threads()).next_multiple_of(8).clamp(8, BLOCK_ROWS)
-}
-
 /// y = f(x · W₁ᵀ + b₁) · W₂ᵀ + b₂; z becomes rows of words, if it is wanted.
 pub fn forward(
     cpu: &Cpu,
@@ -29,7 +24,8 @@ pub fn forward(
     let (width, wide, out) = (inner.k(), inner.n(), outer.n());
     let (words, stride, wide_stride) = (cpu.words(wide), cpu.word_stride(width), cpu.word_stride(wide));
     let (z, y) = (z.map(Shared::new), Shared::new(y));
-    let block = forward_block(cpu, rows);
+    // Any cut gives the same bits: few rows are shared out to all threads.
+    let block = cpu.row_block(rows);
     cpu.parallel(rows.div_ceil(block), |task| {
         let first = task * block;
         let count = block.min(rows - first);

@@ -12,7 +12,7 @@ pub fn forward(cpu: &Cpu, rows: usize, x: &[f32], panels: &[Arc<Panels>], biases
     let (stride, words) = (cpu.word_stride(width), cpu.words(out));
     let y = Shared::new(y);
     // Any cut gives the same bits: few rows are shared out to all threads.
-    let block = rows.div_ceil(2 * cpu.threads()).next_multiple_of(8).clamp(8, BLOCK_ROWS);
+    let block = cpu.row_block(rows);
     cpu.parallel(rows.div_ceil(block), |task| {
         let first = task * block;
         let count = block.min(rows - first);

@@ -1,5 +1,6 @@
 use super::*;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::Gradients;
+use crate::tape::gradcheck::{bf16_devices, check, random};
 
 fn reference(values: &[Vec<f64>], rows: usize, width: usize, out: usize) -> Vec<f64> {
     let x = &values[0];
@@ -41,4 +42,34 @@ fn shapes_that_do_not_fit_are_refused() {
     let error = projections(&mut tape, x, &[(weight, bias)]).unwrap_err();
     assert!(error.to_string().contains("[4, 2]"), "{error}");
     assert!(projections(&mut tape, x, &[]).is_err());
+}
+
+#[test]
+fn gradients_in_words_of_odd_widths_and_heights_are_summed_exactly() {
+    // Eighths below 4: bf16 holds them exactly, and f32 their products and sums.
+    let number = |i: usize| (i * 7 % 31) as f32 / 8.0 - 2.0;
+    for device in bf16_devices() {
+        let cpu = device.as_cpu();
+        for (rows, width, out) in [(1, 1, 1), (5, 4, 3), (67, 3, 50), (2, 2, 97)] {
+            let mut params = crate::tape::Params::default();
+            let (weight, bias) = (params.add("weight", [out, width]).unwrap(), params.add("bias", [out]).unwrap());
+            let x: Vec<f32> = (0..rows * width).map(number).collect();
+            let dy: Vec<f32> = (0..rows * out).map(|i| number(i + 3)).collect();
+            let mut words = vec![0.0; rows * cpu.words(out)];
+            for (row, words) in dy.chunks(out).zip(words.chunks_mut(cpu.words(out))) {
+                cpu.pack_row(row, words);
+            }
+            let mut gradients = Gradients::new(&params);
+            let mut tape = Tape::recording(&params, &device, Default::default(), None);
+            let input = tape.leaf_from([rows, width], &x).unwrap();
+            let y = projections(&mut tape, input, &[(Var::Param(weight), Var::Param(bias))]).unwrap();
+            tape.backward_from(&[(y, &words)], Some(&mut gradients), &[]).unwrap();
+            let sum =
+                |o: usize, factor: &dyn Fn(usize) -> f32| (0..rows).map(|r| dy[r * out + o] * factor(r)).sum::<f32>();
+            let expected: Vec<f32> = (0..out).map(|o| sum(o, &|_| 1.0)).collect();
+            assert_eq!(gradients.get(&params, bias).unwrap(), expected, "{device:?} {rows} x {out}");
+            let expected: Vec<f32> = (0..out * width).map(|i| sum(i / width, &|r| x[r * width + i % width])).collect();
+            assert_eq!(gradients.get(&params, weight).unwrap(), expected, "{device:?} {rows} x {width} x {out}");
+        }
+    }
 }

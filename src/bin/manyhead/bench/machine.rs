@@ -17,6 +17,12 @@ pub fn load_average() -> Option<f64> {
     text.split(' ').next()?.parse().ok()
 }
 
+/// Whether the closest `Cargo.toml` above a folder is this program's own.
+fn is_ours(folder: &Path) -> bool {
+    let manifests = folder.ancestors().filter_map(|folder| std::fs::read_to_string(folder.join("Cargo.toml")).ok());
+    manifests.take(1).any(|text| text.lines().any(|line| line == "name = \"manyhead\""))
+}
+
 /// The commit that this program was built from, if the build was told (`MANYHEAD_COMMIT`); else that of the checkout
 /// in which the program lies; else None.
 pub fn commit() -> Option<String> {
@@ -28,5 +34,5 @@ pub fn commit() -> Option<String> {
     git.args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
     let output = git.current_dir(program.parent().unwrap_or(Path::new("."))).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_string())
+    (output.status.success() && is_ours(program.parent()?) && !text.trim().is_empty()).then(|| text.trim().to_string())
 }

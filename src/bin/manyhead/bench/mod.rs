@@ -316,12 +316,13 @@ fn print_table(result: &Value) -> Result<(), Failure> {
     let seconds = |key| format!("{:.4}", number(key));
     table.row(pair("s/step", seconds("step_seconds_best"), seconds("step_seconds_median")));
     print(table.render().trim_end())?;
+    let memory = result["peak_memory_bytes"].as_f64();
+    let memory = memory.map_or(String::new(), |bytes| format!("; peak memory {:.0} MB", bytes / 1e6));
     tell(&format!(
-        "products at {:.0} GFLOP/s over the whole step, {:.0} % of {:.0} measured in registers; peak memory {:.0} MB",
+        "products at {:.0} GFLOP/s over the whole step, {:.0} % of {:.0} measured in registers{memory}",
         number("gflops"),
         100.0 * number("share_of_peak"),
         number("peak_gflops"),
-        number("peak_memory_bytes") / 1e6
     ));
     let mut table = Table::default();
     table.row(["op", "ms/step", "%"]);

@@ -17,7 +17,7 @@ const BLOCK: usize = 96;
 
 impl Cpu {
     /// The columns of X[k, m], row-major, packed as the left-hand operand of [`Cpu::multiply_packed_columns`].
-    pub fn left_columns(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
+    pub(crate) fn left_columns(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
         with_kernel!(self, left_columns_with(k, m, x))
     }
 
@@ -30,7 +30,7 @@ impl Cpu {
     }
 
     /// The same for rows of words (as many as [`Cpu::words`] of m, one after the other) in place of numbers.
-    pub fn left_columns_of_words(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
+    pub(crate) fn left_columns_of_words(&self, k: usize, m: usize, x: &[f32]) -> Scratch<'_> {
         with_kernel!(self, left_columns_of_words_with(k, m, x))
     }
 
@@ -58,7 +58,7 @@ impl Cpu {
     }
 
     /// The columns of X[k, n] as the right-hand operand of [`Cpu::multiply_packed_columns`].
-    pub fn right_columns(&self, k: usize, n: usize, x: Matrix<'_>, target: &mut [f32]) {
+    pub(crate) fn right_columns(&self, k: usize, n: usize, x: Matrix<'_>, target: &mut [f32]) {
         with_kernel!(self, right_columns_with(k, n, x, target));
     }
 
@@ -69,8 +69,8 @@ impl Cpu {
     }
 
     /// target (+)= the sums of the columns of rows of words, `n` numbers each.
-    pub fn column_sums_of_words(&self, rows: usize, n: usize, x: &[f32], target: &mut [f32], accumulate: bool) {
-        if self.words(n) == n {
+    pub(crate) fn column_sums_of_words(&self, rows: usize, n: usize, x: &[f32], target: &mut [f32], accumulate: bool) {
+        if !self.holds_pairs() {
             return self.column_sums(rows, x, target, accumulate);
         }
         let words = self.words(n);
@@ -83,7 +83,7 @@ impl Cpu {
     }
 
     /// Words of the right-hand operand of [`Cpu::multiply_packed_columns`], which [`super::Tile::store_columns`] fills.
-    pub fn right_columns_len(&self, k: usize, n: usize) -> usize {
+    pub(crate) fn right_columns_len(&self, k: usize, n: usize) -> usize {
         with_kernel!(self, right_columns_len_with(k, n))
     }
 
@@ -92,7 +92,7 @@ impl Cpu {
     }
 
     /// C[m, n] (+)= A[k, m]ᵀ · B[k, n] of packed columns. Does nothing if a slice is too small for its shape.
-    pub fn multiply_packed_columns(
+    pub(crate) fn multiply_packed_columns(
         &self,
         (m, n, k): (usize, usize, usize),
         a: &[f32],

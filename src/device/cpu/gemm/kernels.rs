@@ -42,6 +42,10 @@ pub(super) trait Kernel {
     unsafe fn tile<const M: usize>(words: usize, a: Rows, b: *const f32, c: Target);
 }
 
+/// Rows and columns of the largest tile.
+pub(super) const MOST_ROWS: usize = 8;
+pub(super) const MOST_COLUMNS: usize = 48;
+
 /// What a word of four bytes holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Word {

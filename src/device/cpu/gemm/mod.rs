@@ -23,11 +23,11 @@ use self::kernels::{Kernel, Portable, Rounded};
 use super::{Cpu, Isa, Precision, Shared};
 pub use panels::Panels;
 pub use pass::{Output, Tile};
-pub use rows::WordRows;
-pub use small::Left;
+pub(crate) use rows::WordRows;
+pub(crate) use small::Left;
 
 /// Rows of C in one task.
-pub const BLOCK_ROWS: usize = 64;
+pub(crate) const BLOCK_ROWS: usize = 64;
 
 /// A matrix in memory: element (i, j) is `data[i · row_stride + j · column_stride]`.
 #[derive(Clone, Copy)]
@@ -109,6 +109,13 @@ impl Cpu {
             debug_assert!(m == 0 || n == 0, "gemm: slices too small for {m} x {n} x {k}");
             return;
         }
+        if k == 0 {
+            // An empty sum.
+            if write == Write::Replace {
+                c[..m * n].fill(0.0);
+            }
+            return;
+        }
         with_kernel!(self, gemm_with(m, n, k, a, b, c, write));
     }
 
@@ -150,9 +157,15 @@ impl Cpu {
     }
 }
 
+/// Whether `have` words hold `rows` rows of `len` words, `stride` apart.
+fn spans(rows: usize, stride: usize, len: usize, have: usize) -> bool {
+    rows == 0 || (rows - 1).saturating_mul(stride).saturating_add(len) <= have
+}
+
 /// Words of the packed columns of an X[k, n].
 fn columns_len<K: Kernel>(k: usize, n: usize, width: usize) -> usize {
-    n.next_multiple_of(width) * k.div_ceil(K::WORD.numbers())
+    // Too large to exist, then: no slice is long enough.
+    n.checked_next_multiple_of(width).unwrap_or(usize::MAX).saturating_mul(k.div_ceil(K::WORD.numbers()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::kernels::{Kernel, Rows, Target, Word, tile_of};
+use super::kernels::{Kernel, MOST_COLUMNS, MOST_ROWS, Rows, Target, Word, tile_of};
 use super::{Isa, Write, pack};
 use crate::device::cpu::Shared;
 
@@ -40,8 +40,9 @@ impl Tile<'_> {
     /// are `stride` words apart.
     ///
     /// # Safety
-    /// Nobody else reads or writes these parts of `target` meanwhile.
-    pub unsafe fn store_rows(&self, values: &[f32], first: usize, target: Shared<'_, f32>, stride: usize) {
+    /// Nobody else reads or writes these rows of `target` meanwhile, from the tile's first column to its last and what lies
+    /// between two rows included: the tiles of these rows come from one thread.
+    pub(crate) unsafe fn store_rows(&self, values: &[f32], first: usize, target: Shared<'_, f32>, stride: usize) {
         let numbers = self.word.numbers();
         let width = self.columns.len();
         let start = (first + self.rows.start) * stride + self.columns.start / numbers;
@@ -61,7 +62,7 @@ impl Tile<'_> {
     }
 
     /// Reads what [`Tile::store_rows`] has written into `values`, laid out as the tile's own. What is out of range stays.
-    pub fn load_rows(&self, source: &[f32], first: usize, stride: usize, values: &mut [f32]) {
+    pub(crate) fn load_rows(&self, source: &[f32], first: usize, stride: usize, values: &mut [f32]) {
         let numbers = self.word.numbers();
         let width = self.columns.len();
         let start = (first + self.rows.start) * stride + self.columns.start / numbers;
@@ -82,7 +83,7 @@ impl Tile<'_> {
     ///
     /// # Safety
     /// As for [`Tile::store_rows`].
-    pub unsafe fn store_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
+    pub(crate) unsafe fn store_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
         let numbers = self.word.numbers();
         let start = self.columns.start * rows.div_ceil(numbers) + (first + self.rows.start) / numbers * self.stride;
         // SAFETY: the caller's promise; a tile begins at an even row.
@@ -128,12 +129,13 @@ pub(super) struct Pass<'a> {
 /// touches these rows and columns of it; the processor has K's instruction set.
 pub(super) unsafe fn run<K: Kernel>(isa: Isa, pass: &Pass<'_>, output: To<'_>) {
     let Pass { rows, words, packed, n, .. } = pass;
-    let mut buffer = [0.0f32; 8 * 48];
+    const { assert!(K::MR <= MOST_ROWS && K::NR <= MOST_COLUMNS) };
+    let mut buffer = [0.0f32; MOST_ROWS * MOST_COLUMNS];
     for panel in pass.panels.clone() {
         let columns = panel * K::NR..(*n).min((panel + 1) * K::NR);
         let whole = columns.len() == K::NR;
         let b = packed[panel * pass.panel_stride + pass.panel_start..].as_ptr();
-        let mut edge = [0.0f32; 48];
+        let mut edge = [0.0f32; MOST_COLUMNS];
         let bias: *const f32 = match pass.bias {
             Some(bias) if whole => bias[columns.start..].as_ptr(),
             Some(bias) => {

@@ -6,7 +6,7 @@ use super::kernels::{Kernel, Rows, Word};
 use super::pass::{Output, Pass, To, run};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{BLOCK_ROWS, Matrix, Panels, columns_len, pack, with_kernel};
+use super::{BLOCK_ROWS, Matrix, Panels, columns_len, pack, spans, with_kernel};
 use super::{Portable, Rounded};
 use crate::device::cpu::{Cpu, Isa, Precision, Shared};
 
@@ -15,7 +15,7 @@ const PADDING: usize = 16;
 
 /// Rows of words, `stride` words apart: a left-hand operand that has been packed.
 #[derive(Clone, Copy)]
-pub struct WordRows<'a> {
+pub(crate) struct WordRows<'a> {
     /// The words.
     pub data: &'a [f32],
     /// Distance of the rows.
@@ -43,7 +43,7 @@ impl Cpu {
         self.pack_columns::<K>(k, n, b, K::NR, data);
     }
 
-    /// A[m, k] · B[k, n] + bias[n] for a B packed by [`Cpu::pack`] on this CPU (or one with the same instruction set and
+    /// `A[m, k] · B[k, n] + bias[n]` for a B packed by [`Cpu::pack`] on this CPU (or one with the same instruction set and
     /// precision). Does nothing if it was packed for another one, or if a slice is too small for its shape.
     pub fn gemm_packed(&self, m: usize, a: Matrix<'_>, b: &Panels, bias: Option<&[f32]>, output: Output<'_>) {
         let (k, n) = (b.k(), b.n());
@@ -83,21 +83,28 @@ impl Cpu {
         });
     }
 
+    /// Rows of a task where any cut gives the same bits: few rows are shared out to all threads.
+    pub(crate) fn row_block(&self, rows: usize) -> usize {
+        rows.div_ceil(2 * self.threads()).next_multiple_of(8).clamp(8, BLOCK_ROWS)
+    }
+
     /// Distance of rows of `k` numbers in [`WordRows`] as [`Cpu::pack_rows`] makes them.
-    pub fn word_stride(&self, k: usize) -> usize {
+    pub(crate) fn word_stride(&self, k: usize) -> usize {
         self.words(k) + PADDING
     }
 
     /// Words that hold `k` numbers.
     pub fn words(&self, k: usize) -> usize {
-        match (self.isa(), self.precision()) {
-            (Isa::Avx512Bf16, Precision::Bf16) => k.div_ceil(2),
-            _ => k,
-        }
+        if self.holds_pairs() { k.div_ceil(2) } else { k }
+    }
+
+    /// Whether a word holds two numbers.
+    pub(super) fn holds_pairs(&self) -> bool {
+        (self.isa(), self.precision()) == (Isa::Avx512Bf16, Precision::Bf16)
     }
 
     /// Rows of `k` numbers, one after the other in `source`, as rows of words, [`Cpu::word_stride`] apart in `target`.
-    pub fn pack_rows(&self, k: usize, source: &[f32], target: &mut [f32]) {
+    pub(crate) fn pack_rows(&self, k: usize, source: &[f32], target: &mut [f32]) {
         with_kernel!(self, pack_rows_with(k, source, target));
     }
 
@@ -106,13 +113,16 @@ impl Cpu {
     }
 
     /// [`Cpu::gemm_packed`] for `m` rows of words, on the caller's thread alone: a part of a larger task.
-    pub fn multiply_words(&self, m: usize, a: WordRows<'_>, b: &Panels, bias: Option<&[f32]>, output: Output<'_>) {
+    pub(crate) fn multiply_words(
+        &self,
+        m: usize,
+        a: WordRows<'_>,
+        b: &Panels,
+        bias: Option<&[f32]>,
+        output: Output<'_>,
+    ) {
         let words = self.words(b.k());
-        let holds = m
-            .max(1)
-            .checked_sub(1)
-            .and_then(|rows| rows.checked_mul(a.stride))
-            .is_some_and(|last| last + words <= a.data.len());
+        let holds = spans(m, a.stride, words, a.data.len());
         if m == 0 || b.n() == 0 || !holds || !fits(self, m, b, bias, &output) {
             debug_assert!(m == 0 || b.n() == 0, "multiply_words: slices too small, or foreign panels");
             return;
@@ -162,6 +172,9 @@ fn prepare<K: Kernel>(isa: Isa, a: Matrix<'_>, rows: Range<usize>, k: usize, scr
         return Rows { start, row_stride: a.row_stride, word_stride: 1, group_stride: K::MR * a.row_stride };
     }
     let stride = k.div_ceil(K::WORD.numbers()) + PADDING;
+    if k == 0 {
+        return Rows { start: scratch.as_ptr(), row_stride: 0, word_stride: 1, group_stride: 0 };
+    }
     if a.row_stride == k {
         pack::tile_rows(isa, K::WORD, &a.data[rows.start * k..rows.end * k], k, scratch, stride);
         return Rows { start: scratch.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride };

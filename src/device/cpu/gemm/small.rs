@@ -6,12 +6,12 @@ use super::kernels::{Kernel, Rows, Word};
 use super::pass::{Pass, To, run};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{Matrix, Portable, Rounded, Write, columns_len, pack, with_kernel};
+use super::{Matrix, Portable, Rounded, Write, columns_len, pack, spans, with_kernel};
 use crate::device::cpu::{Cpu, Isa, Precision, Shared};
 
 /// A left-hand operand A[m, k].
 #[derive(Clone, Copy)]
-pub enum Left<'a> {
+pub(crate) enum Left<'a> {
     /// Rows of words and their distance.
     Rows(&'a [f32], usize),
     /// Packed columns.
@@ -21,7 +21,7 @@ pub enum Left<'a> {
 impl Cpu {
     /// The rows of A[m, k] (whose rows lie in memory as rows) as a left-hand operand: where they lie, if products are in
     /// f32, else packed into `scratch`, [`Cpu::words`] of k each.
-    pub fn small_left_rows<'a>(&self, m: usize, k: usize, a: Matrix<'a>, scratch: &'a mut [f32]) -> Left<'a> {
+    pub(crate) fn small_left_rows<'a>(&self, m: usize, k: usize, a: Matrix<'a>, scratch: &'a mut [f32]) -> Left<'a> {
         with_kernel!(self, 2, small_left_rows_with(m, k, a, scratch))
     }
 
@@ -48,7 +48,7 @@ impl Cpu {
 
     /// The columns of X[k, m], rows `stride` apart, as the left-hand operand Xᵀ, packed into `scratch` of
     /// [`Cpu::small_left_len`].
-    pub fn small_left_columns<'a>(&self, k: usize, m: usize, x: Matrix<'_>, scratch: &'a mut [f32]) -> Left<'a> {
+    pub(crate) fn small_left_columns<'a>(&self, k: usize, m: usize, x: Matrix<'_>, scratch: &'a mut [f32]) -> Left<'a> {
         with_kernel!(self, 2, small_left_columns_with(k, m, x, scratch))
     }
 
@@ -64,12 +64,12 @@ impl Cpu {
     }
 
     /// Words that [`Cpu::small_left_columns`] fills.
-    pub fn small_left_len(&self, k: usize, m: usize) -> usize {
+    pub(crate) fn small_left_len(&self, k: usize, m: usize) -> usize {
         k * m.next_multiple_of(24)
     }
 
     /// B[k, n] as a right-hand operand, packed into `target` of [`Cpu::small_right_len`].
-    pub fn small_right(&self, k: usize, n: usize, b: Matrix<'_>, target: &mut [f32]) {
+    pub(crate) fn small_right(&self, k: usize, n: usize, b: Matrix<'_>, target: &mut [f32]) {
         with_kernel!(self, 2, small_right_with(k, n, b, target));
     }
 
@@ -78,7 +78,7 @@ impl Cpu {
     }
 
     /// The rows of X[n, k], rows of words `stride` apart, as the columns of the right-hand operand B[k, n] = Xᵀ.
-    pub fn small_right_of_words(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
+    pub(crate) fn small_right_of_words(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
         with_kernel!(self, 2, small_right_of_words_with(k, n, x, stride, target));
     }
 
@@ -95,7 +95,7 @@ impl Cpu {
     }
 
     /// The numbers of `rows` rows of words, `stride` apart: `k` of each, one row after the other.
-    pub fn unpack_rows(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
+    pub(crate) fn unpack_rows(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
         with_kernel!(self, unpack_rows_with(rows, k, source, stride, target));
     }
 
@@ -104,7 +104,7 @@ impl Cpu {
     }
 
     /// One row of numbers as words.
-    pub fn pack_row(&self, source: &[f32], target: &mut [f32]) {
+    pub(crate) fn pack_row(&self, source: &[f32], target: &mut [f32]) {
         with_kernel!(self, pack_row_with(source, target));
     }
 
@@ -113,7 +113,7 @@ impl Cpu {
     }
 
     /// Words that [`Cpu::small_right`] fills.
-    pub fn small_right_len(&self, k: usize, n: usize) -> usize {
+    pub(crate) fn small_right_len(&self, k: usize, n: usize) -> usize {
         k * n.next_multiple_of(32)
     }
 
@@ -129,7 +129,7 @@ impl Cpu {
 
     /// C[m, n] (+)= A[m, k] · B[k, n] of packed operands; C's rows are `stride` apart. Does nothing if a slice is too
     /// small for its shape.
-    pub fn small_multiply(
+    pub(crate) fn small_multiply(
         &self,
         (m, n, k): (usize, usize, usize),
         a: Left<'_>,
@@ -155,10 +155,10 @@ impl Cpu {
         }
         let words = k.div_ceil(K::WORD.numbers());
         let left = match a {
-            Left::Rows(a, stride) => stride >= words && a.len() >= (m - 1) * stride + words,
+            Left::Rows(a, stride) => spans(m, stride, words, a.len()),
             Left::Columns(a) => a.len() >= columns_len::<K>(k, m, K::MR),
         };
-        if !left || b.len() < columns_len::<K>(k, n, K::NR) || stride < n || c.len() < (m - 1) * stride + n {
+        if !left || b.len() < columns_len::<K>(k, n, K::NR) || stride < n || !spans(m, stride, n, c.len()) {
             debug_assert!(false, "small_multiply: slices too small for {m} x {n} x {k}");
             return;
         }

@@ -1,0 +1,144 @@
+//! One node of the backward pass.
+
+use std::time::Instant;
+
+use super::{Backward, Gradients, Params, Slot, TapeMemory, Value, Var, View, is_wanted, shape_and_data, view};
+use crate::device::{Device, Workspace};
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+/// What a backward pass sees of a value: all of it, or its shape alone if it reads no more.
+fn read_view<'a>(params: &'a Params, values: &'a [Value], var: Var, reads: bool) -> Result<View<'a>> {
+    let view = if reads { view(params, values, var)? } else { shape_and_data(params, values, var)? };
+    Ok(if reads || view.param.is_some() { view } else { View { data: &[], ..view } })
+}
+
+pub(super) fn add_gradient(slot: &mut Option<Tensor>, shape: Shape, values: &[f32], workspace: &mut Workspace) {
+    match slot {
+        Some(tensor) => tensor.data_mut().iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
+        None => {
+            let mut tensor = Tensor::take(workspace, shape);
+            tensor.data_mut().copy_from_slice(values);
+            *slot = Some(tensor);
+        }
+    }
+}
+
+/// One node of the backward pass: prepares the slots of its inputs, runs the op, puts the gradients in place.
+pub(super) fn step_back(
+    params: &Params,
+    device: &Device,
+    memory: &mut TapeMemory,
+    index: usize,
+    upstream: &Tensor,
+    gradients: &mut Option<&mut Gradients>,
+    checking: bool,
+) -> Result<()> {
+    let TapeMemory { workspace, values, nodes, gradients: value_gradients, needed, times } = memory;
+    let node = &nodes[index];
+    let count = node.inputs.len();
+    // Gradients of values are taken out of their places while the op runs; `fresh` ones hold nothing yet.
+    let mut tensors: Vec<Option<(Tensor, bool)>> = Vec::with_capacity(count);
+    let mut ranges: Vec<(usize, std::ops::Range<usize>, bool)> = Vec::with_capacity(count);
+    for (position, var) in node.inputs.iter().enumerate() {
+        let mut taken = None;
+        if is_wanted(params, needed, gradients.is_some(), *var) {
+            match *var {
+                Var::Value(value) => {
+                    let shape = shape_and_data(params, values, *var)?.shape;
+                    // A value that is an input twice gets a buffer of its own the second time, added up afterwards.
+                    taken = Some(match value_gradients[value].take() {
+                        Some(tensor) => (tensor, true),
+                        None => (Tensor::take(workspace, shape), false),
+                    });
+                }
+                Var::Param(id) => {
+                    let touched = gradients.as_ref().is_some_and(|gradients| gradients.touched[id.index()]);
+                    ranges.push((position, params.entry(id).range.clone(), touched));
+                }
+            }
+        }
+        tensors.push(taken);
+    }
+    // Parameter slots are cut out of the gradient arena from left to right.
+    ranges.sort_by_key(|(_, range, _)| range.start);
+    let mut slots: Vec<Option<Slot<'_>>> = Vec::with_capacity(count);
+    for taken in &mut tensors {
+        let slot = taken.as_mut().map(|(tensor, accumulate)| Slot { data: tensor.data_mut(), accumulate: *accumulate });
+        slots.push(slot);
+    }
+    if let Some(gradients) = gradients.as_deref_mut() {
+        let mut rest: &mut [f32] = &mut gradients.data;
+        let mut offset = 0;
+        for (position, range, touched) in &ranges {
+            if range.start < offset {
+                return Err(Error::shape(node.op.name(), "one parameter is an input twice"));
+            }
+            let (_, tail) = rest.split_at_mut(range.start - offset);
+            let (slot, tail) = tail.split_at_mut(range.len());
+            slots[*position] = Some(Slot { data: slot, accumulate: *touched });
+            rest = tail;
+            offset = range.end;
+        }
+    }
+    if checking {
+        for slot in slots.iter_mut().flatten().filter(|slot| !slot.accumulate) {
+            slot.data.fill(f32::NAN);
+        }
+    }
+    let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
+    for (i, (slot, var)) in views.iter_mut().zip(&node.inputs).enumerate() {
+        *slot = read_view(params, values, *var, node.op.reads_input(i))?;
+    }
+    let mut ctx = Backward {
+        params,
+        device,
+        workspace,
+        output: read_view(params, values, Var::Value(node.output), node.op.reads_output())?,
+        upstream: upstream.data(),
+        inputs: &views[..count],
+        saved: &node.saved,
+        slots,
+    };
+    let start = times.is_some().then(Instant::now);
+    node.op.backward(&mut ctx)?;
+    if let (Some(times), Some(start)) = (times, start) {
+        times.add(node.op.name(), 1, start);
+    }
+    let ignored = ctx.slots.iter().position(Option::is_some);
+    if let Some(position) = ignored {
+        return Err(Error::shape(node.op.name(), format!("its backward ignores the gradient of input {position}")));
+    }
+    drop(ctx);
+    for (position, (var, taken)) in node.inputs.iter().zip(tensors).enumerate() {
+        if let (Var::Value(value), Some((tensor, _))) = (*var, taken) {
+            if checking && tensor.data().iter().any(|g| g.is_nan()) && upstream.data().iter().all(|g| !g.is_nan()) {
+                return Err(Error::shape(
+                    node.op.name(),
+                    format!("its backward leaves NaN in input {position}'s gradient"),
+                ));
+            }
+            if value_gradients[value].is_some() {
+                let shape = tensor.shape();
+                add_gradient(&mut value_gradients[value], shape, tensor.data(), workspace);
+                tensor.give(workspace);
+            } else {
+                value_gradients[value] = Some(tensor);
+            }
+        }
+    }
+    if let Some(gradients) = gradients.as_deref_mut() {
+        for (position, range, _) in &ranges {
+            if let Var::Param(id) = node.inputs[*position] {
+                gradients.touched[id.index()] = true;
+            }
+            if checking && gradients.data[range.clone()].iter().any(|g| g.is_nan()) {
+                return Err(Error::shape(
+                    node.op.name(),
+                    format!("its backward leaves NaN in input {position}'s gradient"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
