@@ -222,6 +222,16 @@ simd_kernel! {
     }
 }
 
+/// Columns that are packed together, at most.
+const MOST: usize = 48;
+
+/// Puts a line of words, `width` of them a group, where row `index` of every group stands.
+fn spread(line: &[f32], index: usize, words: usize, width: usize, target: &mut [f32]) {
+    for (group, line) in line.chunks_exact(width).enumerate() {
+        target[(group * words + index) * width..][..width].copy_from_slice(line);
+    }
+}
+
 /// [`columns`] of a matrix whose rows are pairs, `stride` words each; `first` is even.
 pub(super) fn columns_of_pairs(
     isa: Isa,
@@ -233,7 +243,6 @@ pub(super) fn columns_of_pairs(
     width: usize,
     target: &mut [f32],
 ) {
-    const MOST: usize = 48;
     let words = rows.div_ceil(2);
     let mut line = [0.0f32; MOST + 2];
     let padded = count.next_multiple_of(width).min(MOST);
@@ -243,9 +252,7 @@ pub(super) fn columns_of_pairs(
         let second = if 2 * index + 1 < rows { row_at(2 * index + 1) } else { &zeros[..count.div_ceil(2)] };
         crossed_rows(isa, row_at(2 * index), second, &mut line[..count.next_multiple_of(2)]);
         line[count..].fill(0.0);
-        for (group, line) in line[..padded].chunks_exact(width).enumerate() {
-            target[(group * words + index) * width..][..width].copy_from_slice(line);
-        }
+        spread(&line[..padded], index, words, width, target);
     }
 }
 
@@ -260,7 +267,6 @@ fn straight(
     width: usize,
     target: &mut [f32],
 ) {
-    const MOST: usize = 48;
     let words = rows.len().div_ceil(word.numbers());
     let mut line = [0.0f32; MOST];
     let (whole, padded) = (count.is_multiple_of(width), count.next_multiple_of(width));
@@ -275,9 +281,7 @@ fn straight(
             continue;
         }
         make(&mut line[..count]);
-        for (group, line) in line[..padded].chunks_exact(width).enumerate() {
-            target[(group * words + index) * width..][..width].copy_from_slice(line);
-        }
+        spread(&line[..padded], index, words, width, target);
     }
 }
 
