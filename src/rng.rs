@@ -128,7 +128,8 @@ impl Dropout {
         1.0 / (1.0 - self.p)
     }
 
-    fn mask(&self) -> Mask {
+    /// The mask as the processor's own code takes it.
+    pub(crate) fn mask(&self) -> Mask {
         let Stream { seed, step, instance } = self.stream;
         let key = [seed as u32, (seed >> 32) as u32];
         Mask::new(key, [instance, step as u32, (step >> 32) as u32], self.threshold(), self.scale())
@@ -144,26 +145,6 @@ impl Dropout {
             return;
         }
         self.factors(isa, start, values.len(), |range, factors| vector::mask(isa, &mut values[range], factors));
-    }
-
-    /// The backward pass of dropped-out probabilities P of which the first is number `start` of the mask M:
-    /// slopes ← factor · P ∘ (slopes ∘ M − product), then P ← P ∘ M.
-    pub(crate) fn softmax_backward(
-        &self,
-        isa: Isa,
-        start: usize,
-        probabilities: &mut [f32],
-        slopes: &mut [f32],
-        product: f32,
-        factor: f32,
-    ) {
-        let block = (start / 4) as u32;
-        if start.is_multiple_of(4) && self.mask().softmax_backward(isa, block, probabilities, slopes, product, factor) {
-            return;
-        }
-        self.apply(isa, start, slopes);
-        vector::softmax_backward(isa, probabilities, slopes, product, factor);
-        self.apply(isa, start, probabilities);
     }
 
     /// Calls `apply(piece, factors)` for pieces of `len` elements, the first of which is number `start` of the mask.
@@ -237,28 +218,6 @@ mod tests {
             for start in [0, 1, 2, 3, 4, 60, 511, 513, 1026] {
                 for len in [1, 15, 16, 17, 31, 33, 3000] {
                     assert_eq!(collect(isa, start, len), all[start..start + len], "{isa:?} {start} {len}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_backward_pass_of_probabilities_is_the_same_in_one_pass_and_in_three() {
-        let dropout = Dropout { p: 0.3, stream: Stream { seed: 7, step: 1, instance: 2 } };
-        let numbers = |seed, len| -> Vec<f32> {
-            let stream = Stream { seed, step: 0, instance: 0 };
-            (0..len).map(|i| stream.normal(i) as f32).collect()
-        };
-        for isa in Isa::usable() {
-            for len in [1, 16, 33, 100] {
-                let (p, g) = (numbers(1, len), numbers(2, len));
-                let (mut got_p, mut got_g) = (p.clone(), g.clone());
-                dropout.softmax_backward(isa, 40, &mut got_p, &mut got_g, 0.25, 2.0);
-                for i in 0..len {
-                    let m = if dropout.stream.word(40 + i) < dropout.threshold() { 0.0 } else { dropout.scale() };
-                    let slope = 2.0 * p[i] * (g[i] * m - 0.25);
-                    assert!((got_g[i] - slope).abs() <= 1e-6 * slope.abs(), "{isa:?} {i}");
-                    assert!((got_p[i] - p[i] * m).abs() <= 1e-6 * p[i].abs(), "{isa:?} {i}");
                 }
             }
         }

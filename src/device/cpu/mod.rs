@@ -9,6 +9,7 @@ mod peak;
 mod philox;
 mod rows;
 pub mod simd;
+pub(crate) mod softmax;
 pub(crate) mod vector;
 
 use std::fmt;
@@ -105,7 +106,8 @@ impl Cpu {
         self.inner.operations.load(Ordering::Relaxed)
     }
 
-    fn count_product(&self, m: usize, n: usize, k: usize) {
+    /// Counts a matrix product.
+    pub(crate) fn count_product(&self, m: usize, n: usize, k: usize) {
         self.inner.operations.fetch_add(2 * (m * n) as u64 * k as u64, Ordering::Relaxed);
     }
 

@@ -35,6 +35,9 @@ impl Mask {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(super) use native::kept;
+
+#[cfg(target_arch = "x86_64")]
 mod native {
     use super::Mask;
     use std::arch::x86_64::*;
@@ -66,6 +69,14 @@ mod native {
         ]
     }
 
+    /// Which of 32 elements, the first of which is the first of block `block`, are kept.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    pub fn kept(mask: &Mask, block: u32) -> [__mmask16; 2] {
+        let threshold = _mm512_set1_epi32(mask.threshold as i32);
+        words(mask, block).map(|words| _mm512_cmpge_epu32_mask(words, threshold))
+    }
+
     /// Lanes of a vector that begins at element `start` of `len`.
     #[inline]
     fn lanes(start: usize, len: usize) -> __mmask16 {
@@ -76,49 +87,17 @@ mod native {
     /// The processor has AVX-512 F and DQ.
     #[target_feature(enable = "avx512f,avx512dq")]
     pub unsafe fn apply(mask: &Mask, block: u32, values: &mut [f32]) {
-        let (threshold, scale) = (_mm512_set1_epi32(mask.threshold as i32), _mm512_set1_ps(mask.scale));
+        let scale = _mm512_set1_ps(mask.scale);
         let len = values.len();
         for start in (0..len).step_by(32) {
-            let words = words(mask, block.wrapping_add((start / 4) as u32));
-            for (start, words) in [start, start + 16].into_iter().zip(words).filter(|(start, _)| *start < len) {
-                let kept = _mm512_cmpge_epu32_mask(words, threshold);
+            let kept = kept(mask, block.wrapping_add((start / 4) as u32));
+            for (start, kept) in [start, start + 16].into_iter().zip(kept).filter(|(start, _)| *start < len) {
                 let lanes = lanes(start, len);
                 // SAFETY: only elements below `len` are touched.
                 unsafe {
                     let at = values.as_mut_ptr().add(start);
                     let value = _mm512_maskz_loadu_ps(lanes, at);
                     _mm512_mask_storeu_ps(at, lanes, _mm512_maskz_mul_ps(kept, value, scale));
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// The processor has AVX-512 F and DQ; the two slices have one length.
-    #[target_feature(enable = "avx512f,avx512dq")]
-    pub unsafe fn softmax_backward(
-        mask: &Mask,
-        block: u32,
-        probabilities: &mut [f32],
-        slopes: &mut [f32],
-        product: f32,
-        factor: f32,
-    ) {
-        let (threshold, scale) = (_mm512_set1_epi32(mask.threshold as i32), _mm512_set1_ps(mask.scale));
-        let (product, factor) = (_mm512_set1_ps(product), _mm512_set1_ps(factor));
-        let len = probabilities.len();
-        for start in (0..len).step_by(32) {
-            let words = words(mask, block.wrapping_add((start / 4) as u32));
-            for (start, words) in [start, start + 16].into_iter().zip(words).filter(|(start, _)| *start < len) {
-                let kept = _mm512_cmpge_epu32_mask(words, threshold);
-                let lanes = lanes(start, len);
-                // SAFETY: only elements below `len` are touched.
-                unsafe {
-                    let (p_at, g_at) = (probabilities.as_mut_ptr().add(start), slopes.as_mut_ptr().add(start));
-                    let (p, g) = (_mm512_maskz_loadu_ps(lanes, p_at), _mm512_maskz_loadu_ps(lanes, g_at));
-                    let slope = _mm512_sub_ps(_mm512_maskz_mul_ps(kept, g, scale), product);
-                    _mm512_mask_storeu_ps(g_at, lanes, _mm512_mul_ps(_mm512_mul_ps(factor, p), slope));
-                    _mm512_mask_storeu_ps(p_at, lanes, _mm512_maskz_mul_ps(kept, p, scale));
                 }
             }
         }
@@ -136,27 +115,6 @@ impl Mask {
             return true;
         }
         let _ = (isa, block, values);
-        false
-    }
-
-    /// With the mask M, the first element being the first of block `block`: slopes ← factor · P ∘ (slopes ∘ M − product),
-    /// then P ← P ∘ M. False if this instruction set has no code for it and nothing was done.
-    pub(crate) fn softmax_backward(
-        &self,
-        isa: super::Isa,
-        block: u32,
-        probabilities: &mut [f32],
-        slopes: &mut [f32],
-        product: f32,
-        factor: f32,
-    ) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if isa >= super::Isa::Avx512 && probabilities.len() == slopes.len() {
-            // SAFETY: as in `apply`; the lengths are equal.
-            unsafe { native::softmax_backward(self, block, probabilities, slopes, product, factor) };
-            return true;
-        }
-        let _ = (isa, block, probabilities, slopes, product, factor);
         false
     }
 }

@@ -4,14 +4,15 @@
 //! sequence, so a sequence gives the same bits alone and packed.
 
 use crate::device::Cpu;
-use crate::device::cpu::{Left, Matrix, Shared, Write, vector};
+use crate::device::cpu::softmax::{self, Block, Running};
+use crate::device::cpu::{Left, Matrix, Scratch, Shared, Write, vector};
 use crate::rng::Dropout;
 use crate::tape::Slot;
 
 /// Queries in a block.
-const QUERIES: usize = 64;
+const QUERIES: usize = softmax::MOST_ROWS;
 /// Keys in a block.
-const KEYS: usize = 128;
+const KEYS: usize = softmax::MOST_COLUMNS;
 
 /// What the kernels need to know of the op.
 #[derive(Clone, Copy)]
@@ -112,12 +113,10 @@ impl Problem<'_> {
             };
         }
         let (data, stride) = self.head_words(cpu, operand.data, row, head);
-        if turned {
-            return cpu.small_right_of_words(d, rows, data, stride, target);
+        match turned {
+            true => cpu.small_right_of_words(d, rows, data, stride, target),
+            false => cpu.small_right_of_word_rows(rows, d, data, stride, target),
         }
-        let mut numbers = cpu.scratch(rows * d);
-        cpu.unpack_rows(rows, d, data, stride, &mut numbers);
-        cpu.small_right(rows, d, Matrix::rows(&numbers, d), target);
     }
 
     /// Keys that a block of queries ending before `end` may see.
@@ -125,9 +124,19 @@ impl Problem<'_> {
         if self.causal { end.min(keys) } else { keys }
     }
 
-    /// Keys from `key` on that query `query` sees of `count`.
-    fn seen(&self, query: usize, key: usize, count: usize) -> usize {
-        if self.causal { (query + 1).saturating_sub(key).min(count) } else { count }
+    /// A block of scores: `rows` queries from number `query` of the sequence on, `columns` keys from `key` on.
+    fn block(&self, cpu: &Cpu, part: Part, (query, rows): (usize, usize), (key, columns): (usize, usize)) -> Block {
+        let limit = if self.causal { query as isize + 1 - key as isize } else { columns as isize };
+        let step = self.heads * self.mask_stride;
+        let mask = |dropout| (dropout, self.mask(part.query + query, part.head, key), step);
+        Block {
+            rows,
+            columns,
+            stride: cpu.small_stride(columns),
+            limit,
+            scale: self.scale,
+            dropout: self.dropout.map(mask),
+        }
     }
 
     /// The dropout mask's number of (query, head, key).
@@ -143,16 +152,23 @@ fn blocks(len: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// A right-hand operand of every block of keys (see [`Problem::right`]).
 struct KeyBlocks<'a> {
-    packed: crate::device::cpu::Scratch<'a>,
+    packed: &'a [f32],
     stride: usize,
 }
 
 impl<'a> KeyBlocks<'a> {
-    fn new(cpu: &'a Cpu, p: &Problem<'_>, part: Part, operand: Operand<'_>, turned: bool) -> KeyBlocks<'a> {
-        let d = p.head_dim();
-        let most = KEYS.min(part.keys);
-        let stride = if turned { cpu.small_right_len(d, most) } else { cpu.small_right_len(most, d) };
-        let mut packed = cpu.scratch(stride * part.keys.div_ceil(KEYS));
+    /// Words of all blocks of `keys` keys.
+    fn len(cpu: &Cpu, d: usize, keys: usize, turned: bool) -> usize {
+        Self::stride(cpu, d, keys, turned) * keys.div_ceil(KEYS)
+    }
+
+    fn stride(cpu: &Cpu, d: usize, keys: usize, turned: bool) -> usize {
+        let most = KEYS.min(keys);
+        if turned { cpu.small_right_len(d, most) } else { cpu.small_right_len(most, d) }
+    }
+
+    fn new(cpu: &Cpu, p: &Problem<'_>, part: Part, operand: Operand<'_>, turned: bool, packed: &'a mut [f32]) -> Self {
+        let stride = Self::stride(cpu, p.head_dim(), part.keys, turned);
         for ((start, count), packed) in blocks(part.keys, KEYS).zip(packed.chunks_exact_mut(stride.max(1))) {
             p.right(cpu, operand, (part.key + start, count), part.head, turned, packed);
         }
@@ -164,51 +180,67 @@ impl<'a> KeyBlocks<'a> {
     }
 }
 
+/// Cuts one buffer into parts of these lengths.
+fn cut<const N: usize>(buffer: &mut [f32], lens: [usize; N]) -> [&mut [f32]; N] {
+    let mut rest = buffer;
+    lens.map(|len| {
+        let (part, tail) = std::mem::take(&mut rest).split_at_mut(len);
+        rest = tail;
+        part
+    })
+}
+
+/// One buffer for all of them: a task takes no more than one.
+fn room<const N: usize>(cpu: &Cpu, lens: [usize; N]) -> Scratch<'_> {
+    cpu.scratch(lens.iter().sum())
+}
+
 /// Fills y `[queries, width]` and the log-sum-exp `[queries, heads]`.
 pub fn forward(cpu: &Cpu, p: Problem<'_>, [q, k, v]: [Operand<'_>; 3], y: &mut [f32], log_sum_exp: &mut [f32]) {
     let (y, log_sum_exp) = (Shared::new(y), Shared::new(log_sum_exp));
     cpu.parallel(p.tasks(), |task| {
         let part = p.part(task);
-        let (d, rows_at_most, keys_at_most) = (p.head_dim(), QUERIES.min(part.queries), KEYS.min(part.keys));
-        let keys = KeyBlocks::new(cpu, &p, part, k, true);
-        let values = KeyBlocks::new(cpu, &p, part, v, false);
-        let mut scores = cpu.scratch(rows_at_most * keys_at_most);
-        let mut sums = cpu.scratch(rows_at_most * d);
-        let (mut query_words, mut score_words) =
-            (cpu.scratch(rows_at_most * cpu.words(d)), cpu.scratch(rows_at_most * cpu.words(keys_at_most)));
+        let (d, rows_at_most) = (p.head_dim(), QUERIES.min(part.queries));
+        let stride_at_most = cpu.small_stride(KEYS.min(part.keys));
+        let lens = [
+            KeyBlocks::len(cpu, d, part.keys, true),
+            KeyBlocks::len(cpu, d, part.keys, false),
+            rows_at_most * stride_at_most,
+            rows_at_most * d,
+            rows_at_most * cpu.words(d),
+            rows_at_most * cpu.words(stride_at_most),
+        ];
+        let mut buffer = room(cpu, lens);
+        let [keys, values, scores, sums, query_words, score_words] = cut(&mut buffer, lens);
+        let keys = KeyBlocks::new(cpu, &p, part, k, true, keys);
+        let values = KeyBlocks::new(cpu, &p, part, v, false, values);
         for (q0, rows) in blocks(part.queries, QUERIES) {
-            let queries = p.left(cpu, q, (part.query + q0, rows), part.head, &mut query_words);
-            let mut maxima = [f32::NEG_INFINITY; QUERIES];
-            let mut totals = [0.0f32; QUERIES];
+            let queries = p.left(cpu, q, (part.query + q0, rows), part.head, query_words);
+            let mut running = [Running::START; QUERIES];
             for (k0, columns) in blocks(p.visible(q0 + rows, part.keys), KEYS) {
-                let scores = &mut scores[..rows * columns];
-                cpu.small_multiply((rows, columns, d), queries, keys.block(k0), scores, columns, Write::Replace);
-                for (i, row) in scores.chunks_exact_mut(columns).enumerate() {
-                    row[p.seen(q0 + i, k0, columns)..].fill(f32::NEG_INFINITY);
-                    let (maximum, total) = vector::exp_block(cpu.isa(), row, p.scale, maxima[i]);
-                    // What was summed under the old maximum shrinks by exp(old − new).
-                    let shrink = if k0 == 0 { 0.0 } else { (maxima[i] - maximum).exp() };
-                    if k0 > 0 {
-                        sums[i * d..(i + 1) * d].iter_mut().for_each(|sum| *sum *= shrink);
-                    }
-                    totals[i] = totals[i] * shrink + total;
-                    maxima[i] = maximum;
-                    if let Some(dropout) = p.dropout {
-                        dropout.apply(cpu.isa(), p.mask(part.query + q0 + i, part.head, k0), row);
+                let block = p.block(cpu, part, (q0, rows), (k0, columns));
+                let stride = block.stride;
+                let scores = &mut scores[..rows * stride];
+                cpu.small_multiply((rows, stride, d), queries, keys.block(k0), scores, stride, Write::Replace);
+                cpu.count_product(rows, columns, 2 * d);
+                softmax::forward(cpu.isa(), block, scores, &mut running);
+                if k0 > 0 {
+                    for (sums, running) in sums.chunks_exact_mut(d).zip(&running[..rows]) {
+                        sums.iter_mut().for_each(|sum| *sum *= running.shrink);
                     }
                 }
-                let scores = cpu.small_left_rows(rows, columns, Matrix::rows(scores, columns), &mut score_words);
+                let scores = cpu.small_left_rows(rows, stride, Matrix::rows(scores, stride), score_words);
                 let write = Write::accumulating(k0 > 0);
-                cpu.small_multiply((rows, d, columns), scores, values.block(k0), &mut sums, d, write);
+                cpu.small_multiply((rows, d, columns), scores, values.block(k0), sums, d, write);
             }
-            for i in 0..rows {
+            for (i, (sums, running)) in sums.chunks_exact(d).zip(&running[..rows]).enumerate() {
                 let query = part.query + q0 + i;
                 // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
                 let (y, log_sum_exp) = unsafe {
                     (y.slice(query * p.width + part.head * d, d), log_sum_exp.slice(query * p.heads + part.head, 1))
                 };
-                vector::scaled(cpu.isa(), y, &sums[i * d..(i + 1) * d], 1.0 / totals[i], false);
-                log_sum_exp[0] = maxima[i] + totals[i].ln();
+                vector::scaled(cpu.isa(), y, sums, 1.0 / running.total, false);
+                log_sum_exp[0] = running.maximum + running.total.ln();
             }
         }
     });
@@ -229,90 +261,101 @@ pub fn backward(cpu: &Cpu, p: Problem<'_>, kept: Kept<'_>, slots: [Option<Slot<'
     let targets = slots.map(|slot| slot.map(|slot| (Shared::new(slot.data), slot.accumulate)));
     cpu.parallel(p.tasks(), |task| {
         let part = p.part(task);
-        let [q, k] = [part.queries, part.keys].map(|rows| cpu.scratch(rows * d));
-        let mut sums = [q, k, cpu.scratch(part.keys * d)];
+        let lens = [part.queries * d, part.keys * d, part.keys * d];
+        let mut buffer = room(cpu, lens);
+        let mut sums = cut(&mut buffer, lens);
         part_backward(cpu, &p, kept, part, &mut sums);
         let firsts = [part.query, part.key, part.key];
         for (((target, sum), first), operand) in targets.iter().zip(&sums).zip(firsts).zip(kept.qkv) {
             let Some((target, accumulate)) = target else { continue };
+            if operand.words {
+                let (words, stride) = (cpu.words(d), cpu.words(p.width));
+                let start = first * stride + part.head * words;
+                // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
+                unsafe { cpu.small_words(d, sum, *target, start, stride) };
+                continue;
+            }
             for (i, row) in sum.chunks_exact(d).enumerate() {
-                let words = cpu.words(d);
-                if operand.words {
-                    let start = (first + i) * cpu.words(p.width) + part.head * words;
-                    // SAFETY: one task alone writes the columns of this head in the rows of this sequence.
-                    cpu.pack_row(row, unsafe { target.slice(start, words) });
-                } else {
-                    // SAFETY: as above.
-                    let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
-                    vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
-                }
+                // SAFETY: as above.
+                let target = unsafe { target.slice((first + i) * p.width + part.head * d, d) };
+                vector::scaled(cpu.isa(), target, row, 1.0, *accumulate);
             }
         }
     });
 }
 
 /// dq `[queries, head_dim]`, dk and dv `[keys, head_dim]` of one sequence and head.
-fn part_backward(
-    cpu: &Cpu,
-    p: &Problem<'_>,
-    kept: Kept<'_>,
-    part: Part,
-    sums: &mut [crate::device::cpu::Scratch<'_>; 3],
-) {
+fn part_backward(cpu: &Cpu, p: &Problem<'_>, kept: Kept<'_>, part: Part, [dq, dk, dv]: &mut [&mut [f32]; 3]) {
     let d = p.head_dim();
     let [q, k, v] = kept.qkv;
-    let [dq, dk, dv] = sums;
+    let rows_at_most = QUERIES.min(part.queries);
+    let stride_at_most = cpu.small_stride(KEYS.min(part.keys));
+    let [turned, straight] = [true, false].map(|turned| KeyBlocks::len(cpu, d, part.keys, turned));
+    let (scores, rows) = (rows_at_most * stride_at_most, cpu.small_right_len(rows_at_most, d));
+    let words = rows_at_most * cpu.words(d);
+    let lens = [
+        turned,
+        turned,
+        straight,
+        scores,
+        scores,
+        words,
+        words,
+        rows_at_most * cpu.words(stride_at_most),
+        cpu.small_left_len(rows_at_most, stride_at_most),
+        rows,
+        rows,
+    ];
+    let mut buffer = room(cpu, lens);
+    let [
+        turned_keys,
+        turned_values,
+        keys,
+        probabilities,
+        slopes,
+        query_words,
+        upstream_words,
+        slope_words,
+        columns_words,
+        packed_queries,
+        packed_upstream,
+    ] = cut(&mut buffer, lens);
+    let turned_keys = KeyBlocks::new(cpu, p, part, k, true, turned_keys);
+    let turned_values = KeyBlocks::new(cpu, p, part, v, true, turned_values);
+    let keys = KeyBlocks::new(cpu, p, part, k, false, keys);
     [&mut *dq, dk, dv].into_iter().for_each(|sum| sum.fill(0.0));
-    let (rows_at_most, keys_at_most) = (QUERIES.min(part.queries), KEYS.min(part.keys));
-    let turned_keys = KeyBlocks::new(cpu, p, part, k, true);
-    let turned_values = KeyBlocks::new(cpu, p, part, v, true);
-    let keys = KeyBlocks::new(cpu, p, part, k, false);
-    let [mut probabilities, mut slopes] = [(); 2].map(|()| cpu.scratch(rows_at_most * keys_at_most));
-    let [mut query_words, mut upstream_words] = [(); 2].map(|()| cpu.scratch(rows_at_most * cpu.words(d)));
-    let mut slope_words = cpu.scratch(rows_at_most * cpu.words(keys_at_most));
-    let mut columns_scratch = cpu.scratch(cpu.small_left_len(rows_at_most, keys_at_most));
-    let [mut packed_queries, mut packed_upstream] = [(); 2].map(|()| cpu.scratch(cpu.small_right_len(rows_at_most, d)));
     for (q0, rows) in blocks(part.queries, QUERIES) {
         let first = part.query + q0;
         let upstream = Operand { data: kept.upstream, words: false };
-        p.right(cpu, q, (first, rows), part.head, false, &mut packed_queries);
-        p.right(cpu, upstream, (first, rows), part.head, false, &mut packed_upstream);
-        let queries = p.left(cpu, q, (first, rows), part.head, &mut query_words);
-        let upstream = p.left(cpu, upstream, (first, rows), part.head, &mut upstream_words);
-        let mut products = [0.0f32; QUERIES];
-        for (i, product) in products[..rows].iter_mut().enumerate() {
+        p.right(cpu, q, (first, rows), part.head, false, packed_queries);
+        p.right(cpu, upstream, (first, rows), part.head, false, packed_upstream);
+        let queries = p.left(cpu, q, (first, rows), part.head, query_words);
+        let upstream = p.left(cpu, upstream, (first, rows), part.head, upstream_words);
+        let [mut products, mut shifts] = [[0.0f32; QUERIES]; 2];
+        for (i, (product, shift)) in products[..rows].iter_mut().zip(&mut shifts).enumerate() {
             let at = (first + i) * p.width + part.head * d;
             *product = vector::dot(cpu.isa(), &kept.upstream[at..at + d], &kept.output[at..at + d]);
+            *shift = kept.log_sum_exp[(first + i) * p.heads + part.head];
         }
         for (k0, columns) in blocks(p.visible(q0 + rows, part.keys), KEYS) {
-            let (s, g) = (&mut probabilities[..rows * columns], &mut slopes[..rows * columns]);
-            let shape = (rows, columns, d);
-            cpu.small_multiply(shape, queries, turned_keys.block(k0), s, columns, Write::Replace);
-            cpu.small_multiply(shape, upstream, turned_values.block(k0), g, columns, Write::Replace);
-            for (i, (s, g)) in s.chunks_exact_mut(columns).zip(g.chunks_exact_mut(columns)).enumerate() {
-                let query = first + i;
-                let seen = p.seen(q0 + i, k0, columns);
-                let shift = kept.log_sum_exp[query * p.heads + part.head];
-                vector::exp_shifted(cpu.isa(), &mut s[..seen], p.scale, shift);
-                s[seen..].fill(0.0);
-                // dP = (dy · vᵀ) ∘ M; then dS · scale = scale · P ∘ (dP − D), and P becomes P ∘ M.
-                match p.dropout {
-                    Some(dropout) => {
-                        let start = p.mask(query, part.head, k0);
-                        dropout.softmax_backward(cpu.isa(), start, s, g, products[i], p.scale);
-                    }
-                    None => vector::softmax_backward(cpu.isa(), s, g, products[i], p.scale),
-                }
-            }
-            let (s, g) = (Matrix::rows(s, columns), Matrix::rows(g, columns));
-            let slopes = cpu.small_left_rows(rows, columns, g, &mut slope_words);
+            let block = p.block(cpu, part, (q0, rows), (k0, columns));
+            let stride = block.stride;
+            let (s, g) = (&mut probabilities[..rows * stride], &mut slopes[..rows * stride]);
+            let shape = (rows, stride, d);
+            cpu.count_product(rows, columns, 5 * d);
+            cpu.small_multiply(shape, queries, turned_keys.block(k0), s, stride, Write::Replace);
+            cpu.small_multiply(shape, upstream, turned_values.block(k0), g, stride, Write::Replace);
+            softmax::backward(cpu.isa(), block, s, g, &shifts[..rows], &products[..rows]);
+            let (s, g) = (Matrix::rows(s, stride), Matrix::rows(g, stride));
+            let slopes = cpu.small_left_rows(rows, stride, g, slope_words);
             cpu.small_multiply((rows, d, columns), slopes, keys.block(k0), &mut dq[q0 * d..], d, Write::Add);
             let mut turned_product = |left: Matrix<'_>, right: &[f32], target: &mut [f32]| {
-                let left: Left<'_> = cpu.small_left_columns(rows, columns, left, &mut columns_scratch);
+                // What lies beyond the columns is packed, and not multiplied.
+                let left: Left<'_> = cpu.small_left_columns(rows, stride, left, columns_words);
                 cpu.small_multiply((columns, d, rows), left, right, &mut target[k0 * d..], d, Write::Add);
             };
-            turned_product(g, &packed_queries, dk);
-            turned_product(s, &packed_upstream, dv);
+            turned_product(g, packed_queries, dk);
+            turned_product(s, packed_upstream, dv);
         }
     }
 }

@@ -77,6 +77,30 @@ impl Cpu {
         self.small_columns::<K>(k, n, b, K::NR, target);
     }
 
+    /// The rows of B[k, n], rows of words `stride` apart, as a right-hand operand.
+    pub(crate) fn small_right_of_word_rows(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
+        with_kernel!(self, 2, small_right_of_word_rows_with(k, n, x, stride, target));
+    }
+
+    fn small_right_of_word_rows_with<K: Kernel>(
+        &self,
+        k: usize,
+        n: usize,
+        x: &[f32],
+        stride: usize,
+        target: &mut [f32],
+    ) {
+        if K::WORD.numbers() == 1 {
+            return self.small_columns::<K>(k, n, Matrix::rows(x, stride), K::NR, target);
+        }
+        let words = k.div_ceil(2);
+        for first in (0..n).step_by(K::NR) {
+            let count = K::NR.min(n - first);
+            let target = &mut target[first * words..][..words * K::NR];
+            pack::columns_of_pairs(self.isa(), x, stride, k, first, count, K::NR, target);
+        }
+    }
+
     /// The rows of X[n, k], rows of words `stride` apart, as the columns of the right-hand operand B[k, n] = Xᵀ.
     pub(crate) fn small_right_of_words(&self, k: usize, n: usize, x: &[f32], stride: usize, target: &mut [f32]) {
         with_kernel!(self, 2, small_right_of_words_with(k, n, x, stride, target));
@@ -94,22 +118,36 @@ impl Cpu {
         }
     }
 
-    /// The numbers of `rows` rows of words, `stride` apart: `k` of each, one row after the other.
-    pub(crate) fn unpack_rows(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
-        with_kernel!(self, unpack_rows_with(rows, k, source, stride, target));
+    /// Rows of `k` numbers, one after the other, as rows of words: row i to `target[start + i · stride ..]`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes the words of these rows meanwhile. (What lies between them is not touched.)
+    pub(crate) unsafe fn small_words(
+        &self,
+        k: usize,
+        source: &[f32],
+        target: Shared<'_, f32>,
+        start: usize,
+        stride: usize,
+    ) {
+        let (rows, words) = (source.len() / k.max(1), self.words(k));
+        // SAFETY: the caller's promise.
+        let target = unsafe { target.slice(start, (rows.max(1) - 1) * stride + words) };
+        with_kernel!(self, small_words_with(k, source, target, stride));
     }
 
-    fn unpack_rows_with<K: Kernel>(&self, rows: usize, k: usize, source: &[f32], stride: usize, target: &mut [f32]) {
-        pack::tile_numbers(self.isa(), K::WORD, source, stride, &mut target[..rows * k], k);
+    fn small_words_with<K: Kernel>(&self, k: usize, source: &[f32], target: &mut [f32], stride: usize) {
+        pack::tile_rows(self.isa(), K::WORD, source, k, target, stride);
     }
 
-    /// One row of numbers as words.
-    pub(crate) fn pack_row(&self, source: &[f32], target: &mut [f32]) {
-        with_kernel!(self, pack_row_with(source, target));
+    /// Distance of the rows of a C with `n` columns that [`Cpu::small_multiply`] writes in whole tiles, if it is called
+    /// with that for n: columns that are not in B come out as A times 0.
+    pub(crate) fn small_stride(&self, n: usize) -> usize {
+        with_kernel!(self, 2, small_stride_with(n))
     }
 
-    fn pack_row_with<K: Kernel>(&self, source: &[f32], target: &mut [f32]) {
-        pack::row(self.isa(), K::WORD, source, target);
+    fn small_stride_with<K: Kernel>(&self, n: usize) -> usize {
+        n.next_multiple_of(K::NR)
     }
 
     /// Words that [`Cpu::small_right`] fills.
@@ -128,7 +166,7 @@ impl Cpu {
     }
 
     /// C[m, n] (+)= A[m, k] · B[k, n] of packed operands; C's rows are `stride` apart. Does nothing if a slice is too
-    /// small for its shape.
+    /// small for its shape. The caller counts the operations: it knows which of them are padding.
     pub(crate) fn small_multiply(
         &self,
         (m, n, k): (usize, usize, usize),
@@ -162,7 +200,6 @@ impl Cpu {
             debug_assert!(false, "small_multiply: slices too small for {m} x {n} x {k}");
             return;
         }
-        self.count_product(m, n, k);
         let a = match a {
             Left::Rows(a, stride) => {
                 Rows { start: a.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride }

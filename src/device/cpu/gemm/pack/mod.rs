@@ -250,6 +250,10 @@ pub(super) fn columns_of_pairs(
     for index in 0..words {
         let row_at = |k: usize| &x[k * stride + first / 2..][..count.div_ceil(2)];
         let second = if 2 * index + 1 < rows { row_at(2 * index + 1) } else { &zeros[..count.div_ceil(2)] };
+        if count == width && width.is_multiple_of(2) {
+            crossed_rows(isa, row_at(2 * index), second, &mut target[index * width..(index + 1) * width]);
+            continue;
+        }
         crossed_rows(isa, row_at(2 * index), second, &mut line[..count.next_multiple_of(2)]);
         line[count..].fill(0.0);
         spread(&line[..padded], index, words, width, target);
@@ -319,6 +323,9 @@ fn turned(
                     row(isa, word, &numbers[..end - start], words);
                 }
             }
+            // Columns that are not there are zeros: whole squares are turned in registers.
+            let columns = if j + COLUMNS <= width { COLUMNS } else { columns };
+            words[..columns].iter_mut().skip(count - j).for_each(|words| words[..filled].fill(0.0));
             turn(isa, &words, columns, filled, width, &mut target[j..]);
         }
     }
