@@ -3,6 +3,7 @@
 //! Work whose tasks have sums of their own is cut by the shapes only, never by the number of threads: every sum has one
 //! order (DESIGN, decision 7). Other work may be cut in any way. This room holds the `unsafe` of the CPU side.
 
+pub(crate) mod gelu;
 mod gemm;
 pub mod math;
 mod peak;

@@ -2,9 +2,9 @@
 
 use super::Activation;
 use crate::device::Cpu;
-use crate::device::cpu::math;
-use crate::device::cpu::simd::simd_kernel;
+use crate::device::cpu::simd::{Isa, simd_kernel};
 use crate::device::cpu::vector;
+use crate::device::cpu::{gelu, math};
 use crate::tape::Slot;
 
 /// √(2/π).
@@ -21,9 +21,16 @@ fn tanh_gelu(z: f32) -> (f32, f32) {
     (0.5 * z * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * inside * (1.0 - t * t) * inner)
 }
 
+/// y = f(x + bias); no bias if it is empty.
+pub fn row_forward(isa: Isa, function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
+    match function {
+        Activation::GeluErf => gelu::value(isa, x, bias, y),
+        _ => other_forward(isa, function, x, bias, y),
+    }
+}
+
 simd_kernel! {
-    /// y = f(x + bias); no bias if it is empty.
-    pub fn row_forward(function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
+    fn other_forward(function: Activation, x: &[f32], bias: &[f32], y: &mut [f32]) {
         #[inline(always)]
         fn map(x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
             if bias.is_empty() {
@@ -37,7 +44,8 @@ simd_kernel! {
             }
         }
         match function {
-            Activation::GeluErf => map(x, bias, y, |z| z * math::normal(z).0),
+            // Has a kernel of its own.
+            Activation::GeluErf => {}
             Activation::GeluTanh => map(x, bias, y, |z| tanh_gelu(z).0),
             Activation::Relu => map(x, bias, y, |z| if z > 0.0 { z } else { 0.0 * z }),
             Activation::Tanh => map(x, bias, y, math::tanh),
@@ -47,9 +55,16 @@ simd_kernel! {
     }
 }
 
+/// target = upstream · f′(x + bias).
+fn row_backward(isa: Isa, function: Activation, x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32]) {
+    match function {
+        Activation::GeluErf => gelu::backward(isa, x, bias, upstream, target),
+        _ => other_backward(isa, function, x, bias, upstream, target),
+    }
+}
+
 simd_kernel! {
-    /// target = upstream · f′(x + bias).
-    fn row_backward(function: Activation, x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32]) {
+    fn other_backward(function: Activation, x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32]) {
         #[inline(always)]
         fn map(x: &[f32], bias: &[f32], upstream: &[f32], target: &mut [f32], f: impl Fn(f32) -> f32) {
             if bias.is_empty() {
@@ -63,10 +78,7 @@ simd_kernel! {
             }
         }
         match function {
-            Activation::GeluErf => map(x, bias, upstream, target, |z| {
-                let (cumulative, density) = math::normal(z);
-                cumulative + z * density
-            }),
+            Activation::GeluErf => {}
             Activation::GeluTanh => map(x, bias, upstream, target, |z| tanh_gelu(z).1),
             Activation::Relu => map(x, bias, upstream, target, |z| if z > 0.0 { 1.0 } else { 0.0 }),
             Activation::Tanh => map(x, bias, upstream, target, |z| {
@@ -85,9 +97,16 @@ simd_kernel! {
     }
 }
 
+/// y = f(z), then z ← f′(z).
+pub fn row_value_and_slope(isa: Isa, function: Activation, z: &mut [f32], y: &mut [f32]) {
+    match function {
+        Activation::GeluErf => gelu::value_and_slope(isa, z, y),
+        _ => other_value_and_slope(isa, function, z, y),
+    }
+}
+
 simd_kernel! {
-    /// y = f(z), then z ← f′(z).
-    pub fn row_value_and_slope(function: Activation, z: &mut [f32], y: &mut [f32]) {
+    fn other_value_and_slope(function: Activation, z: &mut [f32], y: &mut [f32]) {
         #[inline(always)]
         fn map(z: &mut [f32], y: &mut [f32], f: impl Fn(f32) -> (f32, f32)) {
             for (z, y) in z.iter_mut().zip(y) {
@@ -95,10 +114,7 @@ simd_kernel! {
             }
         }
         match function {
-            Activation::GeluErf => map(z, y, |z| {
-                let (cumulative, density) = math::normal(z);
-                (z * cumulative, cumulative + z * density)
-            }),
+            Activation::GeluErf => {}
             Activation::GeluTanh => map(z, y, tanh_gelu),
             Activation::Relu => map(z, y, |z| if z > 0.0 { (z, 1.0) } else { (0.0 * z, 0.0) }),
             Activation::Tanh => map(z, y, |z| {

@@ -2,6 +2,9 @@
 //!
 //! All are inlined into kernels made by `simd_kernel!`. Errors are stated against f64 (tests below).
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod native;
+
 /// exp(x); relative error below 3e-7. 0 below −87.3, infinity above 88.7, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -89,7 +92,7 @@ pub fn normal(x: f32) -> (f32, f32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn sweep() -> impl Iterator<Item = f32> {
@@ -122,7 +125,7 @@ mod tests {
     }
 
     /// Φ by the alternating series of erf near 0 and by Simpson's rule on φ elsewhere.
-    fn normal_f64(x: f64) -> f64 {
+    pub fn normal_f64(x: f64) -> f64 {
         let steps = 2000;
         let h = x.abs() / steps as f64;
         let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
