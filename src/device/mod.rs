@@ -5,6 +5,7 @@
 //! that call into a match, with a second file beside the first.
 
 pub mod cpu;
+pub(crate) mod pages;
 mod workspace;
 
 use crate::error::{Error, Result};

@@ -7,6 +7,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::pages;
+
 /// `len` floats in a buffer of at least that many.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -49,7 +51,7 @@ impl Workspace {
                 return Buffer { data, len };
             }
         }
-        Buffer { data: vec![0.0; size_of_class(class)], len }
+        Buffer { data: pages::zeros(size_of_class(class)), len }
     }
 
     /// A buffer of `len` zeros.

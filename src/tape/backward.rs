@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Backward, Gradients, Params, Slot, TapeMemory, Value, Var, View, is_wanted, shape_and_data, view};
+use super::{Backward, Gradients, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape_and_data, view};
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
@@ -40,6 +40,7 @@ pub(super) fn step_back(
     // Gradients of values are taken out of their places while the op runs; `fresh` ones hold nothing yet.
     let mut tensors: Vec<Option<(Tensor, bool)>> = Vec::with_capacity(count);
     let mut ranges: Vec<(usize, std::ops::Range<usize>, bool)> = Vec::with_capacity(count);
+    let mut rows = vec![(Rows::ALL, false); count];
     for (position, var) in node.inputs.iter().enumerate() {
         let mut taken = None;
         if is_wanted(params, needed, gradients.is_some(), *var) {
@@ -55,6 +56,10 @@ pub(super) fn step_back(
                 Var::Param(id) => {
                     let touched = gradients.as_ref().is_some_and(|gradients| gradients.touched[id.index()]);
                     ranges.push((position, params.entry(id).range.clone(), touched));
+                    // What keeps no account of its rows may write to all of them.
+                    if let Some(gradients) = gradients.as_deref_mut() {
+                        rows[position].0 = std::mem::take(&mut gradients.rows[id.index()]);
+                    }
                 }
             }
         }
@@ -82,8 +87,11 @@ pub(super) fn step_back(
         }
     }
     if checking {
-        for slot in slots.iter_mut().flatten().filter(|slot| !slot.accumulate) {
-            slot.data.fill(f32::NAN);
+        for (slot, rows) in slots.iter_mut().zip(&mut rows) {
+            if let Some(slot) = slot.as_mut().filter(|slot| !slot.accumulate) {
+                slot.data.fill(f32::NAN);
+                rows.0 = Rows::ALL;
+            }
         }
     }
     let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
@@ -99,6 +107,7 @@ pub(super) fn step_back(
         inputs: &views[..count],
         saved: &node.saved,
         slots,
+        rows,
     };
     let start = times.is_some().then(Instant::now);
     node.op.backward(&mut ctx)?;
@@ -109,7 +118,7 @@ pub(super) fn step_back(
     if let Some(position) = ignored {
         return Err(Error::shape(node.op.name(), format!("its backward ignores the gradient of input {position}")));
     }
-    drop(ctx);
+    let mut rows = ctx.rows;
     for (position, (var, taken)) in node.inputs.iter().zip(tensors).enumerate() {
         if let (Var::Value(value), Some((tensor, _))) = (*var, taken) {
             if checking && tensor.data().iter().any(|g| g.is_nan()) && upstream.data().iter().all(|g| !g.is_nan()) {
@@ -129,8 +138,11 @@ pub(super) fn step_back(
     }
     if let Some(gradients) = gradients.as_deref_mut() {
         for (position, range, _) in &ranges {
-            if let Var::Param(id) = node.inputs[*position] {
+            if let (Var::Param(id), (rows, kept)) = (node.inputs[*position], &mut rows[*position]) {
                 gradients.touched[id.index()] = true;
+                if *kept {
+                    gradients.rows[id.index()] = std::mem::take(rows);
+                }
             }
             if checking && gradients.data[range.clone()].iter().any(|g| g.is_nan()) {
                 return Err(Error::shape(

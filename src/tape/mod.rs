@@ -7,9 +7,11 @@
 mod backward;
 #[cfg(test)]
 pub(crate) mod gradcheck;
+mod gradients;
 mod op;
 mod packed;
 mod params;
+mod rows;
 mod times;
 
 use std::time::Instant;
@@ -19,9 +21,11 @@ use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tensor::{Shape, Tensor};
 use backward::{add_gradient, step_back};
+pub use gradients::Gradients;
 pub use op::{Backward, Forward, Op, Random, Slot, View};
 pub use packed::Side;
-pub use params::{Entry, Gradients, ParamId, Params};
+pub use params::{Entry, ParamId, Params};
+pub use rows::Rows;
 pub use times::OpTimes;
 
 /// A handle to a value on a tape: a parameter, or the result of an op, or a tensor that was put in.

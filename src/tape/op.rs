@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::packed::{self, Side};
 use super::params::{ParamId, Params};
+use super::rows::Rows;
 use crate::device::cpu::Panels;
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
@@ -148,6 +149,8 @@ pub struct Backward<'a> {
     pub(super) inputs: &'a [View<'a>],
     pub(super) saved: &'a [Tensor],
     pub(super) slots: Vec<Option<Slot<'a>>>,
+    /// Of each input: the rows of its gradient that may hold something, and whether the op has kept account of them.
+    pub(super) rows: Vec<(Rows, bool)>,
 }
 
 impl<'a> Backward<'a> {
@@ -175,6 +178,15 @@ impl<'a> Backward<'a> {
     /// The gradient slot of input `i`; None if nobody wants that gradient. A slot can be taken once.
     pub fn slot(&mut self, i: usize) -> Option<Slot<'a>> {
         self.slots.get_mut(i).and_then(Option::take)
+    }
+
+    /// The slot of input `i`, a table, for an op that adds to some of its rows: `work` gets it with the rows outside of
+    /// which it holds zeros, also if nobody has contributed yet, and keeps account of them.
+    pub fn scatter(&mut self, i: usize, work: impl FnOnce(Slot<'a>, &mut Rows)) {
+        if let (Some(slot), Some((rows, kept))) = (self.slots.get_mut(i).and_then(Option::take), self.rows.get_mut(i)) {
+            work(slot, rows);
+            *kept = true;
+        }
     }
 }
 

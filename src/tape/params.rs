@@ -1,4 +1,4 @@
-//! Parameters and gradients in two flat arenas with one layout.
+//! Parameters in one flat arena.
 //!
 //! An entry begins at a multiple of 16 floats (one cache line). The optimizer, the gradient norm and a checkpoint see
 //! one buffer each; tied weights are one entry with several names.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::packed::{PackedWeights, Side};
 use crate::device::cpu::{Cpu, Panels};
+use crate::device::pages;
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 
@@ -80,6 +81,7 @@ impl Params {
         if !self.planned {
             let grown = self.data.try_reserve(end - self.data.len());
             grown.map_err(|_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}")))?;
+            pages::prefer_large(self.data.spare_capacity_mut());
             self.data.resize(end, 0.0);
         }
         self.len = end;
@@ -179,64 +181,5 @@ impl Params {
     /// Number of trained and frozen numbers, without the gaps.
     pub fn count(&self) -> usize {
         self.entries.iter().map(|entry| entry.shape.len()).sum()
-    }
-}
-
-/// Gradients of all parameters, and which of them a backward pass has reached.
-#[derive(Clone, Debug, Default)]
-pub struct Gradients {
-    pub(super) data: Vec<f32>,
-    pub(super) touched: Vec<bool>,
-}
-
-impl Gradients {
-    /// Gradients for these parameters, none touched.
-    pub fn new(params: &Params) -> Gradients {
-        Gradients { data: vec![0.0; params.data.len()], touched: vec![false; params.entries.len()] }
-    }
-
-    /// Forgets all gradients: the next backward pass overwrites them.
-    pub fn clear(&mut self) {
-        self.touched.fill(false);
-    }
-
-    /// Whether a backward pass has reached this parameter since the last [`Gradients::clear`].
-    pub fn touched(&self, id: ParamId) -> bool {
-        self.touched[id.0]
-    }
-
-    /// The gradient of a parameter; None if no backward pass has reached it.
-    pub fn get(&self, params: &Params, id: ParamId) -> Option<&[f32]> {
-        self.touched[id.0].then(|| &self.data[params.entries[id.0].range.clone()])
-    }
-
-    /// The gradient of a touched parameter, to be written.
-    pub fn get_mut(&mut self, params: &Params, id: ParamId) -> Option<&mut [f32]> {
-        self.touched[id.0].then(|| &mut self.data[params.entries[id.0].range.clone()])
-    }
-
-    /// Gives every untouched trainable parameter a gradient of zeros (the convention `--untouched zero`).
-    pub fn zero_untouched(&mut self, params: &Params) {
-        for (touched, entry) in self.touched.iter_mut().zip(&params.entries) {
-            if !*touched && entry.trainable {
-                self.data[entry.range.clone()].fill(0.0);
-                *touched = true;
-            }
-        }
-    }
-
-    /// The whole arena; only touched entries mean something.
-    pub fn arena(&self) -> &[f32] {
-        &self.data
-    }
-
-    /// # Errors
-    /// [`Error::NoGradient`] naming every trainable parameter that no backward pass has reached and that `expected`
-    /// says the loss depends on.
-    pub fn check(&self, params: &Params, expected: impl Fn(&Entry) -> bool) -> Result<()> {
-        let missing = params.entries.iter().zip(&self.touched);
-        let missing = missing.filter(|(entry, touched)| entry.trainable && !**touched && expected(entry));
-        let parameters: Vec<String> = missing.map(|(entry, _)| entry.name.clone()).collect();
-        if parameters.is_empty() { Ok(()) } else { Err(Error::NoGradient { parameters }) }
     }
 }

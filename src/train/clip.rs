@@ -5,11 +5,13 @@
 //! recurrent neural networks", ICML 2013; constants of torch's `clip_grad_norm_`). No pass over the gradients is
 //! spent on it: the factor goes into the scale of [`super::Optimizer::step`].
 
+use std::ops::Range;
+
 use super::pieces;
 use crate::device::cpu::simd::simd_kernel;
 use crate::device::{Cpu, Device};
 use crate::error::{Error, Result};
-use crate::tape::{Gradients, Params};
+use crate::tape::{Entry, Gradients, Params, Rows};
 
 /// The L2 norm of the gradients of all touched, trainable parameters; NaN or infinite if one of them is.
 ///
@@ -22,32 +24,67 @@ pub fn grad_norm(device: &Device, params: &Params, gradients: &Gradients) -> f64
 
 fn grad_norm_cpu(cpu: &Cpu, params: &Params, gradients: &Gradients) -> f64 {
     let entries = params.entries();
-    let active: Vec<bool> =
-        params.ids().zip(entries).map(|(id, entry)| entry.trainable && gradients.touched(id)).collect();
+    let rows: Vec<Option<&Rows>> = params
+        .ids()
+        .zip(entries)
+        .map(|(id, entry)| (entry.trainable && gradients.touched(id)).then(|| gradients.rows(id)))
+        .collect();
     let data = gradients.arena();
     let mut sums = vec![0.0f64; pieces::count(data.len())];
     cpu.for_pieces([&mut sums], 1, |piece, [sum]| {
-        let parts = pieces::parts(entries, pieces::range(piece, data.len()));
-        let squares = parts.filter(|(index, _)| active[*index]).map(|(_, part)| sum_squares(cpu.isa(), &data[part]));
-        sum.fill(squares.sum());
+        let mut total = 0.0;
+        for (index, part) in pieces::parts(entries, pieces::range(piece, data.len())) {
+            let Some(rows) = rows[index] else { continue };
+            let mut lanes = [0.0f64; LANES];
+            for part in whole_lanes(rows, &entries[index], part) {
+                add_squares(cpu.isa(), &data[part], &mut lanes);
+            }
+            total += lanes.iter().sum::<f64>();
+        }
+        sum.fill(total);
     });
     sums.iter().sum::<f64>().sqrt()
 }
 
+const LANES: usize = 16;
+
+/// What of a part of an entry is not known to be zeros, in pieces that begin a multiple of [`LANES`] after the part's
+/// beginning: the other squares are 0, and adding them to their lanes would change nothing.
+fn whole_lanes(rows: &Rows, entry: &Entry, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let local = part.start - entry.range.start..part.end - entry.range.start;
+    let mut held = rows.cut(local, entry.shape.width()).filter(|(_, holds)| *holds).map(move |(held, _)| {
+        let start = held.start + entry.range.start - part.start;
+        let end = held.end + entry.range.start - part.start;
+        part.start + start / LANES * LANES..part.end.min(part.start + end.next_multiple_of(LANES))
+    });
+    let mut next = held.next();
+    std::iter::from_fn(move || {
+        let mut range = next.take()?;
+        for following in held.by_ref() {
+            if following.start > range.end {
+                next = Some(following);
+                break;
+            }
+            range.end = following.end;
+        }
+        Some(range)
+    })
+}
+
 simd_kernel! {
-    /// Σ values² in f64, in 16 lanes.
-    fn sum_squares(values: &[f32]) -> f64 {
-        let mut lanes = [0.0f64; 16];
-        let (chunks, rest) = values.as_chunks::<16>();
+    /// lanes += values² in f64, value i in lane i mod 16.
+    fn add_squares(values: &[f32], lanes: &mut [f64; LANES]) {
+        let mut sums = *lanes;
+        let (chunks, rest) = values.as_chunks::<LANES>();
         for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
+            for (lane, value) in sums.iter_mut().zip(chunk) {
                 *lane += *value as f64 * *value as f64;
             }
         }
-        for (lane, value) in lanes.iter_mut().zip(rest) {
+        for (lane, value) in sums.iter_mut().zip(rest) {
             *lane += *value as f64 * *value as f64;
         }
-        lanes.iter().sum()
+        *lanes = sums;
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use crate::device::pages;
 use crate::error::{Error, Result};
 pub(crate) use gemm::{BLOCK_ROWS, Left, WordRows};
 pub use gemm::{Matrix, Output, Panels, Tile, Write};
@@ -156,7 +157,7 @@ impl Cpu {
             Err(_) => Vec::new(),
         };
         if data.len() < len {
-            data.resize(len, 0.0);
+            data = pages::zeros(len);
         }
         Scratch { data, len, home }
     }

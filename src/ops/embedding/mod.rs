@@ -128,9 +128,7 @@ impl Op for Embedding {
         let mut tables = vec![(0, &*self.ids), (1, &*self.positions)];
         tables.extend(token_type.zip(self.type_ids.as_deref()));
         for (input, ids) in tables {
-            if let Some(slot) = ctx.slot(input) {
-                super::lookup::cpu::scatter_add(cpu, width, ids, ds.data(), slot);
-            }
+            ctx.scatter(input, |slot, rows| super::lookup::cpu::scatter_add(cpu, width, ids, ds.data(), slot, rows));
         }
         if let Some(slot) = delta.and_then(|i| ctx.slot(i)) {
             crate::device::cpu::vector::scaled(cpu.isa(), slot.data, ds.data(), 1.0, slot.accumulate);

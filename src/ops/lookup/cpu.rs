@@ -2,7 +2,7 @@
 
 use crate::device::Cpu;
 use crate::device::cpu::{Shared, vector};
-use crate::tape::Slot;
+use crate::tape::{Rows, Slot};
 
 /// y[t] = table[ids[t]].
 pub fn gather(cpu: &Cpu, width: usize, table: &[f32], ids: &[u32], y: &mut [f32]) {
@@ -18,11 +18,19 @@ pub fn gather(cpu: &Cpu, width: usize, table: &[f32], ids: &[u32], y: &mut [f32]
 const STRIPE: usize = 64;
 
 /// table[ids[t]] += rows[t]. A task owns a stripe of columns and goes through all tokens in order, so repeated ids are
-/// added up in one order whatever the number of threads.
-pub fn scatter_add(cpu: &Cpu, width: usize, ids: &[u32], rows: &[f32], table: Slot<'_>) {
+/// added up in one order whatever the number of threads. `held`: the rows outside of which the table holds zeros.
+pub fn scatter_add(cpu: &Cpu, width: usize, ids: &[u32], rows: &[f32], table: Slot<'_>, held: &mut Rows) {
     if !table.accumulate {
-        cpu.zero(table.data);
+        match held.is_all() {
+            true => cpu.zero(table.data),
+            false => {
+                let old = held.cut(0..table.data.len(), width).filter(|(_, holds)| *holds);
+                old.for_each(|(part, _)| table.data[part].fill(0.0));
+            }
+        }
+        held.clear(table.data.len() / width.max(1));
     }
+    ids.iter().for_each(|id| held.mark(*id as usize));
     let shared = Shared::new(table.data);
     cpu.parallel(width.div_ceil(STRIPE), |stripe| {
         let first = stripe * STRIPE;

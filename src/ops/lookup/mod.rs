@@ -53,9 +53,7 @@ impl Op for Lookup {
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let width = ctx.input(0).shape.width();
         let (cpu, upstream) = (ctx.device.as_cpu(), ctx.upstream);
-        if let Some(slot) = ctx.slot(0) {
-            cpu::scatter_add(cpu, width, &self.ids, upstream, slot);
-        }
+        ctx.scatter(0, |slot, rows| cpu::scatter_add(cpu, width, &self.ids, upstream, slot, rows));
         Ok(())
     }
 }

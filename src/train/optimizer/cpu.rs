@@ -5,8 +5,8 @@
 
 use super::{OptimizerKind, OptimizerOptions};
 use crate::device::Cpu;
-use crate::device::cpu::simd::simd_kernel;
-use crate::tape::Entry;
+use crate::device::cpu::simd::{Isa, simd_kernel};
+use crate::tape::{Entry, Rows};
 use crate::train::pieces;
 
 /// What a kernel multiplies with: the same for all elements of an entry in one step.
@@ -69,12 +69,14 @@ impl Factors {
     }
 }
 
-/// One step for all entries that have factors. `first` and `second` are as long as `values`, or empty.
+/// One step for all entries that have factors. `first` and `second` are as long as `values`, or empty; `live`: for each
+/// entry the rows outside of which gradients and moments are 0, where nothing but decay happens.
 pub fn step(
     cpu: &Cpu,
     kind: OptimizerKind,
     entries: &[Entry],
     factors: &[Option<Factors>],
+    live: &[Rows],
     values: &mut [f32],
     gradients: &[f32],
     [first, second]: [&mut [f32]; 2],
@@ -84,25 +86,56 @@ pub fn step(
     cpu.for_pieces([values, first, second], pieces::PIECE, |start, [values, first, second]| {
         for (index, part) in pieces::parts(entries, start..len.min(start + pieces::PIECE)) {
             let Some(factors) = factors[index] else { continue };
-            let gradient = &gradients[part.clone()];
-            let local = part.start - start..part.end - start;
-            let values = &mut values[local.clone()];
-            let [first, second] =
-                [&mut *first, &mut *second].map(|arena| arena.get_mut(local.clone()).unwrap_or_default());
-            match kind {
-                OptimizerKind::AdamW => adamw(isa, values, gradient, first, second, factors),
-                OptimizerKind::Adamax => adamax(isa, values, gradient, first, second, factors),
-                OptimizerKind::AdamaxLegacy => adamax_legacy(isa, values, gradient, first, second, factors),
-                OptimizerKind::RAdam { decay_first } => {
-                    radam(isa, values, gradient, first, second, factors, decay_first);
+            let origin = entries[index].range.start;
+            let rows = live[index].cut(part.start - origin..part.end - origin, entries[index].shape.width());
+            for (range, lives) in rows {
+                let part = range.start + origin..range.end + origin;
+                let local = part.start - start..part.end - start;
+                let values = &mut values[local.clone()];
+                if !lives {
+                    decay(isa, values, factors);
+                    continue;
                 }
-                OptimizerKind::Sgd { momentum: 0.0, decoupled } => sgd(isa, values, gradient, factors, decoupled),
-                OptimizerKind::Sgd { decoupled, .. } => {
-                    sgd_momentum(isa, values, gradient, first, factors, decoupled);
-                }
+                let moments = [&mut *first, &mut *second];
+                let moments = moments.map(|arena| arena.get_mut(local.clone()).unwrap_or_default());
+                update(isa, kind, values, &gradients[part], moments, factors);
             }
         }
     });
+}
+
+fn update(
+    isa: Isa,
+    kind: OptimizerKind,
+    values: &mut [f32],
+    gradient: &[f32],
+    [first, second]: [&mut [f32]; 2],
+    factors: Factors,
+) {
+    match kind {
+        OptimizerKind::AdamW => adamw(isa, values, gradient, first, second, factors),
+        OptimizerKind::Adamax => adamax(isa, values, gradient, first, second, factors),
+        OptimizerKind::AdamaxLegacy => adamax_legacy(isa, values, gradient, first, second, factors),
+        OptimizerKind::RAdam { decay_first } => radam(isa, values, gradient, first, second, factors, decay_first),
+        OptimizerKind::Sgd { momentum: 0.0, decoupled } => sgd(isa, values, gradient, factors, decoupled),
+        OptimizerKind::Sgd { decoupled, .. } => sgd_momentum(isa, values, gradient, first, factors, decoupled),
+    }
+}
+
+/// What all rules but SGD's do where gradient and moments are 0.
+fn decay(isa: Isa, values: &mut [f32], factors: Factors) {
+    if factors.decay != 0.0 {
+        decayed(isa, values, factors.decay);
+    }
+}
+
+simd_kernel! {
+    fn decayed(values: &mut [f32], decay: f32) {
+        for value in values {
+            // The direction that is added to the decay is 0: with it, −0 keeps its sign, as in the rules below.
+            *value -= decay * *value + 0.0;
+        }
+    }
 }
 
 simd_kernel! {

@@ -19,9 +19,9 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use crate::device::Device;
+use crate::device::{Device, pages};
 use crate::error::{Error, Result};
-use crate::tape::{Gradients, Params};
+use crate::tape::{Gradients, Params, Rows};
 
 /// Which rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +67,12 @@ impl OptimizerKind {
                 return Err(Error::argument("--optimizer", message));
             }
         })
+    }
+
+    /// Whether a row whose gradient and moments are 0 does nothing but decay, θ ← θ (1 − ηλ). (Adamax's u is at least ε
+    /// after a step; it comes to the same as one that is still 0.)
+    fn rests(self) -> bool {
+        !matches!(self, OptimizerKind::Sgd { .. })
     }
 
     /// How many of the two moments it keeps.
@@ -133,6 +139,10 @@ pub struct Optimizer {
     second: Vec<f32>,
     /// Steps taken, for each entry.
     steps: Vec<u64>,
+    /// For each entry the rows outside of which its moments are 0, as no gradient has ever been there.
+    live: Vec<Rows>,
+    /// Whether `live` is still to be found out from the moments.
+    restored: bool,
     /// The factors of the current step for each entry, None where it is left alone; kept for its memory only.
     factors: Vec<Option<cpu::Factors>>,
 }
@@ -144,12 +154,14 @@ impl Optimizer {
     /// A constant out of its range.
     pub fn new(options: OptimizerOptions, params: &Params) -> Result<Optimizer> {
         options.check()?;
-        let moment = |number| vec![0.0; if options.kind.moments() >= number { params.arena().len() } else { 0 }];
+        let moment = |number| pages::zeros(if options.kind.moments() >= number { params.arena().len() } else { 0 });
         Ok(Optimizer {
             options,
             first: moment(1),
             second: moment(2),
             steps: vec![0; params.entries().len()],
+            live: params.entries().iter().map(|entry| Rows::none(entry.shape.rows())).collect(),
+            restored: false,
             factors: Vec::with_capacity(params.entries().len()),
         })
     }
@@ -191,11 +203,16 @@ impl Optimizer {
         if !gradient_scale.is_finite() {
             return Err(Error::argument("gradient scale", format!("{gradient_scale} is not finite")));
         }
+        self.find_live(params);
         self.factors.clear();
         for ((id, entry), steps) in params.ids().zip(params.entries()).zip(&mut self.steps) {
             let active = entry.trainable && gradients.touched(id);
             if active {
                 *steps += 1;
+                match self.options.kind.rests() {
+                    true => self.live[id.index()].include(gradients.rows(id)),
+                    false => self.live[id.index()] = Rows::ALL,
+                }
             }
             let decay = if entry.decay { self.options.weight_decay } else { 0.0 };
             let factors =
@@ -206,7 +223,8 @@ impl Optimizer {
             Device::Cpu(cpu) => {
                 let (values, entries) = params.arena_and_entries();
                 let moments = [&mut self.first[..], &mut self.second[..]];
-                cpu::step(cpu, self.options.kind, entries, &self.factors, values, gradients.arena(), moments);
+                let (kind, factors, live) = (self.options.kind, &self.factors, &self.live);
+                cpu::step(cpu, kind, entries, factors, live, values, gradients.arena(), moments);
             }
         }
         Ok(())
@@ -235,6 +253,22 @@ impl Optimizer {
         self.first.copy_from_slice(first);
         self.second.copy_from_slice(second);
         self.steps.copy_from_slice(steps);
+        self.restored = true;
         Ok(())
+    }
+
+    /// After a restore: the rows in which a moment is not 0.
+    fn find_live(&mut self, params: &Params) {
+        if !std::mem::take(&mut self.restored) {
+            return;
+        }
+        for (live, entry) in self.live.iter_mut().zip(params.entries()) {
+            let (width, range) = (entry.shape.width().max(1), entry.range.clone());
+            live.clear(entry.shape.rows());
+            for moment in [&self.first, &self.second].into_iter().filter_map(|moment| moment.get(range.clone())) {
+                let rows = moment.chunks(width).enumerate().filter(|(_, row)| row.iter().any(|m| *m != 0.0));
+                rows.for_each(|(row, _)| live.mark(row));
+            }
+        }
     }
 }

@@ -257,3 +257,63 @@ fn flag_names_are_those_of_the_interface() {
     assert_eq!(OptimizerOptions::new(OptimizerKind::AdamaxLegacy).epsilon, 1e-6);
     assert_eq!(OptimizerOptions::new(OptimizerKind::Adamax).epsilon, 1e-8);
 }
+
+/// The bits of an arena: −0 is not 0.
+fn bits(arena: &[f32]) -> Vec<u32> {
+    arena.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn rows_that_no_batch_has_looked_up_are_left_out_and_nothing_changes_by_it() {
+    use crate::ops::lookup;
+    use crate::tape::{Tape, Var};
+    use crate::train::clip::grad_norm;
+    // Rows that are no multiple of a vector, in pieces of which the rows' borders know nothing.
+    let (rows, width) = (5000, 19);
+    for (kind, device) in KINDS.into_iter().flat_map(|kind| devices().into_iter().map(move |device| (kind, device))) {
+        let mut params = Params::default();
+        let (table, other) = (params.add("table", [rows, width]).unwrap(), params.add("other", [3]).unwrap());
+        params.get_mut(table).copy_from_slice(&normal(1, rows * width));
+        params.get_mut(table)[7] = -0.0;
+        params.get_mut(other).fill(1.0);
+        let mut plain = params.clone();
+        let (mut optimizer, mut full) =
+            (Optimizer::new(options(kind), &params).unwrap(), Optimizer::new(options(kind), &plain).unwrap());
+        let mut sparse = Gradients::new(&params);
+        for step in 0..4u64 {
+            // Two batches an update, some rows again and again, one row twice in a batch.
+            sparse.clear();
+            for batch in 0..2 {
+                let ids: std::sync::Arc<[u32]> =
+                    (0..20u32).map(|i| (i * i * (1 + step as u32) + batch) % 4000).chain([5, 5]).collect();
+                let mut tape = Tape::recording(&params, &device, Default::default(), None);
+                let y = lookup(&mut tape, Var::Param(table), &ids).unwrap();
+                let upstream = normal(step * 2 + u64::from(batch), ids.len() * width);
+                tape.backward_from(&[(y, &upstream)], Some(&mut sparse), &[]).unwrap();
+            }
+            // The same gradient as one of which nothing is known.
+            let mut dense = Gradients::new(&plain);
+            dense.zero_untouched(&plain);
+            dense.get_mut(&plain, table).unwrap().copy_from_slice(sparse.get(&params, table).unwrap());
+            let held = (0..rows).filter(|row| sparse.rows(table).holds(*row)).count();
+            assert!(held < 60, "{held}");
+            for row in 0..rows {
+                let zeros = sparse.get(&params, table).unwrap()[row * width..][..width].iter().all(|g| *g == 0.0);
+                assert!(sparse.rows(table).holds(row) || zeros, "{row}");
+            }
+            sparse.zero_untouched(&params);
+            let norms = [grad_norm(&device, &params, &sparse), grad_norm(&device, &plain, &dense)];
+            assert_eq!(norms[0].to_bits(), norms[1].to_bits(), "{kind:?} {device:?}");
+            optimizer.step(&device, &mut params, &sparse, 1e-2, 0.5).unwrap();
+            full.step(&device, &mut plain, &dense, 1e-2, 0.5).unwrap();
+            assert_eq!(bits(params.arena()), bits(plain.arena()), "{kind:?} {device:?} {step}");
+            if step == 1 {
+                // An optimizer that has been put back finds out by itself which rows rest.
+                let (first, second, steps) = optimizer.state();
+                let mut restored = Optimizer::new(options(kind), &params).unwrap();
+                restored.restore(first, second, steps).unwrap();
+                optimizer = restored;
+            }
+        }
+    }
+}

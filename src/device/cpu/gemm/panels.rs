@@ -1,6 +1,7 @@
 //! A packed right-hand operand.
 
 use crate::device::cpu::{Cpu, Isa, Precision};
+use crate::device::pages;
 
 /// A matrix B[k, n] as the kernels of one instruction set and precision read it: made by [`Cpu::pack`], used by
 /// [`Cpu::gemm_packed`] as often as its numbers stay the same.
@@ -35,7 +36,9 @@ impl Panels {
     /// Room for `words` words of a `k` × `n` matrix, to be filled.
     pub(super) fn reset(&mut self, k: usize, n: usize, cpu: &Cpu, words: usize) -> &mut [f32] {
         (self.k, self.n, self.made_for) = (k, n, Some((cpu.isa(), cpu.precision())));
-        self.data.resize(words, 0.0);
+        if self.data.len() != words {
+            self.data = pages::zeros(words);
+        }
         &mut self.data
     }
 }
