@@ -21,7 +21,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::device::pages;
 use crate::error::{Error, Result};
-pub(crate) use gemm::{BLOCK_ROWS, Left, WordRows};
+pub(crate) use gemm::{BLOCK_ROWS, CHUNK, Left, WordRows};
 pub use gemm::{Matrix, Output, Panels, Tile, Write};
 pub(crate) use philox::Mask;
 pub use rows::ROWS_PER_TASK;

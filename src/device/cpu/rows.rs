@@ -72,24 +72,6 @@ impl Cpu {
         self.add_partials(&partials, target, accumulate);
     }
 
-    /// target `[columns, rows]` (+)= source `[rows, columns]`ᵀ. Does nothing if a slice is too small.
-    pub fn transpose(&self, rows: usize, columns: usize, source: &[f32], target: &mut [f32], accumulate: bool) {
-        /// Columns in a task: a cache line of each row.
-        const STRIP: usize = 16;
-        if source.len() < rows * columns || target.len() < rows * columns {
-            return;
-        }
-        self.for_pieces([&mut target[..rows * columns]], STRIP * rows, |start, [target]| {
-            let first = start / rows.max(1);
-            for r in 0..rows {
-                let values = &source[r * columns + first..];
-                for (target, value) in target[r..].iter_mut().step_by(rows).zip(values) {
-                    *target = if accumulate { *target + *value } else { *value };
-                }
-            }
-        });
-    }
-
     /// Fills a large slice with zeros, in parallel.
     pub fn zero(&self, slice: &mut [f32]) {
         self.for_pieces([slice], 1 << 18, |_, [piece]| piece.fill(0.0));

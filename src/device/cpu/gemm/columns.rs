@@ -11,7 +11,7 @@ use super::{Matrix, Portable, Rounded, Write, columns_len, pack, with_kernel};
 use crate::device::cpu::{Cpu, Isa, Precision, Scratch, Shared};
 
 /// Numbers of K in a chunk; even, because bf16 comes in pairs.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 /// Rows and columns of C in a block.
 const BLOCK: usize = 96;
 
@@ -82,7 +82,16 @@ impl Cpu {
         self.add_partials(&partials, target, accumulate);
     }
 
-    /// Words of the right-hand operand of [`Cpu::multiply_packed_columns`], which [`super::Tile::store_columns`] fills.
+    /// Words of the left-hand operand of [`Cpu::multiply_packed_columns`], which [`super::Tile::store_left_columns`] fills.
+    pub(crate) fn left_columns_len(&self, k: usize, m: usize) -> usize {
+        with_kernel!(self, left_columns_len_with(k, m))
+    }
+
+    fn left_columns_len_with<K: Kernel>(&self, k: usize, m: usize) -> usize {
+        columns_len::<K>(k, m, K::MR)
+    }
+
+    /// Words of the right-hand operand of [`Cpu::multiply_packed_columns`], which [`super::Tile::store_right_columns`] fills.
     pub(crate) fn right_columns_len(&self, k: usize, n: usize) -> usize {
         with_kernel!(self, right_columns_len_with(k, n))
     }

@@ -21,6 +21,7 @@ mod small;
 use self::kernels::{Avx2, Avx512, Avx512Bf16};
 use self::kernels::{Kernel, Portable, Rounded};
 use super::{Cpu, Isa, Precision, Shared};
+pub(crate) use columns::CHUNK;
 pub use panels::Panels;
 pub use pass::{Output, Tile};
 pub(crate) use rows::WordRows;

@@ -25,6 +25,8 @@ pub struct Tile<'a> {
     pub values: &'a [f32],
     /// Distance of its rows.
     pub stride: usize,
+    /// Rows of the tallest tile.
+    pub(super) height: usize,
     pub(super) word: Word,
     pub(super) isa: Isa,
 }
@@ -83,7 +85,13 @@ impl Tile<'_> {
     ///
     /// # Safety
     /// As for [`Tile::store_rows`].
-    pub(crate) unsafe fn store_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
+    pub(crate) unsafe fn store_right_columns(
+        &self,
+        values: &[f32],
+        first: usize,
+        target: Shared<'_, f32>,
+        rows: usize,
+    ) {
         let numbers = self.word.numbers();
         let start = self.columns.start * rows.div_ceil(numbers) + (first + self.rows.start) / numbers * self.stride;
         // SAFETY: the caller's promise; a tile begins at an even row.
@@ -91,6 +99,35 @@ impl Tile<'_> {
         pack::tile_columns(self.isa, self.word, values, self.stride, target);
         if self.columns.len() < self.stride {
             target.chunks_exact_mut(self.stride).for_each(|row| row[self.columns.len()..].fill(0.0));
+        }
+    }
+}
+
+impl Tile<'_> {
+    /// The same as the left-hand operand.
+    ///
+    /// # Safety
+    /// As for [`Tile::store_rows`].
+    pub(crate) unsafe fn store_left_columns(&self, values: &[f32], first: usize, target: Shared<'_, f32>, rows: usize) {
+        let (numbers, group) = (self.word.numbers(), self.height);
+        let words = rows.div_ceil(numbers);
+        let mut line = [0.0f32; MOST_COLUMNS];
+        let line = &mut line[..self.stride];
+        for (i, pair) in values.chunks(numbers * self.stride).enumerate() {
+            let index = (first + self.rows.start) / numbers + i;
+            pack::tile_columns(self.isa, self.word, pair, self.stride, line);
+            let mut column = self.columns.start;
+            let mut rest = &line[..self.columns.len()];
+            // A group's columns may come from two tiles.
+            while !rest.is_empty() {
+                let (own, others) = rest.split_at(rest.len().min(group - column % group));
+                // SAFETY: the caller's promise.
+                let target =
+                    unsafe { target.slice((column / group * words + index) * group + column % group, own.len()) };
+                target.copy_from_slice(own);
+                column += own.len();
+                rest = others;
+            }
         }
     }
 }
@@ -176,7 +213,7 @@ pub(super) unsafe fn run<K: Kernel>(isa: Isa, pass: &Pass<'_>, output: To<'_>) {
                     // SAFETY: as above.
                     unsafe { tile_of::<K>(height, *words, a, b, local) };
                     let (rows, columns, values) = (first..first + height, columns.clone(), &buffer[..height * K::NR]);
-                    function(Tile { rows, columns, values, stride: K::NR, word: K::WORD, isa });
+                    function(Tile { rows, columns, values, stride: K::NR, height: K::MR, word: K::WORD, isa });
                 }
             }
         }
