@@ -6,8 +6,7 @@
 //! function.
 
 use crate::device::Isa;
-use crate::device::cpu::simd::simd_kernel;
-use crate::device::cpu::{Mask, vector};
+use crate::device::cpu::Mask;
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -69,48 +68,6 @@ impl Stream {
             items.swap(i, j.min(i));
         }
     }
-
-    /// Fills `words` with the words `start ..` of the stream; `start` must be a multiple of 4.
-    pub(crate) fn fill(&self, isa: Isa, start: usize, words: &mut [u32]) {
-        fill(isa, *self, start, words);
-    }
-}
-
-/// Blocks made at once: lanes of the vectorised loop.
-const LANES: usize = 16;
-
-simd_kernel! {
-    /// [`Stream::fill`] in structure-of-arrays form, so that it vectorises.
-    fn fill(stream: Stream, start: usize, words: &mut [u32]) {
-        let mut first = (start / 4) as u32;
-        for chunk in words.chunks_mut(4 * LANES) {
-            let mut c0 = [0u32; LANES];
-            for (lane, value) in c0.iter_mut().enumerate() {
-                *value = first.wrapping_add(lane as u32);
-            }
-            let mut c1 = [stream.instance; LANES];
-            let mut c2 = [stream.step as u32; LANES];
-            let mut c3 = [(stream.step >> 32) as u32; LANES];
-            let (mut k0, mut k1) = (stream.seed as u32, (stream.seed >> 32) as u32);
-            for _ in 0..10 {
-                for lane in 0..LANES {
-                    let a = MULTIPLIER[0] as u64 * c0[lane] as u64;
-                    let b = MULTIPLIER[1] as u64 * c2[lane] as u64;
-                    c0[lane] = (b >> 32) as u32 ^ c1[lane] ^ k0;
-                    c1[lane] = b as u32;
-                    c2[lane] = (a >> 32) as u32 ^ c3[lane] ^ k1;
-                    c3[lane] = a as u32;
-                }
-                k0 = k0.wrapping_add(WEYL[0]);
-                k1 = k1.wrapping_add(WEYL[1]);
-            }
-            for (lane, target) in chunk.chunks_mut(4).enumerate() {
-                let block = [c0[lane], c1[lane], c2[lane], c3[lane]];
-                target.copy_from_slice(&block[..target.len()]);
-            }
-            first = first.wrapping_add(LANES as u32);
-        }
-    }
 }
 
 /// Inverted dropout: an element is kept with probability 1 − p and then scaled by 1 / (1 − p).
@@ -128,7 +85,7 @@ impl Dropout {
         1.0 / (1.0 - self.p)
     }
 
-    /// The mask as the processor's own code takes it.
+    /// The mask as the device takes it.
     pub(crate) fn mask(&self) -> Mask {
         let Stream { seed, step, instance } = self.stream;
         let key = [seed as u32, (seed >> 32) as u32];
@@ -141,31 +98,7 @@ impl Dropout {
 
     /// Multiplies `values`, whose first element is number `start` of the mask, by 0 or [`Dropout::scale`].
     pub(crate) fn apply(&self, isa: Isa, start: usize, values: &mut [f32]) {
-        if start.is_multiple_of(4) && self.mask().apply(isa, (start / 4) as u32, values) {
-            return;
-        }
-        self.factors(isa, start, values.len(), |range, factors| vector::mask(isa, &mut values[range], factors));
-    }
-
-    /// Calls `apply(piece, factors)` for pieces of `len` elements, the first of which is number `start` of the mask.
-    #[inline(always)]
-    fn factors(&self, isa: Isa, start: usize, len: usize, mut apply: impl FnMut(std::ops::Range<usize>, &[f32])) {
-        const PIECE: usize = 512;
-        let mut words = [0u32; PIECE + 4];
-        let mut factors = [0f32; PIECE + 4];
-        let (threshold, scale) = (self.threshold(), self.scale());
-        let mut done = 0;
-        while done < len {
-            // Blocks of four words: begin at the one that holds the first element.
-            let offset = (start + done) % 4;
-            let count = PIECE.min(len - done);
-            self.stream.fill(isa, start + done - offset, &mut words[..offset + count]);
-            for (factor, word) in factors.iter_mut().zip(&words[offset..offset + count]) {
-                *factor = if *word < threshold { 0.0 } else { scale };
-            }
-            apply(done..done + count, &factors[..count]);
-            done += count;
-        }
+        self.mask().apply(isa, start, values);
     }
 }
 
@@ -182,19 +115,6 @@ mod tests {
         let counter = [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344];
         let key = [0xa409_3822, 0x299f_31d0];
         assert_eq!(philox4x32_10(counter, key), [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
-    }
-
-    #[test]
-    fn filling_gives_the_same_words_on_every_instruction_set() {
-        let stream = Stream { seed: 0x1234_5678_9abc_def0, step: 1 << 33, instance: 7 };
-        for isa in Isa::usable() {
-            for (start, len) in [(0, 1), (4, 3), (8, 64), (12, 65), (400, 1000)] {
-                let mut words = vec![0; len];
-                stream.fill(isa, start, &mut words);
-                let expected: Vec<u32> = (start..start + len).map(|element| stream.word(element)).collect();
-                assert_eq!(words, expected, "{isa:?} {start} {len}");
-            }
-        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(crate) fn prefer_large<T>(buffer: &[T]) {
 #[cfg(target_os = "linux")]
 fn advise(start: usize, bytes: usize) {
     use std::ffi::{c_int, c_void};
+    // SAFETY: the declaration of the system's own function.
     unsafe extern "C" {
         fn madvise(start: *mut c_void, bytes: usize, advice: c_int) -> c_int;
     }

@@ -4,8 +4,7 @@
 //! the kernels of [`vector`].
 
 use super::simd::Isa;
-use super::vector;
-use crate::rng::Dropout;
+use super::{Mask, vector};
 
 /// Most columns of a block.
 pub(crate) const MOST_COLUMNS: usize = 128;
@@ -26,7 +25,7 @@ pub(crate) struct Block {
     /// Factor of the scores.
     pub scale: f32,
     /// The mask, the number of the first row's first element in it, and the distance of rows there.
-    pub dropout: Option<(Dropout, usize, usize)>,
+    pub dropout: Option<(Mask, usize, usize)>,
 }
 
 impl Block {
@@ -43,7 +42,7 @@ impl Block {
     /// Whether AVX-512 code can take it: whole vectors, and masks that begin with a block of four words.
     #[cfg(target_arch = "x86_64")]
     fn is_native(&self, isa: Isa, len: usize) -> bool {
-        let aligned = |(_, start, step): (Dropout, usize, usize)| start.is_multiple_of(4) && step.is_multiple_of(4);
+        let aligned = |(_, start, step): (Mask, usize, usize)| start.is_multiple_of(4) && step.is_multiple_of(4);
         isa >= Isa::Avx512
             && self.stride.is_multiple_of(16)
             && self.rows.saturating_mul(self.stride) <= len
@@ -92,8 +91,8 @@ pub(crate) fn forward(isa: Isa, block: Block, scores: &mut [f32], running: &mut 
         row[block.seen(i)..].fill(if block.scale < 0.0 { f32::INFINITY } else { f32::NEG_INFINITY });
         let (maximum, total) = vector::exp_block(isa, row, block.scale, running.maximum);
         running.include(maximum, total);
-        if let Some((dropout, start, step)) = block.dropout {
-            dropout.apply(isa, start + i * step, row);
+        if let Some((mask, start, step)) = block.dropout {
+            mask.apply(isa, start + i * step, row);
         }
     }
 }
@@ -126,11 +125,11 @@ pub(crate) fn backward(
         vector::exp_shifted(isa, &mut score[..seen], block.scale, shifts[i]);
         score[seen..].fill(0.0);
         match block.dropout {
-            Some((dropout, start, step)) => {
+            Some((mask, start, step)) => {
                 let start = start + i * step;
-                dropout.apply(isa, start, slope);
+                mask.apply(isa, start, slope);
                 vector::softmax_backward(isa, score, slope, products[i], block.scale);
-                dropout.apply(isa, start, score);
+                mask.apply(isa, start, score);
             }
             None => vector::softmax_backward(isa, score, slope, products[i], block.scale),
         }
@@ -141,8 +140,8 @@ pub(crate) fn backward(
 
 #[cfg(target_arch = "x86_64")]
 mod native {
+    use super::super::Mask;
     use super::super::math::native::exp;
-    use super::super::philox::Mask;
     use super::{Block, MOST_COLUMNS, Running};
     use std::arch::x86_64::*;
 
@@ -184,12 +183,9 @@ mod native {
     impl Masks {
         fn of(block: &Block) -> Masks {
             match &block.dropout {
-                Some((dropout, start, step)) => Masks {
-                    mask: Some(dropout.mask()),
-                    first: (start / 4) as u32,
-                    step: (step / 4) as u32,
-                    scale: dropout.scale(),
-                },
+                Some((mask, start, step)) => {
+                    Masks { mask: Some(*mask), first: (start / 4) as u32, step: (step / 4) as u32, scale: mask.scale() }
+                }
                 None => Masks { mask: None, first: 0, step: 0, scale: 1.0 },
             }
         }
@@ -223,6 +219,8 @@ mod native {
         unsafe { by_width!(block.columns, forward_of(block, scores, running)) }
     }
 
+    /// # Safety
+    /// As for [`forward`].
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn forward_of<const V: usize>(block: &Block, scores: &mut [f32], running: &mut [Running]) {
         let masks = Masks::of(block);
@@ -263,6 +261,8 @@ mod native {
         unsafe { by_width!(block.columns, backward_of(block, scores, slopes, shifts, products)) }
     }
 
+    /// # Safety
+    /// As for [`backward`].
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn backward_of<const V: usize>(
         block: &Block,
@@ -299,7 +299,9 @@ mod native {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
+    use crate::rng::{Dropout, Stream};
+
+    const DROPOUT: Dropout = Dropout { p: 0.3, stream: Stream { seed: 7, step: 1, instance: 2 } };
 
     fn numbers(seed: u64, len: usize) -> Vec<f32> {
         let stream = Stream { seed, step: 0, instance: 0 };
@@ -308,10 +310,9 @@ mod tests {
 
     /// Blocks of many shapes, with and without dropout, causal and not.
     fn blocks() -> impl Iterator<Item = Block> {
-        let dropout = Dropout { p: 0.3, stream: Stream { seed: 7, step: 1, instance: 2 } };
         let sizes = [(1, 1), (3, 15), (5, 16), (2, 17), (7, 33), (64, 128), (4, 100)];
         sizes.into_iter().flat_map(move |(rows, columns): (usize, usize)| {
-            [None, Some((dropout, 40, 8 * columns.next_multiple_of(4)))].into_iter().flat_map(move |dropout| {
+            [None, Some((DROPOUT.mask(), 40, 8 * columns.next_multiple_of(4)))].into_iter().flat_map(move |dropout| {
                 [(columns as isize, 0.7), (1, 0.7), (3, -1.3), (-2, 0.7)].into_iter().map(move |(limit, scale)| Block {
                     rows,
                     columns,
@@ -325,10 +326,10 @@ mod tests {
     }
 
     fn factor(block: &Block, row: usize, column: usize) -> f64 {
-        let Some((dropout, start, step)) = block.dropout else { return 1.0 };
+        let Some((_, start, step)) = block.dropout else { return 1.0 };
         let dropped =
-            f64::from(dropout.stream.word(start + row * step + column)) < f64::from(dropout.p) * 2f64.powi(32);
-        if dropped { 0.0 } else { 1.0 / (1.0 - f64::from(dropout.p)) }
+            f64::from(DROPOUT.stream.word(start + row * step + column)) < f64::from(DROPOUT.p) * 2f64.powi(32);
+        if dropped { 0.0 } else { 1.0 / (1.0 - f64::from(DROPOUT.p)) }
     }
 
     fn sees(block: &Block, row: usize, column: usize) -> bool {

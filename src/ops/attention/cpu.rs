@@ -128,7 +128,7 @@ impl Problem<'_> {
     fn block(&self, cpu: &Cpu, part: Part, (query, rows): (usize, usize), (key, columns): (usize, usize)) -> Block {
         let limit = if self.causal { query as isize + 1 - key as isize } else { columns as isize };
         let step = self.heads * self.mask_stride;
-        let mask = |dropout| (dropout, self.mask(part.query + query, part.head, key), step);
+        let mask = |dropout: Dropout| (dropout.mask(), self.mask(part.query + query, part.head, key), step);
         Block {
             rows,
             columns,
