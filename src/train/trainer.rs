@@ -151,6 +151,8 @@ impl<'a> Run<'a> {
             total: totals.updates,
         };
         let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run };
+        // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
+        model.encoder_mut().params.own();
         let step = Step::new(model, options)?;
         let ema = options.ema.map(|decay| Ema::new(decay, model));
         Ok(Run { trainer, data, train, step, ema, state, best: None, totals, schedule, weights, names })

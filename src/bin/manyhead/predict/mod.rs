@@ -120,5 +120,8 @@ fn lines(arguments: &Arguments, name: &str, model: MultiTaskModel) -> Result<(),
             return Err(failure);
         }
     }
-    answers.finish()
+    answers.finish()?;
+    // The process ends: to take the model apart would only cost time.
+    std::mem::forget(model);
+    Ok(())
 }
