@@ -245,3 +245,59 @@ fn tables_stand_one_empty_line_apart_and_one_row_is_one_row() {
     assert!(done.err.contains("wrote g/CoLA.tsv: 1 row\n"), "{}", done.err);
     done.ok();
 }
+
+/// Lines are read ahead: what stands before a bad one is answered all the same, however far the reading has come.
+#[test]
+fn answers_before_a_bad_line_come_first_with_any_number_of_threads() {
+    let tiny = trained();
+    let row = |i: usize| format!("{{\"text\": \"{}\", \"uid\": {i}}}\n", text(i));
+    let good: String = (0..700).map(row).collect();
+    tiny.write("in.jsonl", format!("{good}{{\"text\": 7}}\n{}", row(1)));
+    for threads in [1, 2, 3] {
+        let done = tiny.run(&format!("predict --model out --task cola --input in.jsonl --threads {threads}"));
+        let uids: Vec<Value> = lines(&done.out).into_iter().map(|answer| answer["uid"].clone()).collect();
+        assert_eq!(uids, (0..700).map(Value::from).collect::<Vec<_>>(), "{threads} threads");
+        let message = done.refused(2);
+        assert!(message.starts_with("in.jsonl:701: 'text' is 7"), "{message}");
+        let done = tiny.run(&format!("embed --encoder out/best --input in.jsonl --threads {threads}"));
+        assert_eq!(done.out.lines().count(), 700, "{threads} threads");
+        let message = done.refused(2);
+        assert!(message.starts_with("in.jsonl:701: 'text' is 7"), "{message}");
+    }
+}
+
+/// A thread that waits for input must neither hold back answers nor keep a process that cannot write any more.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_open_pipe_is_answered_line_by_line_and_keeps_no_process() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+    let tiny = trained();
+    for command in ["predict --model out --task cola", "embed --encoder out/best"] {
+        let mut child = tiny.command(&format!("{command} --threads 2 --input -"));
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        for i in 0..3 {
+            writeln!(input, "{}", text(i)).unwrap();
+            input.flush().unwrap();
+            let mut answer = String::new();
+            output.read_line(&mut answer).unwrap();
+            assert!(serde_json::from_str::<Value>(&answer).is_ok(), "{answer}");
+        }
+        // Nobody reads the next answer; the input stays open.
+        drop(output);
+        writeln!(input, "{}", text(0)).unwrap();
+        input.flush().unwrap();
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("{command}: waits for its input");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(input);
+    }
+}

@@ -84,7 +84,7 @@ impl Parts {
     fn new() -> Parts {
         let world = World::new();
         let mut params = Params::default();
-        let net = encoders::load(&world.path("model"), &mut params).unwrap().net;
+        let net = encoders::load(&world.path("model"), &mut params, Device::cpu(1).unwrap().as_cpu()).unwrap().net;
         let head = PooledHead::add(&mut params, "task", 32, 3, net.pooler(), Activation::Tanh, 0.1, 1).unwrap();
         head.out.init(&mut params, 0.5, 3);
         let sequences: Vec<Vec<u32>> =

@@ -4,8 +4,10 @@
 //! a tokenised split, [`epoch_plan`] says which examples make which batch, by the rules of [`Sampling`].
 //! [`complete_labels`] collects the labels of words where a task does not list them. [`check`] looks at files before
 //! a run does, [`import`] writes data sets from their published layouts as
-//! canonical rows, [`split`] divides one that comes without a dev split.
+//! canonical rows, [`split`] divides one that comes without a dev split. [`ahead()`] makes what comes next in a second
+//! thread.
 
+mod ahead;
 mod canonical;
 pub mod check;
 mod dataset;
@@ -18,6 +20,7 @@ mod sampling;
 pub mod split;
 pub mod tokenizer;
 
+pub use ahead::{ahead, ahead_detached};
 pub use dataset::{Dataset, Origin, ReadEvent, ReadOptions, ReadProgress};
 pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};

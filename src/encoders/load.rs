@@ -1,12 +1,15 @@
 //! Reads an encoder from a Hugging Face folder: `config.json` and `model.safetensors`.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{EncoderNet, build};
+use crate::device::Cpu;
 use crate::error::{Error, Result};
-use crate::interop::safetensors::TensorFile;
-use crate::tape::Params;
+use crate::interop::safetensors::{Lent, TensorFile};
+use crate::tape::{Params, Part};
 
 /// An encoder that was read, and what its checkpoint held besides.
 pub struct Loaded {
@@ -29,12 +32,13 @@ pub fn weights_path(folder: &Path) -> PathBuf {
     folder.join("model.safetensors")
 }
 
-/// Builds the encoder of a folder in `params` and fills its parameters.
+/// Builds the encoder of a folder in `params` and fills its parameters. If there are no others, weights stay where they
+/// are, in the mapped file, as long as nobody asks for the arena.
 ///
 /// # Errors
 /// A missing file; a configuration key that is missing or asks for what is not implemented; missing or misshapen
 /// tensors, all listed; NaN or infinite weights.
-pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
+pub fn load(folder: &Path, params: &mut Params, cpu: &Cpu) -> Result<Loaded> {
     let path = config_path(folder);
     if folder.is_file() {
         let message = "is a file; give the folder of a model, with config.json, model.safetensors and a tokenizer";
@@ -61,12 +65,49 @@ pub fn load(folder: &Path, params: &mut Params) -> Result<Loaded> {
     }
     // What a configuration asks for is compared with what is there before memory for it is taken.
     let mut plan = Params::plan();
-    let prefix = build(&path, &config, &mut plan)?.prefix();
-    sources(&file, prefix, 0, &plan)?;
+    let net = build(&path, &config, &mut plan)?;
+    let prefix = net.prefix();
+    let names = sources(&file, prefix, 0, &plan)?;
     let first = params.entries().len();
+    if first == 0 {
+        let parts = parts(&file, &names, &plan, cpu)?;
+        *params = plan.lent(parts)?;
+        return Ok(Loaded { net, unexpected: unexpected(&file, names) });
+    }
     let net = build(&path, &config, params)?;
     let unexpected = load_weights(&file, prefix, first, params)?;
     Ok(Loaded { net, unexpected })
+}
+
+/// Floats of which one thread looks whether they are finite.
+const PIECE: usize = 1 << 18;
+
+/// The elements of all parameters: in the file if they can be used there, else read.
+///
+/// # Errors
+/// NaN or infinite weights, the first one in order.
+fn parts(file: &TensorFile, names: &[String], plan: &Params, cpu: &Cpu) -> Result<Vec<Part>> {
+    let (mut parts, mut pieces) = (Vec::new(), Vec::new());
+    for (name, entry) in names.iter().zip(plan.entries()) {
+        if let Some(floats) = file.lend_f32(name)? {
+            let len = floats.as_ref().len();
+            pieces.extend((0..len).step_by(PIECE).map(|start| (name, floats.clone(), start..len.min(start + PIECE))));
+            parts.push(Part::Lent(Arc::new(floats)));
+        } else {
+            let mut values = Vec::new();
+            let grown = values.try_reserve_exact(entry.shape.len());
+            grown.map_err(|_| Error::tensor(file.path(), name.as_str(), "there is no memory for it"))?;
+            values.resize(entry.shape.len(), 0.0);
+            file.read_f32_into(name, entry.shape.extents(), &mut values)?;
+            parts.push(Part::Own(values));
+        }
+    }
+    let check = |(name, floats, piece): &(&String, Lent, Range<usize>)| {
+        let values = floats.as_ref().get(piece.clone()).unwrap_or_default();
+        file.check_finite(name, piece.start, values)
+    };
+    cpu.map(&pieces, check).into_iter().collect::<Result<()>>()?;
+    Ok(parts)
 }
 
 /// Misfits that a message lists.
@@ -119,7 +160,12 @@ pub fn load_weights(file: &TensorFile, prefix: &str, first: usize, params: &mut 
         let shape = params.entry(id).shape;
         file.read_f32_into(name, shape.extents(), params.get_mut(id))?;
     }
-    let used: HashSet<String> = names.into_iter().collect();
+    Ok(unexpected(file, names))
+}
+
+/// The tensors that are not among `used`.
+fn unexpected(file: &TensorFile, used: Vec<String>) -> Vec<String> {
+    let used: HashSet<String> = used.into_iter().collect();
     let buffer = |name: &str| name.ends_with("position_ids") || name.ends_with("token_type_ids");
-    Ok(file.names().filter(|name| !used.contains(*name) && !buffer(name)).map(String::from).collect())
+    file.names().filter(|name| !used.contains(*name) && !buffer(name)).map(String::from).collect()
 }

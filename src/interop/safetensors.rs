@@ -3,11 +3,12 @@
 //! - [`TensorFile`]: a memory-mapped file. Its header is checked as a whole (by the crate `safetensors`: overlaps,
 //!   holes, overflow, sizes against dtype and shape) before anything the size of a tensor is allocated.
 //!   Values are converted on reading: F16, BF16, F32 and F64 to f32 or f64, integers to i64. The bytes of a tensor
-//!   may lie at any address: they are read one element at a time, never reinterpreted.
+//!   may lie at any address: they are read one element at a time. Only [`TensorFile::lend_f32`] takes them as they lie,
+//!   if they lie right.
 //! - [`write()`]: one pass from the caller's slices to the disk, atomic, with the metadata Hugging Face asks for.
 //!
 //! Finite values: [`TensorFile::read_f32_into`], which loads weights, refuses NaN and infinities;
-//! [`TensorFile::read_f32`] and [`TensorFile::read_f64`] give what is there.
+//! [`TensorFile::read_f32`], [`TensorFile::read_f64`] and [`TensorFile::lend_f32`] give what is there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use safetensors::tensor::Metadata;
@@ -47,7 +49,7 @@ pub struct TensorInfo {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     /// In the order of their bytes.
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -66,7 +68,7 @@ impl TensorFile {
         if status.len() < PREFIX_BYTES as u64 {
             return Err(Error::input(path, None, format!("{} bytes are no safetensors file; {DAMAGED}", status.len())));
         }
-        let map = mapped::map(&file, path)?;
+        let map = Arc::new(mapped::map(&file, path)?);
         let (header, data_start) = split_header(path, &map)?;
         let header: Metadata = serde_json::from_slice(header).map_err(|error| {
             Error::input(path, None, format!("the safetensors header is wrong ({error}); {DAMAGED}"))
@@ -148,6 +150,35 @@ impl TensorFile {
         Ok((info.shape.clone(), values))
     }
 
+    /// The values of a weight where they lie, without a copy; None if they do not lie there as f32 of this machine. Nothing
+    /// is said about NaN: see [`TensorFile::check_finite`]. The file stays mapped as long as they live.
+    pub fn lend_f32(&self, name: &str) -> Result<Option<Lent>> {
+        let info = self.info(name)?;
+        let lies_right = info.dtype == Dtype::F32 && cfg!(target_endian = "little");
+        if !lies_right || bytemuck::try_cast_slice::<u8, f32>(self.bytes(name)?).is_err() {
+            return Ok(None);
+        }
+        Ok(Some(Lent { map: self.map.clone(), bytes: info.bytes.clone() }))
+    }
+
+    /// # Errors
+    /// NaN and infinities among the values of a weight, of which these are those from `start` on.
+    pub fn check_finite(&self, name: &str, start: usize, values: &[f32]) -> Result<()> {
+        /// All of them are set in NaN and infinities, and in nothing else.
+        const EXPONENT: u32 = 0x7f80_0000;
+        // Without a way out of the loop, so that it is vectorised.
+        let bad = values.iter().fold(false, |bad, value| bad | (value.to_bits() & EXPONENT == EXPONENT));
+        let Some(index) = bad.then(|| values.iter().position(|value| !value.is_finite())).flatten() else {
+            return Ok(());
+        };
+        let message = format!(
+            "element {} is {} as f32; the file is damaged or its training diverged: take another copy",
+            start + index,
+            values.get(index).copied().unwrap_or(f32::NAN)
+        );
+        Err(Error::tensor(&self.path, name, message))
+    }
+
     /// Reads a weight of the shape `expected` into `out`: another shape, a NaN or an infinity is an error.
     pub fn read_f32_into(&self, name: &str, expected: &[usize], out: &mut [f32]) -> Result<()> {
         let info = self.info(name)?;
@@ -170,16 +201,7 @@ impl TensorFile {
             Dtype::F64 => fill(bytes, out, |eight| f64::from_le_bytes(eight) as f32),
             _ => return Err(self.wrong_dtype(info, "real numbers (F32, F16, BF16, F64)")),
         }
-        match out.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(index) => {
-                let message = format!(
-                    "element {index} is {} as f32; the file is damaged or its training diverged: take another copy",
-                    out.get(index).copied().unwrap_or(f32::NAN)
-                );
-                Err(Error::tensor(&self.path, name, message))
-            }
-        }
+        self.check_finite(name, 0, out)
     }
 
     /// Shape and values of a tensor of integers (or booleans) of any width.
@@ -228,6 +250,20 @@ impl TensorFile {
             let _ = write!(message, "{}{name}", if index == 0 { ", the first are " } else { ", " });
         }
         message
+    }
+}
+
+/// Values in a mapped file.
+#[derive(Debug, Clone)]
+pub struct Lent {
+    map: Arc<Mmap>,
+    bytes: Range<usize>,
+}
+
+impl AsRef<[f32]> for Lent {
+    fn as_ref(&self) -> &[f32] {
+        // Range and alignment were checked when it was made.
+        self.map.get(self.bytes.clone()).and_then(|bytes| bytemuck::try_cast_slice(bytes).ok()).unwrap_or_default()
     }
 }
 

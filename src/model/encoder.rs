@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::data::ahead;
 use crate::data::tokenizer::Tokenizer;
 use crate::device::Device;
 use crate::encoders::{self, EncoderNet};
@@ -81,8 +82,12 @@ impl Encoder {
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Encoder> {
         let folder = folder.as_ref();
         let mut params = Params::default();
-        let loaded = encoders::load(folder, &mut params)?;
-        let tokenizer = Tokenizer::load(folder)?;
+        // The tokenizer beside the weights: each takes about as long as the other.
+        let tokenizer = std::iter::once_with(|| Tokenizer::load(folder));
+        let (loaded, tokenizer) = ahead(device.as_cpu(), 1, tokenizer, |made| {
+            (encoders::load(folder, &mut params, device.as_cpu()), made.next())
+        });
+        let (loaded, tokenizer) = (loaded?, tokenizer.unwrap_or_else(|| Tokenizer::load(folder))?);
         if tokenizer.vocab_size() > loaded.net.vocab_size() {
             let message = format!(
                 "the tokenizer has {} tokens, the model only {} word vectors; they do not belong together",

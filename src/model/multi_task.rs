@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Encoder;
 use super::encoder::BATCH_TOKENS;
-use crate::data::Dataset;
 use crate::data::readers::Content;
+use crate::data::{Dataset, ahead};
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::heads::Head;
@@ -14,6 +14,9 @@ use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::PackedBatch;
 use crate::tape::{Tape, TapeMemory, Var};
 use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskBatch, TaskDef};
+
+/// Batches that are cut while another one is computed.
+const AHEAD: usize = 2;
 
 /// Which dense layer the pooled heads stand on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -284,9 +287,14 @@ impl MultiTaskModel {
 
     /// Predictions for samples of any kind, in order.
     pub fn predict_contents(&self, task: usize, contents: &[Content]) -> Result<Vec<Prediction>> {
+        self.predict_dataset(task, &self.tokenise(task, contents)?)
+    }
+
+    /// Samples as [`MultiTaskModel::predict_dataset`] takes them: what of a prediction can be done ahead.
+    pub fn tokenise(&self, task: usize, contents: &[Content]) -> Result<Dataset> {
         let (def, encoder) = (&self.head(task)?.def, &self.encoder);
         let (tokenizer, cpu) = (&encoder.tokenizer, encoder.device.as_cpu());
-        self.predict_dataset(task, &Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)?)
+        Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)
     }
 
     /// Predictions for the samples of a data set, which need no labels, in order.
@@ -356,21 +364,36 @@ impl MultiTaskModel {
         mut then: impl FnMut(&mut Tape<'_>, Var, &TaskBatch, &[u32]) -> Result<()>,
     ) -> Result<()> {
         let mut memory = TapeMemory::default();
-        let mut start = 0;
-        while start < dataset.len() {
-            let (mut end, mut tokens) = (start, 0);
-            while end < dataset.len() && (end == start || tokens + dataset.length(end) <= BATCH_TOKENS) {
-                tokens += dataset.length(end);
-                end += 1;
+        let mut run = |batches: &mut dyn Iterator<Item = Result<(TaskBatch, Vec<u32>)>>| -> Result<()> {
+            for cut in batches {
+                let (batch, examples) = cut?;
+                let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, std::mem::take(&mut memory));
+                let logits = self.logits(&mut tape, task, &batch.packed)?;
+                then(&mut tape, logits, &batch, &examples)?;
+                memory = tape.finish();
             }
-            let examples: Vec<u32> = (start as u32..end as u32).collect();
-            let batch = dataset.batch(&examples)?;
-            let mut tape = Tape::inference(&self.encoder.params, &self.encoder.device, memory);
-            let logits = self.logits(&mut tape, task, &batch.packed)?;
-            then(&mut tape, logits, &batch, &examples)?;
-            memory = tape.finish();
-            start = end;
+            Ok(())
+        };
+        let mut batches = consecutive_batches(dataset);
+        // A single batch has nothing beside which it could be cut.
+        match dataset.tokens() > BATCH_TOKENS {
+            true => ahead(self.encoder.device.as_cpu(), AHEAD, batches, run),
+            false => run(&mut batches),
         }
-        Ok(())
     }
+}
+
+/// Consecutive batches of about [`BATCH_TOKENS`] tokens, and which examples they hold.
+fn consecutive_batches(dataset: &Dataset) -> impl Iterator<Item = Result<(TaskBatch, Vec<u32>)>> + Send {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let (mut end, mut tokens) = (start, 0);
+        while end < dataset.len() && (end == start || tokens + dataset.length(end) <= BATCH_TOKENS) {
+            tokens += dataset.length(end);
+            end += 1;
+        }
+        let examples: Vec<u32> = (start as u32..end as u32).collect();
+        start = end;
+        (!examples.is_empty()).then(|| Ok((dataset.batch(&examples)?, examples)))
+    })
 }

@@ -18,11 +18,7 @@ impl Gradients {
     /// Gradients for these parameters, none touched.
     pub fn new(params: &Params) -> Gradients {
         let count = params.entries().len();
-        Gradients {
-            data: pages::zeros(params.arena().len()),
-            touched: vec![false; count],
-            rows: vec![Rows::ALL; count],
-        }
+        Gradients { data: pages::zeros(params.arena_len()), touched: vec![false; count], rows: vec![Rows::ALL; count] }
     }
 
     /// Forgets all gradients: the next backward pass overwrites them.

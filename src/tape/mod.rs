@@ -24,7 +24,7 @@ use backward::{add_gradient, step_back};
 pub use gradients::Gradients;
 pub use op::{Backward, Forward, Op, Random, Slot, View};
 pub use packed::Side;
-pub use params::{Entry, ParamId, Params};
+pub use params::{Entry, LentFloats, ParamId, Params, Part};
 pub use rows::Rows;
 pub use times::OpTimes;
 
@@ -271,8 +271,7 @@ impl<'p> Tape<'p> {
             return Err(Error::argument("backward", "this tape does not record: there is nothing to go back along"));
         }
         if let Some(gradients) = &gradients
-            && (gradients.data.len(), gradients.touched.len())
-                != (self.params.arena().len(), self.params.entries().len())
+            && (gradients.data.len(), gradients.touched.len()) != (self.params.arena_len(), self.params.entries().len())
         {
             return Err(Error::argument("backward", "the gradients belong to other parameters"));
         }

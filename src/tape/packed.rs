@@ -1,4 +1,7 @@
 //! Weights as the matrix product reads them, packed once for as long as they stay the same.
+//!
+//! From the second time on: a process that answers one question packs every weight once, and memory to keep it in would
+//! cost more (fresh pages) than the packing, which reuses a few buffers that stay in the cache.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,14 +18,26 @@ pub enum Side {
     Input,
 }
 
-/// The arena's version that was packed, and the panels.
-type Kept = (u64, Arc<Panels>);
+/// What is known of a weight that was asked for.
+enum Kept {
+    /// It was asked for once.
+    Seen,
+    /// The arena's version that was packed, and the panels.
+    Packed(u64, Arc<Panels>),
+}
+
+#[derive(Default)]
+struct Store {
+    /// By position of the entry and side.
+    kept: HashMap<(usize, Side), Kept>,
+    /// What weights that were asked for once were packed into: used again when nobody holds it.
+    passing: Vec<Arc<Panels>>,
+}
 
 /// The packed weights of an arena. A clone begins empty.
 #[derive(Default)]
 pub(super) struct PackedWeights {
-    /// By position of the entry and side.
-    kept: Mutex<HashMap<(usize, Side), Kept>>,
+    store: Mutex<Store>,
 }
 
 impl Clone for PackedWeights {
@@ -49,21 +64,38 @@ impl PackedWeights {
         (out, width): (usize, usize),
     ) -> Arc<Panels> {
         let key = (entry, side);
-        let mut old = None;
+        let (mut old, mut keep) = (None, true);
         // The lock is not held while packing: a thread that waits for others in there may run another tape's work.
-        if let Ok(mut kept) = self.kept.lock()
-            && let Some((packed, panels)) = kept.get(&key)
-        {
-            if *packed == version && panels.serves(cpu) {
-                return panels.clone();
+        if let Ok(mut store) = self.store.lock() {
+            match store.kept.get(&key) {
+                Some(Kept::Packed(packed, panels)) if *packed == version && panels.serves(cpu) => {
+                    return panels.clone();
+                }
+                Some(Kept::Packed(..)) => old = store.kept.remove(&key),
+                Some(Kept::Seen) => store.passing.clear(),
+                None => {
+                    keep = false;
+                    store.kept.insert(key, Kept::Seen);
+                    // Of the same shape: another one's buffer would be allocated anew.
+                    let shape = if side == Side::Output { (width, out) } else { (out, width) };
+                    let fits = |panels: &Arc<Panels>| (panels.k(), panels.n()) == shape;
+                    let free = store.passing.iter().position(|p| Arc::strong_count(p) == 1 && fits(p));
+                    old = free.map(|index| Kept::Packed(0, store.passing.swap_remove(index)));
+                }
             }
-            old = kept.remove(&key);
         }
-        let mut panels = old.and_then(|(_, panels)| Arc::try_unwrap(panels).ok()).unwrap_or_default();
+        let reused = match old {
+            Some(Kept::Packed(_, panels)) => Arc::try_unwrap(panels).ok(),
+            _ => None,
+        };
+        let mut panels = reused.unwrap_or_default();
         pack(cpu, side, weight, (out, width), &mut panels);
         let panels = Arc::new(panels);
-        if let Ok(mut kept) = self.kept.lock() {
-            kept.insert(key, (version, panels.clone()));
+        if let Ok(mut store) = self.store.lock() {
+            match keep {
+                true => drop(store.kept.insert(key, Kept::Packed(version, panels.clone()))),
+                false => store.passing.push(panels.clone()),
+            }
         }
         panels
     }

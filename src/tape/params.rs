@@ -2,10 +2,14 @@
 //!
 //! An entry begins at a multiple of 16 floats (one cache line). The optimizer, the gradient norm and a checkpoint see
 //! one buffer each; tied weights are one entry with several names.
+//!
+//! Inference needs no arena: weights that were read from a file stay there (`Params::lent`), each entry for itself, until
+//! somebody asks for the arena as a whole. Then it is made, once, and is what counts from there on.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::packed::{PackedWeights, Side};
 use crate::device::cpu::{Cpu, Panels};
@@ -41,11 +45,42 @@ pub struct Entry {
     pub rate: f64,
 }
 
+/// Numbers that lie somewhere else, in a mapped file for example.
+pub type LentFloats = Arc<dyn AsRef<[f32]> + Send + Sync>;
+
+/// Where the elements of one entry are as long as there is no arena.
+#[derive(Clone)]
+pub enum Part {
+    /// In memory of its own.
+    Own(Vec<f32>),
+    /// Somewhere else; they are copied before they are written to.
+    Lent(LentFloats),
+}
+
+impl Part {
+    fn data(&self) -> &[f32] {
+        match self {
+            Part::Own(data) => data,
+            Part::Lent(floats) => (**floats).as_ref(),
+        }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if matches!(self, Part::Own(_)) { "Own" } else { "Lent" };
+        write!(f, "{name}({} floats)", self.data().len())
+    }
+}
+
 /// All parameters of a model.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    data: Vec<f32>,
-    /// Floats of all entries; `data` has as many, or none while a model is only planned.
+    /// The arena. While it is not there, the elements are in `parts`.
+    arena: OnceLock<Vec<f32>>,
+    /// By entry; None if parameters are added to the arena.
+    parts: Option<Vec<Part>>,
+    /// Floats of all entries and the gaps between them: the length of the arena.
     len: usize,
     planned: bool,
     entries: Vec<Entry>,
@@ -64,6 +99,18 @@ impl Params {
         Params { planned: true, ..Params::default() }
     }
 
+    /// The planned parameters with these elements, one part an entry.
+    ///
+    /// # Errors
+    /// Another number of parts than entries, or of elements than the shape of an entry has.
+    pub(crate) fn lent(self, parts: Vec<Part>) -> Result<Params> {
+        let fits = self.entries.iter().zip(&parts).all(|(entry, part)| entry.range.len() == part.data().len());
+        if !fits || parts.len() != self.entries.len() {
+            return Err(Error::shape("parameters", "the elements do not fit the entries"));
+        }
+        Ok(Params { planned: false, parts: Some(parts), ..self })
+    }
+
     /// Adds an entry of zeros. Decay is switched off for names that end in `bias` or contain `LayerNorm`.
     ///
     /// # Errors
@@ -78,11 +125,25 @@ impl Params {
         let Some(end) = end else {
             return Err(Error::argument("parameter", format!("'{name}' with shape {shape:?} is too large")));
         };
-        if !self.planned {
-            let grown = self.data.try_reserve(end - self.data.len());
-            grown.map_err(|_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}")))?;
-            pages::prefer_large(self.data.spare_capacity_mut());
-            self.data.resize(end, 0.0);
+        let no_memory = |_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}"));
+        match (&mut self.parts, self.arena.get_mut()) {
+            _ if self.planned => {}
+            (_, Some(arena)) => {
+                arena.try_reserve(end - arena.len()).map_err(no_memory)?;
+                pages::prefer_large(arena.spare_capacity_mut());
+                arena.resize(end, 0.0);
+            }
+            (parts, None) => {
+                let mut zeros = Vec::new();
+                let len = if parts.is_some() { shape.len() } else { end };
+                zeros.try_reserve(len).map_err(no_memory)?;
+                pages::prefer_large(zeros.spare_capacity_mut());
+                zeros.resize(len, 0.0);
+                match parts {
+                    Some(parts) => parts.push(Part::Own(zeros)),
+                    None => self.arena = OnceLock::from(zeros),
+                }
+            }
         }
         self.len = end;
         let decay = !(name.ends_with("bias") || name.contains("LayerNorm"));
@@ -145,31 +206,62 @@ impl Params {
 
     /// The elements of an entry.
     pub fn get(&self, id: ParamId) -> &[f32] {
-        &self.data[self.entries[id.0].range.clone()]
+        match (self.arena.get(), &self.parts) {
+            (None, Some(parts)) => parts[id.0].data(),
+            (arena, _) => &arena.map_or(&[][..], Vec::as_slice)[self.entries[id.0].range.clone()],
+        }
     }
 
     /// The elements of an entry, to be written.
     pub fn get_mut(&mut self, id: ParamId) -> &mut [f32] {
-        let range = self.entries[id.0].range.clone();
         self.version += 1;
-        &mut self.data[range]
+        match (self.arena.get_mut(), &mut self.parts) {
+            (None, Some(parts)) => {
+                let part = &mut parts[id.0];
+                if let Part::Lent(floats) = part {
+                    *part = Part::Own((**floats).as_ref().to_vec());
+                }
+                match part {
+                    Part::Own(data) => data,
+                    Part::Lent(_) => &mut [],
+                }
+            }
+            (arena, _) => &mut arena.map_or(&mut [][..], Vec::as_mut_slice)[self.entries[id.0].range.clone()],
+        }
     }
 
-    /// The whole arena. Between entries lie up to 15 unused zeros.
+    /// The whole arena, made now if it is not there. Between entries lie up to 15 unused zeros.
     pub fn arena(&self) -> &[f32] {
-        &self.data
+        self.arena.get_or_init(|| {
+            let mut arena = pages::zeros(if self.planned { 0 } else { self.len });
+            for (part, entry) in self.parts.iter().flatten().zip(&self.entries) {
+                arena[entry.range.clone()].copy_from_slice(part.data());
+            }
+            arena
+        })
     }
 
     /// The whole arena, to be written.
     pub fn arena_mut(&mut self) -> &mut [f32] {
-        self.version += 1;
-        &mut self.data
+        self.arena_and_entries().0
     }
 
     /// The whole arena, to be written, beside the entries that say what lies where.
     pub fn arena_and_entries(&mut self) -> (&mut [f32], &[Entry]) {
         self.version += 1;
-        (&mut self.data, &self.entries)
+        self.own();
+        (self.arena.get_mut().map_or(&mut [][..], Vec::as_mut_slice), &self.entries)
+    }
+
+    /// Makes the arena if it is not there, and lets go of what it was made from. The elements stay what they are.
+    pub fn own(&mut self) {
+        self.arena();
+        self.parts = None;
+    }
+
+    /// The length of the arena.
+    pub(crate) fn arena_len(&self) -> usize {
+        self.len
     }
 
     /// A weight `[out, width]` packed for a product; kept until an element of the arena is written.
@@ -181,5 +273,68 @@ impl Params {
     /// Number of trained and frozen numbers, without the gaps.
     pub fn count(&self) -> usize {
         self.entries.iter().map(|entry| entry.shape.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries of 3 and 2 × 2 floats whose elements are lent, and one of 2 that was added afterwards.
+    fn lent() -> (Params, [ParamId; 3]) {
+        let mut plan = Params::plan();
+        let (a, b) = (plan.add("a", [3]).unwrap(), plan.add("b", [2, 2]).unwrap());
+        let parts = vec![Part::Lent(Arc::new([1.0, 2.0, 3.0])), Part::Lent(Arc::new([4.0; 4]))];
+        let mut params = plan.lent(parts).unwrap();
+        let c = params.add("c", [2]).unwrap();
+        (params, [a, b, c])
+    }
+
+    #[test]
+    fn lent_numbers_read_as_an_arena_does_and_become_one() {
+        let (mut params, [a, b, c]) = lent();
+        assert!(params.arena.get().is_none(), "nothing has asked for the arena");
+        params.get_mut(c).copy_from_slice(&[5.0, 6.0]);
+        params.get_mut(a)[1] = 7.0;
+        assert!(params.arena.get().is_none(), "one entry is not the arena");
+        let expected: [&[f32]; 3] = [&[1.0, 7.0, 3.0], &[4.0; 4], &[5.0, 6.0]];
+        for round in 0..3 {
+            for (id, expected) in [a, b, c].into_iter().zip(expected) {
+                assert_eq!(params.get(id), expected, "round {round}");
+                let range = params.entry(id).range.clone();
+                assert_eq!(range.start % ALIGNMENT, 0);
+                if round > 0 {
+                    assert_eq!(&params.arena()[range], expected, "round {round}");
+                }
+            }
+            assert_eq!(params.parts.is_some(), round < 2);
+            match round {
+                0 => assert_eq!(params.arena().len(), 2 * ALIGNMENT + 2),
+                _ => params.own(),
+            }
+        }
+        params.arena_mut().fill(8.0);
+        assert_eq!([params.get(a), params.get(c)], [&[8.0; 3][..], &[8.0; 2][..]]);
+        let d = params.add("d", [1]).unwrap();
+        assert_eq!((params.get(d), params.get(b)), (&[0.0][..], &[8.0; 4][..]));
+    }
+
+    #[test]
+    fn a_clone_does_not_share_what_is_written() {
+        let (params, [a, ..]) = lent();
+        let mut clone = params.clone();
+        clone.get_mut(a)[0] = 9.0;
+        assert_eq!((params.get(a)[0], clone.get(a)[0]), (1.0, 9.0));
+        clone.own();
+        assert_eq!((params.arena()[0], clone.arena()[0]), (1.0, 9.0));
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_refused() {
+        for parts in [vec![], vec![Part::Own(vec![0.0; 2])], vec![Part::Own(vec![0.0; 3]), Part::Own(vec![])]] {
+            let mut plan = Params::plan();
+            plan.add("a", [3]).unwrap();
+            assert!(plan.lent(parts).is_err());
+        }
     }
 }

@@ -12,9 +12,16 @@ use super::observer::{Event, Observer, SplitEvaluation, Totals};
 use super::options::TrainOptions;
 use super::schedule::{Schedule, warmup_updates};
 use super::step::Step;
-use crate::data::{BatchPlan, Dataset, epoch_plan};
+use crate::data::{BatchPlan, Dataset, ahead, epoch_plan};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
+use crate::tasks::{Label, TaskBatch};
+
+/// Batches that are cut while a step runs.
+const AHEAD: usize = 2;
+
+/// A batch of the plan with its labels; an error comes when it is its turn.
+type Cut = Result<(TaskBatch, Vec<Label>)>;
 
 /// Trains a model. With an output folder it writes `checkpoints/` and `best/` there.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +151,8 @@ impl<'a> Run<'a> {
             total: totals.updates,
         };
         let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run };
+        // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
+        model.encoder_mut().params.own();
         let step = Step::new(model, options)?;
         let ema = options.ema.map(|decay| Ema::new(decay, model));
         Ok(Run { trainer, data, train, step, ema, state, best: None, totals, schedule, weights, names })
@@ -166,13 +175,22 @@ impl<'a> Run<'a> {
             // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
             let accumulate = self.trainer.options.accumulate;
             let done = (self.state.position as usize).div_ceil(accumulate);
-            for group in plan.chunks(accumulate).skip(done) {
-                self.update(model, group, observer)?;
-                self.after_update(model, observer)?;
-                if self.reached_limit() {
-                    break;
+            let train = self.train.clone();
+            let cut = |plan: &BatchPlan| -> Cut {
+                let dataset = train[plan.task];
+                Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?))
+            };
+            let cpu = model.encoder().device().as_cpu().clone();
+            ahead(&cpu, AHEAD, plan.iter().skip(done * accumulate).map(cut), |batches| -> Result<()> {
+                for group in plan.chunks(accumulate).skip(done) {
+                    self.update(model, group, batches, observer)?;
+                    self.after_update(model, observer)?;
+                    if self.reached_limit() {
+                        break;
+                    }
                 }
-            }
+                Ok(())
+            })?;
             last = self.finish_epoch(model, plan.len(), observer)?;
             if self.is_stopped() && !self.is_finished() {
                 return Err(Error::Interrupted { update: self.state.updates });
@@ -232,17 +250,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The batches of one update, forward and backward, then the update.
+    /// The batches of one update (the next ones of `batches`), forward and backward, then the update.
     fn update(
         &mut self,
         model: &mut MultiTaskModel,
         group: &[BatchPlan],
+        batches: &mut dyn Iterator<Item = Cut>,
         observer: &mut (dyn Observer + '_),
     ) -> Result<()> {
         for plan in group {
             let start = Instant::now();
-            let dataset = self.train[plan.task];
-            let (batch, labels) = (dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?);
+            // One batch for each plan, in the same order.
+            let Some(cut) = batches.next() else { break };
+            let (batch, labels) = cut?;
             let scale = self.weights[plan.task] / group.len() as f32;
             let loss = self.step.batch(model, plan.task, &batch, &labels, scale, self.state.batches);
             let name = &self.names[plan.task];

@@ -35,10 +35,11 @@ fn is_known(case: &Case) -> bool {
 }
 
 fn run(case: &Case, report: &mut Report) -> Result<(), String> {
+    let device = device().map_err(text_of)?;
     let mut params = Params::default();
-    let loaded = encoders::load(&case.dir, &mut params).map_err(text_of)?;
+    let loaded = encoders::load(&case.dir, &mut params, device.as_cpu()).map_err(text_of)?;
     report.exact("unexpected tensors", &loaded.unexpected, &[]);
-    let model = Model { net: loaded.net, params, device: device().map_err(text_of)? };
+    let model = Model { net: loaded.net, params, device };
     let inputs = case.tensors("inputs.safetensors")?;
     let batch_of_all = batch(&inputs, PACKED)?;
     model.values_and_gradients(case, report, &batch_of_all, inputs.f32("R")?)?;

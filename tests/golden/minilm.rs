@@ -14,8 +14,9 @@ use crate::engine::{dot, pooled, text_of, u32s};
 pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let cache = fetch::cache_dir(None).map_err(text_of)?;
     let folder = fetch::minilm(&cache, &|line| eprintln!("{line}")).map_err(text_of)?;
+    let device = device().map_err(text_of)?;
     let mut params = Params::default();
-    let net = encoders::load(&folder, &mut params).map_err(text_of)?.net;
+    let net = encoders::load(&folder, &mut params, device.as_cpu()).map_err(text_of)?.net;
     let tokenizer = Tokenizer::load(&folder).map_err(text_of)?;
 
     let inputs = case.tensors("inputs.safetensors")?;
@@ -30,7 +31,6 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     report.exact("packed_token_type_ids", &batch.type_ids, &u32s(&inputs, "packed_token_type_ids")?);
     report.exact("cu_seqlens", &batch.cu_seqlens, &u32s(&inputs, "cu_seqlens")?);
 
-    let device = device().map_err(text_of)?;
     let mut tape = Tape::inference(&params, device, TapeMemory::default());
     let hidden = net.forward(&mut tape, &batch).map_err(text_of)?;
     let pooler = net.pooler().ok_or("the encoder has no pooler")?;

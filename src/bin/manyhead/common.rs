@@ -131,7 +131,7 @@ pub fn usage_message(error: &clap::Error) -> String {
 }
 
 /// Opens a file, or standard input for `-`.
-pub fn open_input(path: &Path) -> Result<BufReader<Box<dyn Read>>, Failure> {
+pub fn open_input(path: &Path) -> Result<BufReader<Box<dyn Read + Send>>, Failure> {
     if path == Path::new("-") {
         return Ok(BufReader::with_capacity(1 << 16, Box::new(io::stdin())));
     }
@@ -228,7 +228,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 
 /// Lines in chunks: up to `most`, or as many as are there without waiting.
 pub struct Chunks {
-    reader: BufReader<Box<dyn Read>>,
+    reader: BufReader<Box<dyn Read + Send>>,
     path: PathBuf,
     line: usize,
     most: usize,

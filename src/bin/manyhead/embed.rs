@@ -1,8 +1,10 @@
 //! `manyhead embed`: vectors of texts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use manyhead::data::ahead_detached;
 use manyhead::interop::safetensors::{self, TensorData};
 use manyhead::model::{Embeddings, Pool};
 use manyhead::{Encoder, Error};
@@ -42,6 +44,8 @@ pub struct Arguments {
 
 /// Lines embedded at a time.
 const CHUNK: usize = 256;
+/// Chunks that are ready while one is computed.
+const AHEAD: usize = 1;
 
 /// One line of input as tokens.
 struct Line {
@@ -50,13 +54,58 @@ struct Line {
     type_ids: Vec<u32>,
 }
 
-struct Reader<'a> {
-    encoder: &'a Encoder,
+/// Lines as tokens.
+struct Chunk {
+    lines: Vec<Line>,
+    /// What is wrong with the line behind them; nothing follows then.
+    failure: Option<Failure>,
+}
+
+/// Reads and tokenises, chunk by chunk, in a second thread.
+struct Source {
+    chunks: Chunks,
+    reader: Reader,
+    ended: bool,
+}
+
+impl Iterator for Source {
+    type Item = Result<Chunk, Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let chunk = self.chunk().transpose();
+        // Behind a failure nothing is read any more: on a pipe it would be taken from whoever reads it next.
+        self.ended = !matches!(&chunk, Some(Ok(Chunk { failure: None, .. })));
+        chunk
+    }
+}
+
+impl Source {
+    fn chunk(&mut self) -> Result<Option<Chunk>, Failure> {
+        let texts = self.chunks.read()?;
+        if texts.is_empty() {
+            return Ok(None);
+        }
+        let (reader, mut lines) = (&self.reader, Vec::with_capacity(texts.len()));
+        for parsed in reader.encoder.device().as_cpu().map(&texts, |(line, text)| reader.parse(*line, text)) {
+            match parsed {
+                Ok(line) => lines.push(line),
+                Err(failure) => return Ok(Some(Chunk { lines, failure: Some(failure) })),
+            }
+        }
+        Ok(Some(Chunk { lines, failure: None }))
+    }
+}
+
+struct Reader {
+    encoder: Arc<Encoder>,
     path: PathBuf,
     max_length: usize,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn fail(&self, line: usize, message: impl Into<String>) -> Failure {
         Error::input(input_name(&self.path), line, message).into()
     }
@@ -135,7 +184,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::argument("--output", message).into());
         }
     }
-    let encoder = Encoder::load(common.encoder_folder(&arguments.encoder)?, &common.device()?)?;
+    let encoder = Arc::new(Encoder::load(common.encoder_folder(&arguments.encoder)?, &common.device()?)?);
     if !encoder.unexpected().is_empty() {
         common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
     }
@@ -146,42 +195,27 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         return Err(Error::argument("--max-length", message).into());
     }
     let pool = Pool::parse(&arguments.pool).unwrap_or(Pool::Mean);
-    let reader = Reader { encoder: &encoder, path: arguments.input.clone(), max_length };
-    let mut chunks = Chunks::open(&arguments.input, CHUNK)?;
+    let reader = Reader { encoder: encoder.clone(), path: arguments.input.clone(), max_length };
+    let source = Source { chunks: Chunks::open(&arguments.input, CHUNK)?, reader, ended: false };
     let mut all = Embeddings { width: encoder.width(), data: Vec::new(), cu_seqlens: vec![0] };
     let mut output = if to_safetensors { None } else { Some(Output::open(&arguments.output)?) };
     let mut index = 0usize;
-    loop {
-        let lines = chunks.read()?;
-        if lines.is_empty() {
-            break;
-        }
-        // What stands before a bad line is still answered.
-        let (mut failure, mut parsed) = (None, Vec::with_capacity(lines.len()));
-        for (line, text) in &lines {
-            match reader.parse(*line, text) {
-                Ok(line) => parsed.push(line),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        let lines: Vec<Line> = parsed;
+    // Not waited for: a read from a pipe that somebody else holds open would never end.
+    for chunk in ahead_detached(encoder.device().as_cpu(), AHEAD, source) {
+        let Chunk { lines, failure } = chunk?;
         let tokens: Vec<_> = lines.iter().map(|line| (line.ids.as_slice(), line.type_ids.as_slice())).collect();
         let vectors = encoder.embed_tokens(&tokens, pool, arguments.normalize)?;
-        let Some(output) = &mut output else {
-            if let Some(failure) = failure {
-                return Err(failure);
+        match &mut output {
+            // What stands before a bad line is still answered.
+            Some(output) => {
+                for (i, line) in lines.into_iter().enumerate() {
+                    output.line(&line_json(index, line.uid, vectors.text(i), vectors.width, pool))?;
+                    index += 1;
+                }
+                output.flush()?;
             }
-            all.extend(&vectors);
-            continue;
-        };
-        for (i, line) in lines.into_iter().enumerate() {
-            output.line(&line_json(index, line.uid, vectors.text(i), vectors.width, pool))?;
-            index += 1;
+            None => all.extend(&vectors),
         }
-        output.flush()?;
         if let Some(failure) = failure {
             return Err(failure);
         }

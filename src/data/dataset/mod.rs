@@ -9,8 +9,9 @@ mod columns;
 
 use std::path::{Path, PathBuf};
 
+use super::ahead;
 use super::encode::encode;
-use super::readers::{BadRows, Content, Labels, RowReader, Skipped};
+use super::readers::{BadRows, Content, Labels, Row, RowReader, Skipped};
 use super::tokenizer::Tokenizer;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ use columns::{Columns, NAMES_ONLY, Writers, between};
 
 /// Rows tokenised at a time.
 const CHUNK: usize = 4096;
+/// So many times as many rows are read while others are tokenised.
+const AHEAD: usize = 1;
 
 /// How far the reading is.
 #[derive(Clone, Copy, Debug)]
@@ -117,27 +120,32 @@ impl Recipe<'_> {
         let mut done = 0;
         let mut reader = reader.bad_rows(self.options.bad_rows);
         writers.begin()?;
-        loop {
-            let rows: Vec<_> = reader.by_ref().take(CHUNK).collect::<Result<_>>()?;
-            if rows.is_empty() {
-                facts.skipped = reader.skipped().clone();
-                let (columns, seals) = writers.finish()?;
-                return Ok((columns, seals, facts));
+        let chunks = std::iter::from_fn(|| {
+            let rows: Result<Vec<Row>> = reader.by_ref().take(CHUNK).collect();
+            Some(rows).filter(|rows| !matches!(rows, Ok(rows) if rows.is_empty()))
+        });
+        ahead(self.cpu, AHEAD, chunks, |chunks| -> Result<()> {
+            for rows in chunks {
+                let rows = rows?;
+                let (tokenizer, max_length) = (self.tokenizer, self.max_length);
+                let encoded = self.cpu.map(&rows, |row| encode(&row.content, tokenizer, max_length));
+                for (row, encoded) in rows.iter().zip(encoded) {
+                    let encoded = encoded.map_err(|error| Error::input(self.path, row.line, error.to_string()))?;
+                    facts.truncated += usize::from(encoded.truncated);
+                    facts.truncated_words += encoded.truncated_words;
+                    facts.empty_words += encoded.empty_words;
+                    writers.push(&row.uid, &row.label, &encoded)?;
+                }
+                done += rows.len();
+                if let Some(progress) = self.options.progress {
+                    progress(ReadEvent::Rows { path: self.path, rows: done });
+                }
             }
-            let (tokenizer, max_length) = (self.tokenizer, self.max_length);
-            let encoded = self.cpu.map(&rows, |row| encode(&row.content, tokenizer, max_length));
-            for (row, encoded) in rows.iter().zip(encoded) {
-                let encoded = encoded.map_err(|error| Error::input(self.path, row.line, error.to_string()))?;
-                facts.truncated += usize::from(encoded.truncated);
-                facts.truncated_words += encoded.truncated_words;
-                facts.empty_words += encoded.empty_words;
-                writers.push(&row.uid, &row.label, &encoded)?;
-            }
-            done += rows.len();
-            if let Some(progress) = self.options.progress {
-                progress(ReadEvent::Rows { path: self.path, rows: done });
-            }
-        }
+            Ok(())
+        })?;
+        facts.skipped = reader.skipped().clone();
+        let (columns, seals) = writers.finish()?;
+        Ok((columns, seals, facts))
     }
 
     fn dataset(&self, columns: Columns, seals: &[(&str, Seal)], facts: Facts, origin: Origin) -> Dataset {

@@ -1,7 +1,7 @@
 //! Lines of input as samples of a task.
 
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use manyhead::Error;
@@ -95,8 +95,8 @@ enum Shape {
 }
 
 /// How lines are read.
-pub struct Layout<'a> {
-    path: &'a Path,
+pub struct Layout {
+    path: PathBuf,
     format: Format,
     shape: Shape,
     /// The task, its data in canonical rows.
@@ -107,9 +107,9 @@ pub struct Layout<'a> {
     canonical: Option<bool>,
 }
 
-impl<'a> Layout<'a> {
+impl Layout {
     /// The layout of `path` for `task`.
-    pub fn new(path: &'a Path, format: Option<Format>, task: &TaskDef) -> Result<Layout<'a>, Failure> {
+    pub fn new(path: &Path, format: Option<Format>, task: &TaskDef) -> Result<Layout, Failure> {
         let format = format.map_or_else(|| Format::of(path), Ok)?;
         let shape = match task.data_format {
             DataFormat::PremiseAndOneHypothesis => Shape::Pair,
@@ -118,11 +118,11 @@ impl<'a> Layout<'a> {
             _ => Shape::Text,
         };
         let task = TaskDef { data: None, ..task.clone() };
-        Ok(Layout { path, format, shape, task, columns: None, canonical: None })
+        Ok(Layout { path: path.into(), format, shape, task, columns: None, canonical: None })
     }
 
     fn fail(&self, line: usize, message: impl Into<String>) -> Failure {
-        Error::input(input_name(self.path), line, message).into()
+        Error::input(input_name(&self.path), line, message).into()
     }
 
     /// A line as a sample.

@@ -1,17 +1,20 @@
 //! `manyhead predict`: an answer for each line of input, in order, as the lines come; or whole splits to files.
 
+mod chunks;
 mod input;
 mod output;
 mod splits;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use manyhead::{Error, MultiTaskModel};
 
-use super::common::{Chunks, Common, Failure, Output};
+use super::common::{Common, Failure, Output};
 use super::eval::load_model;
 use super::split_files::SplitOutput;
+use chunks::Chunk;
 use input::{Format, Layout};
 use output::{Answers, OutputFormat};
 
@@ -75,9 +78,6 @@ pub struct Arguments {
     pub files: SplitOutput,
 }
 
-/// Lines predicted at a time.
-const CHUNK: usize = 256;
-
 /// Runs the subcommand.
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let wants_files = arguments.files.glue.is_some() || arguments.files.scores.is_some();
@@ -93,7 +93,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         return splits::run(&arguments, &model, common);
     }
     match arguments.task.as_slice() {
-        [task] => lines(&arguments, task, &model),
+        [task] => lines(&arguments, task, model),
         tasks => {
             let message = format!("{} tasks for one input; give one, or --tasks FILE", tasks.len());
             Err(Error::argument("--task", message).into())
@@ -101,38 +101,27 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
 }
 
-fn lines(arguments: &Arguments, name: &str, model: &MultiTaskModel) -> Result<(), Failure> {
+fn lines(arguments: &Arguments, name: &str, model: MultiTaskModel) -> Result<(), Failure> {
+    let model = Arc::new(model);
     let index = model.task(name)?;
     let Some(task) = model.tasks().nth(index) else { return Ok(()) };
-    let mut layout = Layout::new(&arguments.input, arguments.format, task)?;
-    let mut chunks = Chunks::open(&arguments.input, CHUNK)?;
+    let layout = Layout::new(&arguments.input, arguments.format, task)?;
+    let chunks = chunks::chunks(&arguments.input, layout, &model, index)?;
     let mut answers = Answers::new(arguments.output_format, task, &arguments.input, Output::open(&arguments.output)?)?;
-    loop {
-        let lines = chunks.read()?;
-        if lines.is_empty() {
-            return answers.finish();
-        }
-        // What stands before a bad line is still answered.
-        let mut failure = None;
-        let mut queries = Vec::with_capacity(lines.len());
-        for (line, text) in &lines {
-            match layout.parse(*line, text) {
-                Ok(query) => queries.push(query),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-        let parts = queries.into_iter().map(|query| ((query.line, query.uid), query.content));
-        let (origins, contents): (Vec<_>, Vec<_>) = parts.unzip();
-        let predictions = model.predict_contents(index, &contents)?;
+    for chunk in chunks {
+        let Chunk { origins, contents, dataset, failure } = chunk?;
+        let predictions = model.predict_dataset(index, &dataset?)?;
         for (((line, uid), content), prediction) in origins.into_iter().zip(&contents).zip(&predictions) {
             answers.add(line, uid, content, prediction)?;
         }
         answers.flush()?;
+        // What stands before a bad line has been answered.
         if let Some(failure) = failure {
             return Err(failure);
         }
     }
+    answers.finish()?;
+    // The process ends: to take the model apart would only cost time.
+    std::mem::forget(model);
+    Ok(())
 }
