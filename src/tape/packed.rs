@@ -1,7 +1,9 @@
 //! Weights as the matrix product reads them, packed once for as long as they stay the same.
 //!
-//! From the second time on: a process that answers one question packs every weight once, and memory to keep it in would
-//! cost more (fresh pages) than the packing, which reuses a few buffers that stay in the cache.
+//! From the second time on: a process that answers one question packs every weight once, and so does a training step, after
+//! which the weights are others. Memory to keep that in would cost more than the packing, which goes through a few buffers
+//! that stay in the cache. What was asked for twice between two updates (accumulated batches, evaluation) is kept, and kept
+//! at once after the next update.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,17 +22,17 @@ pub enum Side {
 
 /// What is known of a weight that was asked for.
 enum Kept {
-    /// It was asked for once.
-    Seen,
-    /// The arena's version that was packed, and the panels.
-    Packed(u64, Arc<Panels>),
+    /// It was asked for once in this version of the arena.
+    Seen(u64),
+    /// The arena's version that was packed, the panels, and whether they were of use again.
+    Packed(u64, Arc<Panels>, bool),
 }
 
 #[derive(Default)]
 struct Store {
     /// By position of the entry and side.
     kept: HashMap<(usize, Side), Kept>,
-    /// What weights that were asked for once were packed into: used again when nobody holds it.
+    /// What weights that are not kept were packed into: used again when nobody holds it.
     passing: Vec<Arc<Panels>>,
 }
 
@@ -64,37 +66,40 @@ impl PackedWeights {
         (out, width): (usize, usize),
     ) -> Arc<Panels> {
         let key = (entry, side);
-        let (mut old, mut keep) = (None, true);
+        let (mut old, mut keep) = (None, None);
         // The lock is not held while packing: a thread that waits for others in there may run another tape's work.
         if let Ok(mut store) = self.store.lock() {
-            match store.kept.get(&key) {
-                Some(Kept::Packed(packed, panels)) if *packed == version && panels.serves(cpu) => {
-                    return panels.clone();
+            if let Some(Kept::Packed(packed, panels, again)) = store.kept.get_mut(&key)
+                && *packed == version
+                && panels.serves(cpu)
+            {
+                *again = true;
+                return panels.clone();
+            }
+            match store.kept.remove(&key) {
+                Some(Kept::Packed(_, panels, true)) => (old, keep) = (Some(panels), Some(false)),
+                Some(Kept::Seen(seen)) if seen == version => {
+                    keep = Some(true);
+                    store.passing.clear();
                 }
-                Some(Kept::Packed(..)) => old = store.kept.remove(&key),
-                Some(Kept::Seen) => store.passing.clear(),
-                None => {
-                    keep = false;
-                    store.kept.insert(key, Kept::Seen);
+                _ => {
+                    store.kept.insert(key, Kept::Seen(version));
                     // Of the same shape: another one's buffer would be allocated anew.
                     let shape = if side == Side::Output { (width, out) } else { (out, width) };
                     let fits = |panels: &Arc<Panels>| (panels.k(), panels.n()) == shape;
                     let free = store.passing.iter().position(|p| Arc::strong_count(p) == 1 && fits(p));
-                    old = free.map(|index| Kept::Packed(0, store.passing.swap_remove(index)));
+                    old = free.map(|index| store.passing.swap_remove(index));
                 }
             }
         }
-        let reused = match old {
-            Some(Kept::Packed(_, panels)) => Arc::try_unwrap(panels).ok(),
-            _ => None,
-        };
+        let reused = old.and_then(|panels| Arc::try_unwrap(panels).ok());
         let mut panels = reused.unwrap_or_default();
         pack(cpu, side, weight, (out, width), &mut panels);
         let panels = Arc::new(panels);
         if let Ok(mut store) = self.store.lock() {
             match keep {
-                true => drop(store.kept.insert(key, Kept::Packed(version, panels.clone()))),
-                false => store.passing.push(panels.clone()),
+                Some(again) => drop(store.kept.insert(key, Kept::Packed(version, panels.clone(), again))),
+                None => store.passing.push(panels.clone()),
             }
         }
         panels
