@@ -36,10 +36,9 @@ pub(super) trait Kernel {
     const WORD: Word;
 
     /// # Safety
-    /// `a` must be readable for M rows of `words` words, `b` for `words` lines of NR words (and what [`Word::Quad`] has behind
-    /// both), and a bias that is not null for NR
-    /// numbers; the target must be writable (and initialised, if it is added to) for M rows of NR floats; M is at most
-    /// MR; the processor must have the kernel's instruction set.
+    /// `a` must be readable for M rows of `words` words, `b` for `words` lines of NR words (with what [`Word::Quad`] has behind
+    /// both), and a bias that is not null for NR numbers; the target must be writable (and initialised, if it is added to)
+    /// for M rows of NR floats; M is at most MR; the processor must have the kernel's instruction set.
     unsafe fn tile<const M: usize>(words: usize, a: Rows, b: *const f32, c: Target);
 }
 

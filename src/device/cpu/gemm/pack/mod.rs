@@ -76,8 +76,25 @@ pub(super) fn tile_rows(isa: Isa, word: Word, values: &[f32], width: usize, targ
         // SAFETY: the lengths have been looked at; an `Isa` only comes from where the processor has been asked for it.
         return unsafe { native::tile_rows(values.as_ptr(), rows, width, target.as_mut_ptr(), stride) };
     }
+    if word == Word::Single && width.is_multiple_of(16) {
+        return copy_rows(isa, values, width, target, stride);
+    }
     for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
         row(isa, word, values, &mut target[..words]);
+    }
+}
+
+simd_kernel! {
+    /// Rows of `width` numbers, a multiple of 16, to rows `stride` apart: in registers, where they are too short to be worth
+    /// a call each.
+    fn copy_rows(values: &[f32], width: usize, target: &mut [f32], stride: usize) {
+        for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
+            let (values, _) = values.as_chunks::<16>();
+            let (target, _) = target.as_chunks_mut::<16>();
+            for (target, values) in target.iter_mut().zip(values) {
+                *target = *values;
+            }
+        }
     }
 }
 
