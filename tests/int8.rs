@@ -35,7 +35,7 @@ fn hidden_states_of_an_encoder_are_near_those_of_f32_on_every_instruction_set() 
     let config = json!({
         "model_type": "bert", "vocab_size": 97, "hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
         "intermediate_size": 200, "hidden_act": "gelu", "max_position_embeddings": 200, "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
+        "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
     });
     let mut params = Params::default();
     let net = encoders::build(std::path::Path::new("config.json"), &config, &mut params).unwrap();
