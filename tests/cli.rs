@@ -333,8 +333,9 @@ fn eval_prints_a_table_or_fractions_as_json() {
         "{table}"
     );
     let result = json(&tiny.run("eval --model out/best --tasks tasks.yml --split dev --json").ok());
-    assert_eq!(keys(&result), ["model", "split", "tasks", "mean"]);
+    assert_eq!(keys(&result), ["model", "split", "precision", "tasks", "mean"]);
     assert_eq!((result["model"].as_str(), result["split"].as_str()), (Some("out/best"), Some("dev")));
+    assert_eq!(result["precision"], "f32");
     assert_eq!(keys(&result["tasks"]), ["pairs", "mood"]);
     let pairs = &result["tasks"]["pairs"];
     assert_eq!((keys(pairs), keys(&pairs["metrics"])), (vec!["examples", "loss", "metrics"], vec!["ACC", "F1"]));

@@ -93,7 +93,7 @@ fn bench_of_training_prints_every_key_with_sensible_values() {
 #[test]
 fn bench_of_inference_measures_no_backward_pass_and_no_dropout() {
     let tiny = world();
-    for precision in ["f32", "bf16"] {
+    for precision in ["f32", "bf16", "int8"] {
         let result = bench(&tiny, &format!("infer --batch 4 --length 32 --steps 4 --precision {precision}"));
         assert_sensible(&result, 4.0, 32.0);
         assert_eq!((&result["mode"], &result["precision"]), (&"infer".into(), &precision.into()));
@@ -149,6 +149,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         ("--dropout 1", &["--dropout", "1"]),
         ("--dropout nan", &["--dropout", "NaN"]),
         ("--precision fp8", &["--precision", "fp8", "auto, f32, bf16"]),
+        ("--precision int8", &["--precision", "int8 is for inference", "train in f32 or bf16"]),
         ("--steps 0", &["--steps", "0"]),
         ("--batch 0", &["--batch", "0"]),
         ("--threads 5000", &["--threads", "5000", "1024"]),

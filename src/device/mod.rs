@@ -53,8 +53,8 @@ impl Device {
         self.as_cpu().precision()
     }
 
-    /// The precision that `--precision` names: `f32`, `bf16`, or `auto`, which is bf16 where this device multiplies it
-    /// faster than f32.
+    /// The precision that `--precision` names: `f32`, `bf16`, `int8`, or `auto`, which is bf16 where this device multiplies
+    /// it faster than f32.
     ///
     /// # Errors
     /// Any other name.

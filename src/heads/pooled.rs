@@ -63,6 +63,6 @@ impl PooledHead {
     fn of_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
         let pooled = self.pooler.forward(tape, first)?;
         let pooled = ops::dropout(tape, pooled, self.dropout)?;
-        self.out.forward(tape, pooled)
+        self.out.forward_unquantised(tape, pooled)
     }
 }

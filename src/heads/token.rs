@@ -33,6 +33,6 @@ impl TokenHead {
     /// hidden `[T, H]` → `[T, classes]`.
     pub fn forward(&self, tape: &mut Tape<'_>, hidden: Var) -> Result<Var> {
         let hidden = ops::dropout(tape, hidden, self.dropout)?;
-        self.out.forward(tape, hidden)
+        self.out.forward_unquantised(tape, hidden)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::ahead;
 use crate::data::tokenizer::Tokenizer;
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::encoders::{self, EncoderNet};
 use crate::error::{Error, Result};
 use crate::nn::PackedBatch;
@@ -128,6 +128,11 @@ impl Encoder {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What products are computed from, from now on; see [`Device::with_precision`].
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.device = self.device.with_precision(precision);
     }
 
     /// Width of a vector, H.

@@ -32,8 +32,13 @@ impl Linear {
         ops::linear(tape, x, Var::Param(self.weight), Some(Var::Param(self.bias)))
     }
 
-    /// The same without adding the bias, for an op that adds it itself.
-    pub fn product(&self, tape: &mut Tape<'_>, x: Var) -> Result<Var> {
-        ops::linear(tape, x, Var::Param(self.weight), None)
+    /// The same, not quantised in int8: for heads, which are small and whose errors nothing averages out any more.
+    pub fn forward_unquantised(&self, tape: &mut Tape<'_>, x: Var) -> Result<Var> {
+        ops::linear_unquantised(tape, x, Var::Param(self.weight), Some(Var::Param(self.bias)))
+    }
+
+    /// [`Linear::forward_unquantised`] without adding the bias, for an op that adds it itself.
+    pub fn product_unquantised(&self, tape: &mut Tape<'_>, x: Var) -> Result<Var> {
+        ops::linear_unquantised(tape, x, Var::Param(self.weight), None)
     }
 }

@@ -17,7 +17,7 @@ pub struct Pooler {
 impl Pooler {
     /// The states of the first tokens, `[B, H]` → `[B, H]`.
     pub fn forward(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
-        let dense = self.dense.product(tape, first)?;
+        let dense = self.dense.product_unquantised(tape, first)?;
         ops::activation(tape, dense, Some(Var::Param(self.dense.bias)), self.activation)
     }
 }

@@ -26,14 +26,25 @@ pub use dropout::dropout;
 pub use embedding::{EmbeddingInputs, embedding};
 pub use feed_forward::{FeedForwardWeights, feed_forward};
 pub use layer_norm::{LayerNormInputs, layer_norm};
-pub use linear::linear;
+pub use linear::{linear, linear_unquantised};
 pub use lookup::lookup;
 pub use mse::{mse, weighted_mse};
 pub use pool::{Pooling, pool};
 pub use projections::projections;
 pub use rms_norm::rms_norm;
 
+use crate::device::cpu::MOST_QUANTISED;
+use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
+
+/// Checks that sums over `width` quantised products fit into an i32.
+fn check_quantised_width(op: &'static str, device: &Device, width: usize) -> Result<()> {
+    if device.precision() == Precision::Int8 && width > MOST_QUANTISED {
+        let message = format!("{width} inputs of a layer; in int8 up to {MOST_QUANTISED}, use f32 or bf16");
+        return Err(Error::shape(op, message));
+    }
+    Ok(())
+}
 
 /// Checks that `cu_seqlens` begins with 0, rises, and ends with `tokens`: segment i is rows
 /// `cu_seqlens[i] .. cu_seqlens[i + 1]`.

@@ -45,6 +45,70 @@ pub fn bf16_devices() -> Vec<Device> {
     Isa::usable().flat_map(|isa| [1, 3].map(|threads| with(threads, isa))).collect()
 }
 
+/// The same in int8, for inference.
+pub fn int8_devices() -> Vec<Device> {
+    bf16_devices().iter().map(|device| device.with_precision(Precision::Int8)).collect()
+}
+
+/// Relative error in L2 of a row whose largest number is `peak` times its root mean square, quantised in int8: errors are
+/// spread evenly over ± half a step of peak / 127.
+pub fn int8_error(peak: f64) -> f64 {
+    peak / 127.0 / 12f64.sqrt()
+}
+
+/// The output of an op on a tape that does not record.
+pub fn infer_on(device: &Device, inputs: &[Input], run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>) -> Vec<f32> {
+    let params = Params::default();
+    let mut tape = Tape::inference(&params, device, TapeMemory::default());
+    let vars: Vec<Var> = inputs.iter().map(|input| tape.leaf_from(input.shape, &input.data).unwrap()).collect();
+    let output = run(&mut tape, &vars).unwrap();
+    tape.view(output).unwrap().data.to_vec()
+}
+
+/// Checks an op in int8: the output against the reference, within `tolerance` in relative L2; the same bits on all devices;
+/// rows of `out` numbers have the bits that they have alone; nearly no number is that of f32; a row of x with a NaN or an
+/// infinity makes its own row NaN, and no other.
+pub fn check_int8(
+    inputs: &[Input],
+    out: usize,
+    tolerance: f64,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let wide: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|x| *x as f64).collect()).collect();
+    let expected = reference(&wide);
+    let width = inputs[0].shape.width();
+    let with_x = |data: Vec<f32>| -> Vec<Input> {
+        let x = Input { shape: [data.len() / width, width].into(), data, differentiable: false };
+        let others = inputs[1..].iter().map(|input| Input { data: input.data.clone(), ..*input });
+        std::iter::once(x).chain(others).collect()
+    };
+    let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let mut first: Option<Vec<u32>> = None;
+    for device in int8_devices() {
+        let whole = infer_on(&device, inputs, run);
+        assert_near(&format!("{device:?}"), &whole, &expected, tolerance, 0.0);
+        assert_eq!(first.get_or_insert_with(|| bits(&whole)), &bits(&whole), "{device:?}: bits");
+        let exact = infer_on(&device.with_precision(Precision::F32), inputs, run);
+        let same = whole.iter().zip(&exact).filter(|(a, b)| a == b).count();
+        assert!(10 * same <= whole.len(), "{device:?}: {same} of {} numbers are those of f32", whole.len());
+        let rows = inputs[0].shape.rows();
+        for row in [0, rows / 2, rows - 1] {
+            let mut x = inputs[0].data.clone();
+            let alone = infer_on(&device, &with_x(x[row * width..(row + 1) * width].to_vec()), run);
+            assert_eq!(bits(&alone), bits(&whole[row * out..(row + 1) * out]), "{device:?}: row {row} alone");
+            x[row * width + width / 2] = if row == 0 { f32::NAN } else { f32::INFINITY };
+            let spoilt = infer_on(&device, &with_x(x), run);
+            for (i, (spoilt, whole)) in spoilt.chunks(out).zip(whole.chunks(out)).enumerate() {
+                match i == row {
+                    true => assert!(spoilt.iter().all(|y| y.is_nan()), "{device:?}: row {row} {spoilt:?}"),
+                    false => assert_eq!(bits(spoilt), bits(whole), "{device:?}: row {i} beside {row}"),
+                }
+            }
+        }
+    }
+}
+
 /// norm(a − b) ≤ tolerance · norm(b) + floor.
 pub fn assert_near(what: &str, got: &[f32], expected: &[f64], tolerance: f64, floor: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: length");

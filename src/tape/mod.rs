@@ -101,7 +101,8 @@ pub struct Tape<'p> {
 }
 
 impl<'p> Tape<'p> {
-    /// A tape that records, for training. `random` draws dropout masks; None switches dropout off.
+    /// A tape that records, for training. `random` draws dropout masks; None switches dropout off. On a device in int8
+    /// every op and the backward pass refuse: there are no gradients.
     pub fn recording(params: &'p Params, device: &Device, memory: TapeMemory, random: Option<Random>) -> Tape<'p> {
         Tape { params, device: device.clone(), memory, recording: true, random, checking: false }
     }
@@ -177,7 +178,13 @@ impl<'p> Tape<'p> {
     }
 
     /// Runs an op and records it.
+    ///
+    /// # Errors
+    /// Those of the op; a tape that records on a device whose precision has no gradients.
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Var> {
+        if self.recording {
+            self.device.precision().check_training(op.name())?;
+        }
         let memory = &mut self.memory;
         // Ops have at most seven inputs; views are cheap and live on the stack.
         let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
@@ -259,7 +266,7 @@ impl<'p> Tape<'p> {
     /// leaf may also be a value in the middle. A leaf that the outputs do not depend on has a gradient of zeros.
     ///
     /// # Errors
-    /// A tape that does not record; values of another tape; an upstream gradient of the wrong length; a parameter as
+    /// A tape that does not record; a precision without gradients; values of another tape; an upstream gradient of the wrong length; a parameter as
     /// the start or as a leaf; a leaf that is named twice; gradients of other parameters.
     pub fn backward_from(
         &mut self,
@@ -270,6 +277,7 @@ impl<'p> Tape<'p> {
         if !self.recording {
             return Err(Error::argument("backward", "this tape does not record: there is nothing to go back along"));
         }
+        self.device.precision().check_training("backward")?;
         if let Some(gradients) = &gradients
             && (gradients.data.len(), gradients.touched.len()) != (self.params.arena_len(), self.params.entries().len())
         {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::packed::{self, Side};
 use super::params::{ParamId, Params};
 use super::rows::Rows;
-use crate::device::cpu::Panels;
+use crate::device::cpu::{Cpu, Panels};
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::{Dropout, Stream};
@@ -56,8 +56,7 @@ impl<'a> View<'a> {
 }
 
 /// A weight `[out, width]` packed for a product: a parameter is packed once for as long as it stays the same.
-fn panels(params: &Params, device: &Device, weight: View<'_>, side: Side) -> Arc<Panels> {
-    let cpu = device.as_cpu();
+fn panels(params: &Params, cpu: &Cpu, weight: View<'_>, side: Side) -> Arc<Panels> {
     match weight.param {
         Some(id) => params.panels(cpu, id, side),
         None => {
@@ -88,7 +87,12 @@ impl<'a> Forward<'a> {
 
     /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
     pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
-        panels(self.params, self.device, self.inputs[i], side)
+        self.panels_for(self.device.as_cpu(), i, side)
+    }
+
+    /// The same for a product in the precision of `cpu`.
+    pub fn panels_for(&self, cpu: &Cpu, i: usize, side: Side) -> Arc<Panels> {
+        panels(self.params, cpu, self.inputs[i], side)
     }
 
     /// How many inputs there are.
@@ -161,7 +165,7 @@ impl<'a> Backward<'a> {
 
     /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
     pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
-        panels(self.params, self.device, self.inputs[i], side)
+        panels(self.params, self.device.as_cpu(), self.inputs[i], side)
     }
 
     /// How many inputs there are.

@@ -148,6 +148,12 @@ mod tests {
             for precision in [Precision::F32, Precision::Bf16, Precision::F32] {
                 assert_eq!(products(&params, id, &device.with_precision(precision)), expected(value), "way {i}");
             }
+            let int8 = device.with_precision(Precision::Int8);
+            let mut tape = Tape::inference(&params, &int8, Default::default());
+            let x = tape.leaf_from([1, 3], &[1.0; 3]).unwrap();
+            let y = linear(&mut tape, x, Var::Param(id), None).unwrap();
+            let near = |y: &f32| (y / (3.0 * value) - 1.0).abs() < 1e-6;
+            assert!(tape.view(y).unwrap().data.iter().all(near), "way {i}");
             let mut clone = params.clone();
             clone.get_mut(id).fill(-1.0);
             assert_eq!(products(&clone, id, &device), expected(-1.0));

@@ -7,6 +7,7 @@
 //!
 //! This floor knows nothing of `data/`: it says where files are and what a label means; `data/` reads them.
 
+mod agreement;
 mod batch;
 mod classification;
 mod data_spec;
@@ -26,6 +27,7 @@ mod task;
 mod write;
 pub(crate) mod yaml;
 
+pub use agreement::Agreement;
 pub use batch::{TaskBatch, WordRows};
 pub use data_spec::{Column, Columns, DataSpec};
 pub use file::TaskFile;

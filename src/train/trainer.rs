@@ -134,6 +134,7 @@ impl<'a> Run<'a> {
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         let precision = options.precision.unwrap_or(model.encoder().device().precision());
+        precision.check_training("--precision")?;
         run.push(("--precision".into(), precision.name().into()));
         run.extend(model.describe());
         run.push(("the tasks' weights".into(), format!("{weights:?}")));

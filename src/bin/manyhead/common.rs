@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use manyhead::device::{Isa, Precision};
 use manyhead::interop::fetch;
 use manyhead::{Device, Error};
 
@@ -30,12 +32,34 @@ pub struct Common {
     pub json: bool,
 }
 
+/// The flag of subcommands that use a model.
+#[derive(Args, Clone)]
+pub struct Products {
+    /// What products are computed from: f32, bf16, int8 (linear layers of the encoder; measure what it costs with eval
+    /// --compare-f32), or auto (bf16 where this processor multiplies it faster than f32, never int8)
+    #[arg(long, default_value = "f32", value_parser = Precision::NAMES)]
+    pub precision: String,
+}
+
+/// The values of `train --precision`. What has no gradients is not shown, but read, to be refused with the reason.
+pub fn training_precisions() -> PossibleValuesParser {
+    let known = |name: &str| Precision::parse(name, Isa::Portable);
+    let hidden = |name: &str| known(name).is_ok_and(|precision| precision.check_training("").is_err());
+    PossibleValuesParser::new(Precision::NAMES.map(|name| PossibleValue::new(name).hide(hidden(name))))
+}
+
 impl Common {
     /// The device that the flags ask for.
     pub fn device(&self) -> Result<Device, Failure> {
         // An empty environment variable is as good as none.
         let name = if self.device.is_empty() { "auto" } else { &self.device };
         Ok(Device::parse(name, self.threads)?)
+    }
+
+    /// The same with products in the precision of `--precision`.
+    pub fn device_in(&self, precision: &Products) -> Result<Device, Failure> {
+        let device = self.device()?;
+        Ok(device.with_precision(device.parse_precision(&precision.precision)?))
     }
 
     /// One line for the user, unless they asked for quiet.

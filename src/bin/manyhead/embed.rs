@@ -10,7 +10,7 @@ use manyhead::model::{Embeddings, Pool};
 use manyhead::{Encoder, Error};
 use serde_json::{Map, Value, json};
 
-use super::common::{Chunks, Common, Failure, Output, input_name};
+use super::common::{Chunks, Common, Failure, Output, Products, input_name};
 
 /// Turn texts into vectors
 #[derive(Args, Clone)]
@@ -40,6 +40,8 @@ pub struct Arguments {
     /// Longest sequence in tokens; longer texts are cut [default: as the encoder allows]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
+    #[command(flatten)]
+    pub products: Products,
 }
 
 /// Lines embedded at a time.
@@ -184,7 +186,8 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             return Err(Error::argument("--output", message).into());
         }
     }
-    let encoder = Arc::new(Encoder::load(common.encoder_folder(&arguments.encoder)?, &common.device()?)?);
+    let device = common.device_in(&arguments.products)?;
+    let encoder = Arc::new(Encoder::load(common.encoder_folder(&arguments.encoder)?, &device)?);
     if !encoder.unexpected().is_empty() {
         common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
     }

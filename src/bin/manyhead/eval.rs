@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use manyhead::device::Precision;
 use manyhead::interop::atomic::readable_dir;
-use manyhead::metrics::Score;
+use manyhead::metrics::{Metric, Score};
 use manyhead::report::entities_json;
 use manyhead::tasks::{TaskDef, TaskType};
 use manyhead::train::{SplitEvaluation, read_split, read_split_to_predict};
 use manyhead::{Error, MultiTaskModel, TaskFile};
 use serde_json::{Map, Value, json};
 
-use super::common::{Common, Failure, counted, print};
+use super::beside_f32::{self, BesideF32};
+use super::common::{Common, Failure, Products, counted, print};
 use super::reading::Reading;
 use super::split_files::{Plan, SplitOutput};
 use super::table::{Table, entities, matrices, shown, shown_mean};
@@ -22,7 +24,8 @@ use super::{glue_file, score_file};
 #[derive(Args, Clone)]
 #[command(after_help = "The metrics are those of the task file's metric_meta. A split without labels has none:\n  \
     manyhead predict --model DIR --tasks FILE --split test --glue DIR, or --scores DIR\n\n\
-    Example:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev")]
+    Examples:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev\n  \
+    manyhead eval --model run1/best --tasks glue.yml --data-dir data --precision int8 --compare-f32")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
@@ -46,6 +49,11 @@ pub struct Arguments {
     #[arg(long)]
     pub no_token_cache: bool,
     #[command(flatten)]
+    pub products: Products,
+    /// Evaluate in f32 too, and show both metrics, their difference, and how many predictions stay the same
+    #[arg(long)]
+    pub compare_f32: bool,
+    #[command(flatten)]
     pub files: SplitOutput,
 }
 
@@ -58,10 +66,10 @@ fn same_task(own: &TaskDef, task: &TaskDef) -> bool {
 }
 
 /// The model in a folder, or in the `best/` of a run's folder.
-pub fn load_model(folder: &Path, common: &Common) -> Result<MultiTaskModel, Failure> {
+pub fn load_model(folder: &Path, products: &Products, common: &Common) -> Result<MultiTaskModel, Failure> {
     let best = folder.join("best");
     let folder = if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
-    Ok(MultiTaskModel::load(folder, &common.device()?)?)
+    Ok(MultiTaskModel::load(folder, &common.device_in(products)?)?)
 }
 
 /// Refuses names of tasks that none of the files has.
@@ -122,7 +130,12 @@ fn score_json(score: &Score) -> Value {
 
 /// Runs the subcommand.
 pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
-    let model = load_model(&arguments.model, common)?;
+    let mut model = load_model(&arguments.model, &arguments.products, common)?;
+    let precision = model.encoder().device().precision();
+    if arguments.compare_f32 && precision == Precision::F32 {
+        let message = "this evaluation is in f32 itself; add --precision int8 or bf16";
+        return Err(Error::argument("--compare-f32", message).into());
+    }
     let tasks = TaskFile::read(&arguments.tasks)?;
     check_names(&arguments.task, &[&tasks])?;
     let chosen = |name: &String| arguments.task.is_empty() || arguments.task.contains(name);
@@ -138,7 +151,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let files = plan.add(&own, split, &path)?;
         jobs.push((task, own, index, files));
     }
-    let (mut results, mut firsts, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut results, mut firsts, mut origins, mut exact) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (task, own, index, files) in jobs {
         let dataset = reading.with(|read| read_split(&model, index, task, split, data_dir, read));
         let dataset = dataset.map_err(|error| {
@@ -154,14 +167,27 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let evaluation = model.evaluate_by(index, &dataset, task)?;
         files.write(&own, &dataset, score_file::metrics(&evaluation.metrics), &evaluation.predictions, common)?;
         firsts.push(evaluation.first());
+        if arguments.compare_f32 {
+            common.say(&format!("evaluating {} in f32", task.name));
+            model.encoder_mut().set_precision(Precision::F32);
+            let beside = model.evaluate_by(index, &dataset, task);
+            model.encoder_mut().set_precision(precision);
+            exact.push(BesideF32::new(&evaluation, beside?));
+        }
         results.push(SplitEvaluation::new(&task.name, split, evaluation));
     }
     reading.tell_origins(&origins, common);
-    let sum: Option<f64> = firsts.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
-    let mean = sum.map(|sum| sum / firsts.len().max(1) as f64);
+    let mean = mean_of(&firsts);
+    let exact_mean = mean_of(&exact.iter().map(|exact| exact.first).collect::<Vec<_>>());
     if common.json {
-        let tasks: Map<String, Value> = results.iter().map(task_json).collect();
-        let value = json!({"model": arguments.model, "split": arguments.split, "tasks": tasks, "mean": mean});
+        let tasks: Map<String, Value> =
+            results.iter().enumerate().map(|(i, result)| task_json(result, exact.get(i))).collect();
+        let mut value = json!({
+            "model": arguments.model, "split": arguments.split, "precision": precision.name(), "tasks": tasks, "mean": mean
+        });
+        if arguments.compare_f32 {
+            value["mean_f32"] = json!(exact_mean);
+        }
         return print(&value.to_string());
     }
     let mut table = Table::default();
@@ -172,7 +198,18 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         table.row([&result.task, &result.examples.to_string(), &format!("{:.4}", result.loss), &metrics.join("  ")]);
     }
     table.row(["mean of first metrics", "", "", &shown_mean(mean)]);
-    print(&format!("{}{}{}", table.render(), matrices(&results), entities(&results)))
+    let mut text = format!("{}{}{}", table.render(), matrices(&results), entities(&results));
+    if arguments.compare_f32 {
+        text.push('\n');
+        text.push_str(&beside_f32::render(precision, &results, &exact, [mean, exact_mean]));
+    }
+    print(&text)
+}
+
+/// The mean of all tasks; None if one of them is undefined.
+fn mean_of(firsts: &[Option<f64>]) -> Option<f64> {
+    let sum: Option<f64> = firsts.iter().try_fold(0.0, |sum, value| Some(sum + (*value)?));
+    sum.map(|sum| sum / firsts.len().max(1) as f64)
 }
 
 fn no_split(task: &TaskDef, split: &str) -> Error {
@@ -205,13 +242,20 @@ fn unlabelled(error: Error, task: &TaskDef, arguments: &Arguments) -> Error {
     }
 }
 
-fn task_json(result: &SplitEvaluation) -> (String, Value) {
-    let metrics: Map<String, Value> =
-        result.metrics.iter().map(|(metric, score)| (metric.name().to_string(), score_json(score))).collect();
+/// Metrics by name.
+pub fn metrics_json(metrics: &[(Metric, Score)]) -> Value {
+    metrics.iter().map(|(metric, score)| (metric.name().to_string(), score_json(score))).collect()
+}
+
+fn task_json(result: &SplitEvaluation, exact: Option<&BesideF32>) -> (String, Value) {
+    let metrics = metrics_json(&result.metrics);
     // A loss beyond the numbers of JSON is null.
     let mut task = json!({"examples": result.examples, "loss": result.loss, "metrics": metrics});
     if let Some(entities) = &result.entities {
         task["entities"] = entities_json(entities);
+    }
+    if let Some(exact) = exact {
+        task["comparison"] = exact.json(result);
     }
     (result.task.clone(), task)
 }

@@ -2,6 +2,7 @@
 //! error.
 
 mod bench;
+mod beside_f32;
 mod common;
 mod compare;
 mod data;

@@ -21,7 +21,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::device::pages;
 use crate::error::{Error, Result};
-pub(crate) use gemm::{BLOCK_ROWS, CHUNK, Left, WordRows};
+pub(crate) use gemm::{BLOCK_ROWS, CHUNK, Left, MOST_QUANTISED, WordRows};
 pub use gemm::{Matrix, Output, Panels, Tile, Write};
 pub(crate) use philox::Mask;
 pub use rows::ROWS_PER_TASK;
@@ -39,6 +39,8 @@ struct Inner {
     pool: Option<rayon::ThreadPool>,
     threads: usize,
     isa: Isa,
+    /// Whether products of bytes have an instruction of their own.
+    vnni: bool,
     /// Multiplications and additions of all matrix products so far.
     operations: AtomicU64,
     /// Buffers for packed matrices and attention tiles, used again from call to call: a list for each thread of the
@@ -56,6 +58,11 @@ impl fmt::Debug for Cpu {
 impl Cpu {
     /// A CPU with a pool of `threads` threads (0: as many as the process may use) and kernels for `isa`; products in f32.
     pub fn new(threads: usize, isa: Isa) -> Result<Cpu> {
+        Cpu::with_vnni(threads, isa, isa.has_vnni())
+    }
+
+    /// [`Cpu::new`], for tests of the paths of machines that lack the instruction.
+    fn with_vnni(threads: usize, isa: Isa, vnni: bool) -> Result<Cpu> {
         let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
         if threads > 1024 {
             return Err(Error::argument(
@@ -79,7 +86,7 @@ impl Cpu {
             Some(built.map_err(|e| Error::argument("--threads", format!("cannot start {threads} threads: {e}")))?)
         };
         let scratch = (0..=threads).map(|_| Mutex::new(Vec::new())).collect();
-        let inner = Inner { pool, threads, isa, operations: AtomicU64::new(0), scratch };
+        let inner = Inner { pool, threads, isa, vnni, operations: AtomicU64::new(0), scratch };
         Ok(Cpu { inner: Arc::new(inner), precision: Precision::F32 })
     }
 
@@ -91,6 +98,10 @@ impl Cpu {
     /// The instruction set that kernels are chosen for.
     pub fn isa(&self) -> Isa {
         self.inner.isa
+    }
+
+    fn has_vnni(&self) -> bool {
+        self.inner.vnni
     }
 
     /// The same threads with products in `precision`.

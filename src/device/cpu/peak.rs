@@ -40,6 +40,12 @@ mod loops {
 
     multiply_adds!(avx2, "avx2,fma", __m256, 8, _mm256_setzero_ps(), |sum, x, y| _mm256_fmadd_ps(x, y, sum));
     multiply_adds!(avx512, "avx512f", __m512, 16, _mm512_setzero_ps(), |sum, x, y| _mm512_fmadd_ps(x, y, sum));
+    multiply_adds!(avx512_vnni, "avx512f,avx512vnni", __m512i, 64, _mm512_setzero_si512(), |sum, x, y| {
+        _mm512_dpbusd_epi32(sum, x, y)
+    });
+    multiply_adds!(avx2_vnni, "avx2,avxvnni", __m256i, 32, _mm256_setzero_si256(), |sum, x, y| {
+        _mm256_dpbusd_avx_epi32(sum, x, y)
+    });
     multiply_adds!(avx512_bf16, "avx512f,avx512bf16", __m512, 32, _mm512_setzero_ps(), |sum, x: __m512, y: __m512| {
         // SAFETY: both are 64 bytes of plain data.
         let pairs = |value: __m512| unsafe { std::mem::transmute::<__m512, __m512bh>(value) };
@@ -60,23 +66,30 @@ fn portable() -> u64 {
     2 * 64 * ROUNDS as u64
 }
 
-fn run_loop(isa: Isa, precision: Precision) -> u64 {
-    match (isa, precision) {
-        // SAFETY: an `Isa` above `Portable` only comes from where the processor has been asked for it.
+fn run_loop(isa: Isa, precision: Precision, vnni: bool) -> u64 {
+    match (isa, precision, vnni) {
+        // SAFETY: `vnni` says that the processor has been asked for the instruction that goes with `isa`.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16, Precision::Bf16) => unsafe { loops::avx512_bf16() },
+        (Isa::Avx512Bf16 | Isa::Avx512, Precision::Int8, true) => unsafe { loops::avx512_vnni() },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512Bf16 | Isa::Avx512, _) => unsafe { loops::avx512() },
+        (Isa::Avx2, Precision::Int8, true) => unsafe { loops::avx2_vnni() },
+        // SAFETY: an `Isa` above `Portable` only comes from where the processor has been asked for it. (Widened bytes are
+        // multiplied and added up as fast as f32.)
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Precision::Bf16, _) => unsafe { loops::avx512_bf16() },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, _) => unsafe { loops::avx2() },
+        (Isa::Avx512Bf16 | Isa::Avx512, ..) => unsafe { loops::avx512() },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, ..) => unsafe { loops::avx2() },
         _ => portable(),
     }
 }
 
 impl Cpu {
-    /// Floating-point operations a second, in 10⁹, that multiply-adds in registers reach on all threads together, with
+    /// Operations a second, in 10⁹, that multiply-adds in registers reach on all threads together, with
     /// this instruction set and precision: the best of several runs within about `time`.
     pub fn peak_gflops(&self, time: Duration) -> f64 {
         let (begin, mut best) = (Instant::now(), 0.0f64);
@@ -84,7 +97,7 @@ impl Cpu {
             let start = Instant::now();
             let operations: u64 = self
                 .map(&vec![(); self.threads()], |()| {
-                    (0..64).map(|_| run_loop(self.isa(), self.precision())).sum::<u64>()
+                    (0..64).map(|_| run_loop(self.isa(), self.precision(), self.has_vnni())).sum::<u64>()
                 })
                 .into_iter()
                 .sum();
@@ -101,7 +114,7 @@ mod tests {
     #[test]
     fn every_instruction_set_has_a_peak() {
         for isa in Isa::usable() {
-            for precision in [Precision::F32, Precision::Bf16] {
+            for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
                 let cpu = Cpu::new(2, isa).unwrap().with_precision(precision);
                 let peak = cpu.peak_gflops(Duration::ZERO);
                 assert!(peak.is_finite() && peak > 0.01, "{cpu:?}: {peak}");

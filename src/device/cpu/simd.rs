@@ -57,6 +57,17 @@ impl Isa {
         Isa::Portable
     }
 
+    /// Whether it has an instruction for sums of products of bytes (AVX-512 VNNI, or AVX-VNNI beside AVX2) on this machine.
+    pub(super) fn has_vnni(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avxvnni"),
+            _ => false,
+        }
+    }
+
     /// The one that `MANYHEAD_ISA` names (see [`Isa::name`]), or the best one.
     ///
     /// # Errors
@@ -79,28 +90,52 @@ impl Isa {
     }
 }
 
-/// What products are computed from. Sums, and everything but products, are f32 in both.
+/// What products are computed from. Everything but products is f32 in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Products of f32.
     F32,
-    /// Operands of products are rounded to bf16. Without instructions for it this is only slower.
+    /// Operands of products are rounded to bf16, sums are f32. Without instructions for it this is only slower.
     Bf16,
+    /// Linear layers of an encoder's blocks multiply whole numbers from −127 to 127, a scale for each row of x and each row
+    /// of W, with exact sums; other products are f32. For inference only: it has no gradients.
+    Int8,
 }
 
 impl Precision {
     /// The values of `--precision`.
-    pub const NAMES: [&'static str; 3] = ["auto", "f32", "bf16"];
+    pub const NAMES: [&'static str; 4] = ["auto", "f32", "bf16", "int8"];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
         }
     }
 
-    /// Reads the value of `--precision`; `auto` takes bf16 where `isa` multiplies it faster than f32.
+    /// What products that must not be quantised are computed from: those of heads and poolers.
+    pub fn unquantised(self) -> Precision {
+        match self {
+            Precision::Int8 => Precision::F32,
+            other => other,
+        }
+    }
+
+    /// # Errors
+    /// A precision without gradients; `name` is the option or call that asked for it.
+    pub fn check_training(self, name: &str) -> Result<()> {
+        if self == Precision::Int8 {
+            let message = "int8 is for inference (eval, predict, embed, bench infer): it has no gradients; train in f32 or \
+                           bf16, and use the trained model in int8";
+            return Err(Error::argument(name, message));
+        }
+        Ok(())
+    }
+
+    /// Reads the value of `--precision`; `auto` takes bf16 where `isa` multiplies it faster than f32, and never int8, which
+    /// costs accuracy.
     ///
     /// # Errors
     /// A name that is none of [`Precision::NAMES`].
@@ -109,6 +144,7 @@ impl Precision {
             "auto" if isa == Isa::Avx512Bf16 => Precision::Bf16,
             "auto" | "f32" => Precision::F32,
             "bf16" => Precision::Bf16,
+            "int8" => Precision::Int8,
             _ => {
                 let message = format!("'{name}' is none of {}", Self::NAMES.join(", "));
                 return Err(Error::argument("--precision", message));

@@ -105,7 +105,8 @@ impl Problem<'_> {
         target: &mut [f32],
     ) {
         let d = self.head_dim();
-        if !operand.words {
+        // Words of one number each lie as numbers do.
+        if !operand.words || cpu.words(2) == 2 {
             let matrix = self.head(operand.data, row, head);
             return match turned {
                 true => cpu.small_right(d, rows, matrix.transposed(), target),

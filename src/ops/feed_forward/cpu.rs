@@ -1,8 +1,8 @@
 //! The feed-forward layer on the CPU: blocks of rows go through both products while the wide values of the block are in
 //! the second-level cache.
 
-use crate::device::Cpu;
 use crate::device::cpu::{BLOCK_ROWS, CHUNK, Matrix, Output, Panels, Shared, Tile, WordRows, Write, vector};
+use crate::device::{Cpu, Precision};
 use crate::ops::Activation;
 use crate::ops::activation::cpu::{row_forward, row_value_and_slope};
 use crate::tape::Slot;
@@ -27,22 +27,25 @@ pub fn forward(
     let (width, wide, out) = (inner.k(), inner.n(), outer.n());
     let (words, stride, wide_stride) = (cpu.words(wide), cpu.word_stride(width), cpu.word_stride(wide));
     let (z, y) = (z.map(Shared::new), Shared::new(y));
+    // In int8 the scale of a row of h is known when all of it is there: it waits as numbers, in the same cache.
+    let quantised = cpu.precision() == Precision::Int8;
+    let h_stride = if quantised { words } else { wide_stride };
     // Any cut gives the same bits: few rows are shared out to all threads.
     let block = cpu.row_block(rows);
     cpu.parallel(rows.div_ceil(block), |task| {
         let first = task * block;
         let count = block.min(rows - first);
         let mut x_words = cpu.scratch(count * stride);
-        let mut h_words = cpu.scratch(count * wide_stride);
+        let mut h_values = cpu.scratch(count * h_stride);
         cpu.pack_rows(width, &x[first * width..(first + count) * width], &mut x_words);
-        let h = Shared::new(&mut h_words);
+        let h = Shared::new(&mut h_values);
         let store = |tile: Tile<'_>| {
             let mut activated = [0.0f32; TILE];
             let activated = &mut activated[..tile.values.len()];
             row_forward(cpu.isa(), function, tile.values, &[], activated);
             // SAFETY: tiles are disjoint; these rows of z are this task's.
             unsafe {
-                tile.store_rows(activated, 0, h, wide_stride);
+                tile.store_rows(activated, 0, h, h_stride);
                 if let Some(z) = z {
                     tile.store_rows(tile.values, first, z, words);
                 }
@@ -50,9 +53,13 @@ pub fn forward(
         };
         let left = WordRows { data: &x_words, stride };
         cpu.multiply_words(count, left, inner, Some(inner_bias), Output::Tiles(&store));
+        let mut h_words = cpu.scratch(if quantised { count * wide_stride } else { 0 });
+        if quantised {
+            cpu.pack_rows(wide, &h_values, &mut h_words);
+        }
         // SAFETY: one task alone writes these rows.
         let y = unsafe { y.slice(first * out, count * out) };
-        let left = WordRows { data: &h_words, stride: wide_stride };
+        let left = WordRows { data: if quantised { &h_words } else { &h_values }, stride: wide_stride };
         cpu.multiply_words(count, left, outer, Some(outer_bias), Output::Matrix(y, Write::Replace));
     });
 }

@@ -4,13 +4,15 @@
 //! section 3.3). With z = x · W₁ᵀ + b₁ and h = f(z):
 //! dh = dy · W₂, dz = dh ∘ f′(z), dx = dz · W₁, dW₂ = dyᵀ · h, dW₁ = dzᵀ · x, db₂ = Σ dy, db₁ = Σ dz.
 //!
+//! With a device in int8 both products are quantised as in [`super::linear`]; h is, too, row by row, before the second one.
+//!
 //! Of the wide values `[rows, F]` only z is kept, in the precision of products; h is computed again.
 
 mod cpu;
 #[cfg(test)]
 mod tests;
 
-use super::Activation;
+use super::{Activation, check_quantised_width};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
@@ -33,7 +35,7 @@ struct FeedForward(Activation);
 /// f(x · W₁ᵀ + b₁) · W₂ᵀ + b₂.
 ///
 /// # Errors
-/// Shapes that do not fit together.
+/// Shapes that do not fit together; in int8, more inputs than an i32 can sum up.
 pub fn feed_forward(tape: &mut Tape<'_>, x: Var, weights: FeedForwardWeights, function: Activation) -> Result<Var> {
     let FeedForwardWeights { inner, inner_bias, outer, outer_bias } = weights;
     tape.apply(FeedForward(function), &[x, inner, inner_bias, outer, outer_bias])
@@ -60,6 +62,7 @@ impl Op for FeedForward {
             );
             return Err(Error::shape("feed_forward", message));
         }
+        check_quantised_width("feed_forward", ctx.device, width.max(wide))?;
         let cpu = ctx.device.as_cpu();
         let panels = [1, 3].map(|i| ctx.panels(i, Side::Output));
         let mut y = ctx.take([rows, outer_bias.data.len()]);

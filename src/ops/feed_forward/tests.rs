@@ -1,5 +1,7 @@
 use super::*;
-use crate::tape::gradcheck::{check, check_bf16, check_rows_alone_in_bf16, random, random_with};
+use crate::tape::gradcheck::{
+    Input, check, check_bf16, check_int8, check_rows_alone_in_bf16, int8_error, random, random_with,
+};
 
 fn reference(values: &[Vec<f64>], rows: usize, f: impl Fn(f64) -> f64) -> Vec<f64> {
     let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| &values[i]);
@@ -45,20 +47,22 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(error.to_string().contains("[3, 5]"), "{error}");
 }
 
+/// Weights that keep values at about 1.
+fn inputs(rows: usize, width: usize, wide: usize, out: usize) -> [Input; 5] {
+    let deviation = |n: usize| (n as f64).powf(-0.5);
+    [
+        random([rows, width], 1),
+        random_with([wide, width], 2, deviation(width)),
+        random_with([wide], 3, 0.5),
+        random_with([out, wide], 4, deviation(wide)),
+        random_with([out], 5, 0.5),
+    ]
+}
+
 /// Rounded on the way to y: x, W₁, h, W₂. On the way to dx: dy, W₂; for f′(z) x, W₁ and z as it is kept; dz, W₁. Values of
 /// z are about 1, where f and f′ do not enlarge relative errors.
 #[test]
 fn the_feed_forward_layer_in_bf16_is_within_the_error_of_rounding() {
-    let inputs = |rows: usize, width: usize, wide: usize, out: usize| {
-        let deviation = |n: usize| (n as f64).powf(-0.5);
-        [
-            random([rows, width], 1),
-            random_with([wide, width], 2, deviation(width)),
-            random_with([wide], 3, 0.5),
-            random_with([out, wide], 4, deviation(wide)),
-            random_with([out], 5, 0.5),
-        ]
-    };
     let run = |function| move |tape: &mut Tape<'_>, v: &[Var]| feed_forward(tape, v[0], weights(v), function);
     for (rows, width, wide, out) in [(19, 20, 50, 9), (67, 8, 35, 10)] {
         let inputs = inputs(rows, width, wide, out);
@@ -67,4 +71,17 @@ fn the_feed_forward_layer_in_bf16_is_within_the_error_of_rounding() {
         check_bf16(&inputs, None, [4, 7], &run(Activation::Silu), &|v| reference(v, rows, silu));
     }
     check_rows_alone_in_bf16(&inputs(133, 48, 130, 33), 33, &run(Activation::GeluErf));
+}
+
+/// x, W₁, h and W₂ are quantised; normal numbers stay below 4 times their deviation, h = SiLU(z) below 6 times its own.
+#[test]
+fn the_feed_forward_layer_in_int8_is_within_the_error_of_its_scales() {
+    let run = |function| move |tape: &mut Tape<'_>, v: &[Var]| feed_forward(tape, v[0], weights(v), function);
+    let tolerance = (3.0 * int8_error(4.0).powi(2) + int8_error(6.0).powi(2)).sqrt();
+    for (rows, width, wide, out) in [(19, 20, 50, 9), (67, 33, 130, 17), (133, 48, 195, 50)] {
+        let inputs = inputs(rows, width, wide, out);
+        check_int8(&inputs, out, tolerance, &run(Activation::Tanh), &|v| reference(v, rows, f64::tanh));
+        let silu = |z: f64| z / (1.0 + (-z).exp());
+        check_int8(&inputs, out, tolerance, &run(Activation::Silu), &|v| reference(v, rows, silu));
+    }
 }

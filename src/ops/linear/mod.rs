@@ -1,26 +1,45 @@
 //! Linear layer: y = x · Wᵀ + b.
 //!
 //! x `[rows, in]`, W `[out, in]`, b `[out]` or absent, y `[rows, out]`.
+//! With a device in int8, y = (Σ q_x q_W) · s_W · s_x + b: x is quantised by row, W by output channel, to whole numbers q =
+//! round(value / s) from −127 to 127 with s = max |value| / 127. A row of x with a NaN or an infinity makes a row of NaN.
+//!
 //! Gradients: dx = dy · W, dW = dyᵀ · x, db = Σ_rows dy.
 
 mod cpu;
 #[cfg(test)]
 mod tests;
 
+use super::check_quantised_width;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
 
-struct Linear;
+struct Linear {
+    /// Whether a device in int8 quantises it.
+    quantised: bool,
+}
 
 /// y = x · Wᵀ + b; `bias` may be absent.
 ///
 /// # Errors
-/// Widths that do not fit together.
+/// Widths that do not fit together; in int8, more inputs than an i32 can sum up (133,144).
 pub fn linear(tape: &mut Tape<'_>, x: Var, weight: Var, bias: Option<Var>) -> Result<Var> {
+    apply(tape, Linear { quantised: true }, x, weight, bias)
+}
+
+/// [`linear`] that is f32 where the device is int8: for layers that are small, and close to the answer.
+///
+/// # Errors
+/// Widths that do not fit together.
+pub fn linear_unquantised(tape: &mut Tape<'_>, x: Var, weight: Var, bias: Option<Var>) -> Result<Var> {
+    apply(tape, Linear { quantised: false }, x, weight, bias)
+}
+
+fn apply(tape: &mut Tape<'_>, op: Linear, x: Var, weight: Var, bias: Option<Var>) -> Result<Var> {
     match bias {
-        Some(bias) => tape.apply(Linear, &[x, weight, bias]),
-        None => tape.apply(Linear, &[x, weight]),
+        Some(bias) => tape.apply(op, &[x, weight, bias]),
+        None => tape.apply(op, &[x, weight]),
     }
 }
 
@@ -43,10 +62,15 @@ impl Op for Linear {
                 format!("x {:?} and weight {:?} (and a bias of length {out}) do not fit", x.shape, weight.shape);
             return Err(Error::shape("linear", message));
         }
+        let mut device = ctx.device.clone();
+        if !self.quantised {
+            device = device.with_precision(device.precision().unquantised());
+        }
+        check_quantised_width("linear", &device, width)?;
         let mut y = ctx.take([rows, out]);
         let bias = bias.map(|bias| bias.data);
-        let weight = ctx.panels(1, Side::Output);
-        cpu::forward(ctx.device.as_cpu(), rows, x.data, &weight, bias, y.data_mut());
+        let weight = ctx.panels_for(device.as_cpu(), 1, Side::Output);
+        cpu::forward(device.as_cpu(), rows, x.data, &weight, bias, y.data_mut());
         Ok(y)
     }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::tape::gradcheck::{check, check_bf16, check_rows_alone_in_bf16, random};
+use crate::device::Precision;
+use crate::tape::gradcheck::{
+    check, check_bf16, check_int8, check_rows_alone_in_bf16, infer_on, int8_devices, int8_error, random,
+};
 
 fn reference(values: &[Vec<f64>], rows: usize, width: usize, out: usize) -> Vec<f64> {
     let (x, weight) = (&values[0], &values[1]);
@@ -42,4 +45,54 @@ fn linear_in_bf16_is_within_the_error_of_rounding() {
     }
     let inputs = [random([133, 70], 1), random([50, 70], 2), random([50], 3)];
     check_rows_alone_in_bf16(&inputs, 50, &|tape, v| linear(tape, v[0], v[1], Some(v[2])));
+}
+
+/// Two operands are quantised; the largest of a few dozen normal numbers is below 4 times their deviation.
+#[test]
+fn linear_in_int8_is_within_the_error_of_its_scales() {
+    for (rows, width, out) in [(19, 35, 50), (70, 17, 9), (133, 130, 97)] {
+        let inputs = [random([rows, width], 1), random([out, width], 2), random([out], 3)];
+        let run = |tape: &mut Tape<'_>, v: &[Var]| linear(tape, v[0], v[1], Some(v[2]));
+        let tolerance = 2f64.sqrt() * int8_error(4.0);
+        check_int8(&inputs, out, tolerance, &run, &|v| reference(v, rows, width, out));
+        let run = |tape: &mut Tape<'_>, v: &[Var]| linear(tape, v[0], v[1], None);
+        check_int8(&inputs[..2], out, tolerance, &run, &|v| reference(v, rows, width, out));
+    }
+}
+
+#[test]
+fn what_must_not_be_quantised_has_the_bits_of_f32_on_a_device_in_int8() {
+    let inputs = [random([9, 35], 1), random([50, 35], 2), random([50], 3)];
+    let run = |tape: &mut Tape<'_>, v: &[Var]| linear_unquantised(tape, v[0], v[1], Some(v[2]));
+    for device in int8_devices() {
+        assert_eq!(infer_on(&device, &inputs, &run), infer_on(&device.with_precision(Precision::F32), &inputs, &run));
+    }
+}
+
+#[test]
+fn layers_too_wide_for_exact_sums_are_refused_in_int8() {
+    let width = crate::device::cpu::MOST_QUANTISED + 1;
+    let params = crate::tape::Params::default();
+    let device = crate::Device::cpu(1).unwrap().with_precision(Precision::Int8);
+    let mut tape = Tape::inference(&params, &device, Default::default());
+    let x = tape.leaf_from([1, width], &vec![1.0; width]).unwrap();
+    let message = linear(&mut tape, x, x, None).unwrap_err().to_string();
+    assert!(message.contains("133145") && message.contains("133144") && message.contains("bf16"), "{message}");
+    let y = linear_unquantised(&mut tape, x, x, None).unwrap();
+    assert_eq!(tape.scalar(y).unwrap(), width as f32);
+}
+
+#[test]
+fn a_tape_that_records_refuses_int8() {
+    let params = crate::tape::Params::default();
+    let device = crate::Device::cpu(1).unwrap().with_precision(Precision::Int8);
+    let mut tape = Tape::recording(&params, &device, Default::default(), None);
+    let x = tape.leaf_from([1, 3], &[1.0; 3]).unwrap();
+    for message in [
+        linear(&mut tape, x, x, None).unwrap_err().to_string(),
+        linear_unquantised(&mut tape, x, x, None).unwrap_err().to_string(),
+        tape.backward_from(&[(x, &[1.0; 3])], None, &[x]).unwrap_err().to_string(),
+    ] {
+        assert!(message.contains("int8 is for inference") && message.contains("f32 or bf16"), "{message}");
+    }
 }

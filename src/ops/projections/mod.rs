@@ -1,13 +1,15 @@
 //! Several linear layers of one input, stacked: y_j = x · W_jᵀ + b_j. The queries, keys and values of attention.
 //!
 //! x `[rows, H]`, W_j `[out, H]`, b_j `[out]`. The result is `[J, rows, words]`: not numbers but words in the precision of
-//! products (two bf16 in one word, or f32 as they are), which [`super::attention_of_projections`] reads; its gradient
+//! products (two bf16 in one word, or f32 as they are; in int8, where the products are quantised as in [`super::linear`],
+//! f32), which [`super::attention_of_projections`] reads; its gradient
 //! comes back in the same form. dx = Σ_j dy_j · W_j, dW_j = dy_jᵀ · x, db_j = Σ_rows dy_j.
 
 mod cpu;
 #[cfg(test)]
 mod tests;
 
+use super::check_quantised_width;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
@@ -20,7 +22,7 @@ struct Projections;
 /// x · W_jᵀ + b_j for up to three (W, b).
 ///
 /// # Errors
-/// No layer or more than three; shapes that do not fit together.
+/// No layer or more than three; shapes that do not fit together; in int8, more inputs than an i32 can sum up.
 pub fn projections(tape: &mut Tape<'_>, x: Var, layers: &[(Var, Var)]) -> Result<Var> {
     if layers.is_empty() || layers.len() > MOST {
         return Err(Error::shape("projections", format!("{} layers; from 1 to {MOST} can be stacked", layers.len())));
@@ -51,6 +53,7 @@ impl Op for Projections {
                 return Err(Error::shape("projections", message));
             }
         }
+        check_quantised_width("projections", ctx.device, width)?;
         let cpu = ctx.device.as_cpu();
         let mut y = ctx.take([layers, rows, cpu.words(out)]);
         let panels: Vec<_> = (0..layers).map(|layer| ctx.panels(1 + 2 * layer, Side::Output)).collect();

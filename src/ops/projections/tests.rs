@@ -1,6 +1,6 @@
 use super::*;
 use crate::tape::Gradients;
-use crate::tape::gradcheck::{bf16_devices, check, random};
+use crate::tape::gradcheck::{bf16_devices, check, check_int8, int8_error, random};
 
 fn reference(values: &[Vec<f64>], rows: usize, width: usize, out: usize) -> Vec<f64> {
     let x = &values[0];
@@ -75,6 +75,30 @@ fn gradients_in_words_of_odd_widths_and_heights_are_summed_exactly() {
             assert_eq!(gradients.get(&params, bias).unwrap(), expected, "{device:?} {rows} x {out}");
             let expected: Vec<f32> = (0..out * width).map(|i| sum(i / width, &|r| x[r * width + i % width])).collect();
             assert_eq!(gradients.get(&params, weight).unwrap(), expected, "{device:?} {rows} x {width} x {out}");
+        }
+    }
+}
+
+#[test]
+fn stacked_layers_in_int8_are_within_the_error_of_their_scales() {
+    for (rows, width, out) in [(19, 35, 50), (67, 48, 96)] {
+        let inputs = [random([rows, width], 1), random([out, width], 2), random([out], 3)];
+        let run = |tape: &mut Tape<'_>, v: &[Var]| projections(tape, v[0], &[(v[1], v[2])]);
+        check_int8(&inputs, out, 2f64.sqrt() * int8_error(4.0), &run, &|v| reference(v, rows, width, out));
+        // In a stack each layer has the bits that it has alone.
+        for device in crate::tape::gradcheck::int8_devices() {
+            let mut inputs = vec![random([rows, width], 1)];
+            for layer in 0..3 {
+                inputs.extend([random([out, width], 2 + layer), random([out], 7 + layer)]);
+            }
+            let stack =
+                |tape: &mut Tape<'_>, v: &[Var]| projections(tape, v[0], &[(v[1], v[2]), (v[3], v[4]), (v[5], v[6])]);
+            let whole = crate::tape::gradcheck::infer_on(&device, &inputs, &stack);
+            for (layer, part) in whole.chunks(rows * out).enumerate() {
+                let one =
+                    |tape: &mut Tape<'_>, v: &[Var]| projections(tape, v[0], &[(v[1 + 2 * layer], v[2 + 2 * layer])]);
+                assert_eq!(crate::tape::gradcheck::infer_on(&device, &inputs, &one), part, "{device:?} layer {layer}");
+            }
         }
     }
 }

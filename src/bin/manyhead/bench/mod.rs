@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Draw the length of every sequence anew each step
     #[arg(long, value_name = "lognormal:MEDIAN:SIGMA:MIN:MAX")]
     pub lengths: Option<String>,
-    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32 or bf16
+    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32, bf16 or, for infer, int8
     #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
     pub precision: String,
     /// Dropout of a training step
@@ -83,6 +83,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let device = common.device()?;
     let precision = device.parse_precision(&arguments.precision)?;
+    if arguments.mode == Mode::Train {
+        precision.check_training("--precision")?;
+    }
     let device = device.with_precision(precision);
     let cpu = device.as_cpu();
     let mut bench = Bench::new(&arguments, &device, lengths)?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use manyhead::{Error, MultiTaskModel};
 
-use super::common::{Common, Failure, Output};
+use super::common::{Common, Failure, Output, Products};
 use super::eval::load_model;
 use super::split_files::SplitOutput;
 use chunks::Chunk;
@@ -75,6 +75,8 @@ pub struct Arguments {
     #[arg(long, requires = "tasks")]
     pub no_token_cache: bool,
     #[command(flatten)]
+    pub products: Products,
+    #[command(flatten)]
     pub files: SplitOutput,
 }
 
@@ -88,7 +90,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         };
         return Err(Error::argument(name, message).into());
     }
-    let model = load_model(&arguments.model, common)?;
+    let model = load_model(&arguments.model, &arguments.products, common)?;
     if !arguments.tasks.is_empty() {
         return splits::run(&arguments, &model, common);
     }

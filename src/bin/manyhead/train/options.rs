@@ -9,7 +9,7 @@ use manyhead::tasks::TaskDef;
 use manyhead::train::{OptimizerKind, OptimizerOptions, ScheduleKind, Untouched};
 use manyhead::{Error, MultiTaskModel, TrainOptions};
 
-use super::super::common::{Common, Failure};
+use super::super::common::{Common, Failure, training_precisions};
 use super::super::sampling::SamplingOptions;
 
 /// The options that decide what is learnt.
@@ -80,7 +80,7 @@ pub struct Options {
     pub seed: u64,
     /// What the products of training are computed from: auto (bf16 where this processor multiplies it faster), f32 or bf16;
     /// all else, evaluation included, is f32
-    #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
+    #[arg(long, default_value = "auto", value_parser = training_precisions())]
     pub precision: String,
     /// Tensors that no batch of an update touched: left alone, or treated as having a zero gradient
     #[arg(long, default_value = "skip", value_parser = ["skip", "zero"])]
@@ -149,6 +149,7 @@ impl Options {
     /// Puts what `auto` stands for on this device in its place, so that `run.yml` says what was used.
     pub fn choose_precision(&mut self, common: &Common) -> Result<(), Failure> {
         let chosen = common.device()?.parse_precision(&self.precision)?;
+        chosen.check_training("--precision")?;
         if self.precision == "auto" && chosen == Precision::Bf16 {
             common.say("products in bf16: this processor multiplies it faster than f32 (--precision f32 for f32)");
         }

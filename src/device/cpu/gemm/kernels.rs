@@ -36,9 +36,9 @@ pub(super) trait Kernel {
     const WORD: Word;
 
     /// # Safety
-    /// `a` must be readable for M rows of `words` words, `b` for `words · NR` words, and a bias that is not null for NR
-    /// numbers; the target must be writable (and initialised, if it is added to) for M rows of NR floats; M is at most
-    /// MR; the processor must have the kernel's instruction set.
+    /// `a` must be readable for M rows of `words` words, `b` for `words` lines of NR words (with what [`Word::Quad`] has behind
+    /// both), and a bias that is not null for NR numbers; the target must be writable (and initialised, if it is added to)
+    /// for M rows of NR floats; M is at most MR; the processor must have the kernel's instruction set.
     unsafe fn tile<const M: usize>(words: usize, a: Rows, b: *const f32, c: Target);
 }
 
@@ -55,14 +55,36 @@ pub(super) enum Word {
     Rounded,
     /// Two bf16.
     Pair,
+    /// Four bytes: quantised numbers. Their scales stand behind the words of a row and the lines of a panel; see
+    /// [`super::bytes`].
+    Quad,
 }
 
 impl Word {
     /// How many numbers it holds.
     pub const fn numbers(self) -> usize {
         match self {
+            Word::Single | Word::Rounded => 1,
             Word::Pair => 2,
-            _ => 1,
+            Word::Quad => 4,
+        }
+    }
+
+    /// Words of a row of `k` numbers of A.
+    pub const fn row_words(self, k: usize) -> usize {
+        k.div_ceil(self.numbers()) + matches!(self, Word::Quad) as usize
+    }
+
+    /// Lines of a panel of B with `k` rows.
+    pub const fn lines(self, k: usize) -> usize {
+        k.div_ceil(self.numbers()) + 2 * matches!(self, Word::Quad) as usize
+    }
+
+    /// How results are kept for products of the same precision: there is nothing to quantise a part of a row by.
+    pub const fn of_results(self) -> Word {
+        match self {
+            Word::Quad => Word::Single,
+            other => other,
         }
     }
 }

@@ -7,8 +7,10 @@
 //! batch (DESIGN, decision 7). The instruction set and the precision change them.
 //!
 //! With [`Precision::Bf16`] operands are rounded to bf16 while they are packed (rows of A: block by block, in each
-//! task's own scratch), and sums are f32.
+//! task's own scratch), and sums are f32. With [`Precision::Int8`] the products of rows with [`Panels`] are those of bytes
+//! ([`bytes`]), quantised while they are packed; all other products are f32.
 
+mod bytes;
 mod columns;
 mod kernels;
 mod pack;
@@ -17,6 +19,10 @@ mod pass;
 mod rows;
 mod small;
 
+pub(crate) use self::bytes::MOST_K as MOST_QUANTISED;
+use self::bytes::PortableBytes;
+#[cfg(target_arch = "x86_64")]
+use self::bytes::{Avx2Bytes, Avx2Vnni, Avx512Bytes, Avx512Vnni};
 #[cfg(target_arch = "x86_64")]
 use self::kernels::{Avx2, Avx512, Avx512Bf16};
 use self::kernels::{Kernel, Portable, Rounded};
@@ -80,7 +86,8 @@ impl Write {
     }
 }
 
-/// Calls a generic method with the kernel that this CPU multiplies with; `V` registers wide where they are of AVX-512.
+/// Calls a generic method with the kernel that this CPU multiplies with where nothing is quantised; `V` registers wide
+/// where they are of AVX-512.
 macro_rules! with_kernel {
     ($cpu:expr, $method:ident($($argument:expr),*)) => { with_kernel!($cpu, 3, $method($($argument),*)) };
     ($cpu:expr, $v:literal, $method:ident($($argument:expr),*)) => {
@@ -88,19 +95,38 @@ macro_rules! with_kernel {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Bf16, Precision::Bf16) => $cpu.$method::<Avx512Bf16<$v>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16 | Isa::Avx512, Precision::F32) => $cpu.$method::<Avx512<$v>>($($argument),*),
+            (Isa::Avx512Bf16 | Isa::Avx512, Precision::F32 | Precision::Int8) => $cpu.$method::<Avx512<$v>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::Bf16) => $cpu.$method::<Rounded<Avx512<$v>>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Precision::F32) => $cpu.$method::<Avx2>($($argument),*),
+            (Isa::Avx2, Precision::F32 | Precision::Int8) => $cpu.$method::<Avx2>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, Precision::Bf16) => $cpu.$method::<Rounded<Avx2>>($($argument),*),
-            (_, Precision::F32) => $cpu.$method::<Portable>($($argument),*),
+            (_, Precision::F32 | Precision::Int8) => $cpu.$method::<Portable>($($argument),*),
             (_, Precision::Bf16) => $cpu.$method::<Rounded<Portable>>($($argument),*),
         }
     };
 }
 use with_kernel;
+
+/// The same for the rows of a linear layer and its packed weights, which are quantised in int8.
+macro_rules! with_row_kernel {
+    ($cpu:expr, $method:ident($($argument:expr),*)) => {
+        match ($cpu.precision(), $cpu.isa(), $cpu.has_vnni()) {
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Int8, Isa::Avx512 | Isa::Avx512Bf16, true) => $cpu.$method::<Avx512Vnni>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Int8, Isa::Avx512 | Isa::Avx512Bf16, false) => $cpu.$method::<Avx512Bytes>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Int8, Isa::Avx2, true) => $cpu.$method::<Avx2Vnni>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Int8, Isa::Avx2, false) => $cpu.$method::<Avx2Bytes>($($argument),*),
+            (Precision::Int8, ..) => $cpu.$method::<PortableBytes>($($argument),*),
+            _ => with_kernel!($cpu, $method($($argument),*)),
+        }
+    };
+}
+use with_row_kernel;
 
 impl Cpu {
     /// C[m, n] (+)= A[m, k] · B[k, n]; C is row-major without gaps. Does nothing if a slice is too small for its
@@ -145,14 +171,14 @@ impl Cpu {
     fn pack_columns<K: Kernel>(&self, k: usize, n: usize, x: Matrix<'_>, width: usize, packed: &mut [f32]) {
         // A strip is a few cache lines of each row of X.
         let strip = width * (48 / width).max(1);
-        let words = k.div_ceil(K::WORD.numbers());
+        let lines = K::WORD.lines(k);
         let packed = Shared::new(packed);
         self.parallel(n.div_ceil(strip), |task| {
             let first = task * strip;
             let columns = strip.min(n - first);
-            let size = words * columns.next_multiple_of(width);
+            let size = lines * columns.next_multiple_of(width);
             // SAFETY: each task writes its own strip.
-            let target = unsafe { packed.slice(first * words, size) };
+            let target = unsafe { packed.slice(first * lines, size) };
             pack::columns(self.isa(), K::WORD, x, 0..k, first, columns, width, target);
         });
     }
@@ -166,7 +192,7 @@ fn spans(rows: usize, stride: usize, len: usize, have: usize) -> bool {
 /// Words of the packed columns of an X[k, n].
 fn columns_len<K: Kernel>(k: usize, n: usize, width: usize) -> usize {
     // Too large to exist, then: no slice is long enough.
-    n.checked_next_multiple_of(width).unwrap_or(usize::MAX).saturating_mul(k.div_ceil(K::WORD.numbers()))
+    n.checked_next_multiple_of(width).unwrap_or(usize::MAX).saturating_mul(K::WORD.lines(k))
 }
 
 #[cfg(test)]
@@ -272,7 +298,7 @@ mod tests {
                 assert_eq!(tiles.into_inner().unwrap(), plain, "{cpu:?} {m}x{n}x{k}");
                 let other = cpu.with_precision(match cpu.precision() {
                     Precision::F32 => Precision::Bf16,
-                    Precision::Bf16 => Precision::F32,
+                    _ => Precision::F32,
                 });
                 assert!(panels.serves(&cpu) && !panels.serves(&other));
             }

@@ -27,6 +27,7 @@ pub struct Tile<'a> {
     pub stride: usize,
     /// Rows of the tallest tile.
     pub(super) height: usize,
+    /// How [`Tile::store_rows`] writes numbers.
     pub(super) word: Word,
     pub(super) isa: Isa,
 }
@@ -213,7 +214,8 @@ pub(super) unsafe fn run<K: Kernel>(isa: Isa, pass: &Pass<'_>, output: To<'_>) {
                     // SAFETY: as above.
                     unsafe { tile_of::<K>(height, *words, a, b, local) };
                     let (rows, columns, values) = (first..first + height, columns.clone(), &buffer[..height * K::NR]);
-                    function(Tile { rows, columns, values, stride: K::NR, height: K::MR, word: K::WORD, isa });
+                    let word = K::WORD.of_results();
+                    function(Tile { rows, columns, values, stride: K::NR, height: K::MR, word, isa });
                 }
             }
         }

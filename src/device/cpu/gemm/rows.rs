@@ -6,8 +6,10 @@ use super::kernels::{Kernel, Rows, Word};
 use super::pass::{Output, Pass, To, run};
 #[cfg(target_arch = "x86_64")]
 use super::{Avx2, Avx512, Avx512Bf16};
-use super::{BLOCK_ROWS, Matrix, Panels, columns_len, pack, spans, with_kernel};
-use super::{Portable, Rounded};
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2Bytes, Avx2Vnni, Avx512Bytes, Avx512Vnni};
+use super::{BLOCK_ROWS, MOST_QUANTISED, Matrix, Panels, columns_len, pack, spans, with_kernel, with_row_kernel};
+use super::{Portable, PortableBytes, Rounded};
 use crate::device::cpu::{Cpu, Isa, Precision, Shared};
 
 /// Words between the packed rows of A, so that rows of a power of two do not fall into the same cache sets.
@@ -35,7 +37,7 @@ impl Cpu {
             *panels = Panels::default();
             return;
         }
-        with_kernel!(self, fill_panels(k, n, b, panels));
+        with_row_kernel!(self, fill_panels(k, n, b, panels));
     }
 
     fn fill_panels<K: Kernel>(&self, k: usize, n: usize, b: Matrix<'_>, panels: &mut Panels) {
@@ -51,7 +53,7 @@ impl Cpu {
             debug_assert!(m == 0 || n == 0, "gemm_packed: slices too small for {m} x {n} x {k}, or foreign panels");
             return;
         }
-        with_kernel!(self, multiply_rows(m, n, k, a, b.data(), bias, output));
+        with_row_kernel!(self, multiply_rows(m, n, k, a, b.data(), bias, output));
     }
 
     pub(super) fn multiply_rows<K: Kernel>(
@@ -66,20 +68,22 @@ impl Cpu {
     ) {
         self.count_product(m, n, k);
         let panels = n.div_ceil(K::NR);
-        let blocks = m.div_ceil(BLOCK_ROWS);
+        // Rows that are quantised in every group of columns are not worth many groups.
+        let block_rows = if K::WORD == Word::Quad { self.row_block(m) } else { BLOCK_ROWS };
+        let blocks = m.div_ceil(block_rows);
         // With few rows the columns are shared out too. Any cut gives the same bits.
         let groups = if blocks >= 4 * self.threads() { 1 } else { (4 * self.threads() / blocks).clamp(1, panels) };
         let output = shared(output, n);
         self.parallel(blocks * groups, |task| {
             let (block, group) = (task / groups, task % groups);
-            let rows = block * BLOCK_ROWS..m.min((block + 1) * BLOCK_ROWS);
+            let rows = block * block_rows..m.min((block + 1) * block_rows);
             let panels = group * panels / groups..(group + 1) * panels / groups;
-            let words = k.div_ceil(K::WORD.numbers());
-            let mut scratch = self.scratch(if in_place::<K>(a) { 0 } else { rows.len() * (words + PADDING) });
+            let stride = K::WORD.row_words(k) + PADDING;
+            let mut scratch = self.scratch(if in_place::<K>(a) { 0 } else { rows.len() * stride });
             let a = prepare::<K>(self.isa(), a, rows.clone(), k, &mut scratch);
             // SAFETY: tasks write disjoint blocks of C; sizes were checked by the callers; the kernel was chosen by the
             // instruction set.
-            unsafe { multiply::<K>(self.isa(), rows, a, (n, words), panels, packed, bias, output) };
+            unsafe { multiply::<K>(self.isa(), rows, a, (n, k), panels, packed, bias, output) };
         });
     }
 
@@ -90,10 +94,20 @@ impl Cpu {
 
     /// Distance of rows of `k` numbers in [`WordRows`] as [`Cpu::pack_rows`] makes them.
     pub(crate) fn word_stride(&self, k: usize) -> usize {
-        self.words(k) + PADDING
+        self.row_words(k) + PADDING
     }
 
-    /// Words that hold `k` numbers.
+    /// Words of one of these rows that mean something.
+    fn row_words(&self, k: usize) -> usize {
+        with_row_kernel!(self, row_words_with(k))
+    }
+
+    fn row_words_with<K: Kernel>(&self, k: usize) -> usize {
+        K::WORD.row_words(k)
+    }
+
+    /// Words that hold `k` numbers as they are kept from one op to the next: pairs of bf16 or, with any other precision,
+    /// f32.
     pub fn words(&self, k: usize) -> usize {
         if self.holds_pairs() { k.div_ceil(2) } else { k }
     }
@@ -105,10 +119,14 @@ impl Cpu {
 
     /// Rows of `k` numbers, one after the other in `source`, as rows of words, [`Cpu::word_stride`] apart in `target`.
     pub(crate) fn pack_rows(&self, k: usize, source: &[f32], target: &mut [f32]) {
-        with_kernel!(self, pack_rows_with(k, source, target));
+        with_row_kernel!(self, pack_rows_with(k, source, target));
     }
 
     fn pack_rows_with<K: Kernel>(&self, k: usize, source: &[f32], target: &mut [f32]) {
+        if k == 0 {
+            // Nothing but scales, which any number serves.
+            return target.fill(0.0);
+        }
         pack::tile_rows(self.isa(), K::WORD, source, k, target, self.word_stride(k));
     }
 
@@ -121,13 +139,13 @@ impl Cpu {
         bias: Option<&[f32]>,
         output: Output<'_>,
     ) {
-        let words = self.words(b.k());
+        let words = self.row_words(b.k());
         let holds = spans(m, a.stride, words, a.data.len());
         if m == 0 || b.n() == 0 || !holds || !fits(self, m, b, bias, &output) {
             debug_assert!(m == 0 || b.n() == 0, "multiply_words: slices too small, or foreign panels");
             return;
         }
-        with_kernel!(self, multiply_words_with(m, a, b, bias, output));
+        with_row_kernel!(self, multiply_words_with(m, a, b, bias, output));
     }
 
     fn multiply_words_with<K: Kernel>(
@@ -139,13 +157,12 @@ impl Cpu {
         output: Output<'_>,
     ) {
         self.count_product(m, b.n(), b.k());
-        let words = b.k().div_ceil(K::WORD.numbers());
         let rows =
             Rows { start: a.data.as_ptr(), row_stride: a.stride, word_stride: 1, group_stride: K::MR * a.stride };
         let output = shared(output, b.n());
         let panels = 0..b.n().div_ceil(K::NR);
         // SAFETY: sizes were checked by `multiply_words`; C is borrowed by this call alone.
-        unsafe { multiply::<K>(self.isa(), 0..m, rows, (b.n(), words), panels, b.data(), bias, output) };
+        unsafe { multiply::<K>(self.isa(), 0..m, rows, (b.n(), b.k()), panels, b.data(), bias, output) };
     }
 }
 
@@ -155,7 +172,8 @@ fn fits(cpu: &Cpu, m: usize, b: &Panels, bias: Option<&[f32]>, output: &Output<'
         Output::Matrix(c, _) => m.checked_mul(b.n()).is_some_and(|size| c.len() >= size),
         Output::Tiles(_) => true,
     };
-    room && b.serves(cpu) && bias.is_none_or(|bias| bias.len() >= b.n())
+    let summable = cpu.precision() != Precision::Int8 || b.k() <= MOST_QUANTISED;
+    room && summable && b.serves(cpu) && bias.is_none_or(|bias| bias.len() >= b.n())
 }
 
 fn shared(output: Output<'_>, n: usize) -> To<'_> {
@@ -171,16 +189,17 @@ fn prepare<K: Kernel>(isa: Isa, a: Matrix<'_>, rows: Range<usize>, k: usize, scr
         let start = a.data.as_ptr().wrapping_add(rows.start * a.row_stride);
         return Rows { start, row_stride: a.row_stride, word_stride: 1, group_stride: K::MR * a.row_stride };
     }
-    let stride = k.div_ceil(K::WORD.numbers()) + PADDING;
-    if k == 0 {
+    let stride = K::WORD.row_words(k) + PADDING;
+    if k == 0 && K::WORD != Word::Quad {
         return Rows { start: scratch.as_ptr(), row_stride: 0, word_stride: 1, group_stride: 0 };
     }
-    if a.row_stride == k {
+    if a.row_stride == k && k > 0 {
         pack::tile_rows(isa, K::WORD, &a.data[rows.start * k..rows.end * k], k, scratch, stride);
         return Rows { start: scratch.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride };
     }
     for (row, target) in rows.zip(scratch.chunks_mut(stride)) {
-        pack::row(isa, K::WORD, &a.data[row * a.row_stride..][..k], target);
+        let numbers = if k == 0 { &[] } else { &a.data[row * a.row_stride..][..k] };
+        pack::row(isa, K::WORD, numbers, target);
     }
     Rows { start: scratch.as_ptr(), row_stride: stride, word_stride: 1, group_stride: K::MR * stride }
 }
@@ -191,13 +210,13 @@ unsafe fn multiply<K: Kernel>(
     isa: Isa,
     rows: Range<usize>,
     a: Rows,
-    (n, words): (usize, usize),
+    (n, k): (usize, usize),
     panels: Range<usize>,
     packed: &[f32],
     bias: Option<&[f32]>,
     output: To<'_>,
 ) {
-    let panel_stride = words * K::NR;
+    let (words, panel_stride) = (k.div_ceil(K::WORD.numbers()), K::WORD.lines(k) * K::NR);
     let pass = Pass { rows, a, words, panels, packed, panel_stride, panel_start: 0, n, bias, again: false };
     // SAFETY: passed on.
     unsafe { run::<K>(isa, &pass, output) }

@@ -1,5 +1,6 @@
 //! Operands become words: rows of A, and panels of columns of B.
 
+mod bytes;
 #[cfg(target_arch = "x86_64")]
 mod native;
 
@@ -66,7 +67,7 @@ fn is_native(isa: Isa, word: Word, width: usize) -> bool {
 
 /// Rows of `width` numbers, one after the other, as rows of words `stride` apart.
 pub(super) fn tile_rows(isa: Isa, word: Word, values: &[f32], width: usize, target: &mut [f32], stride: usize) {
-    let (rows, words) = (values.len() / width.max(1), width.div_ceil(word.numbers()));
+    let (rows, words) = (values.len() / width.max(1), word.row_words(width));
     if width == 0 || rows == 0 || !spans(rows, stride, words, target.len()) {
         return;
     }
@@ -75,8 +76,25 @@ pub(super) fn tile_rows(isa: Isa, word: Word, values: &[f32], width: usize, targ
         // SAFETY: the lengths have been looked at; an `Isa` only comes from where the processor has been asked for it.
         return unsafe { native::tile_rows(values.as_ptr(), rows, width, target.as_mut_ptr(), stride) };
     }
+    if word == Word::Single && width.is_multiple_of(16) {
+        return copy_rows(isa, values, width, target, stride);
+    }
     for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
         row(isa, word, values, &mut target[..words]);
+    }
+}
+
+simd_kernel! {
+    /// Rows of `width` numbers, a multiple of 16, to rows `stride` apart: in registers, where they are too short to be worth
+    /// a call each.
+    fn copy_rows(values: &[f32], width: usize, target: &mut [f32], stride: usize) {
+        for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
+            let (values, _) = values.as_chunks::<16>();
+            let (target, _) = target.as_chunks_mut::<16>();
+            for (target, values) in target.iter_mut().zip(values) {
+                *target = *values;
+            }
+        }
     }
 }
 
@@ -140,12 +158,13 @@ pub(super) fn interleave(isa: Isa, first: &[f32], second: Option<&[f32]>, target
     interleaved_rows(isa, first, second, target);
 }
 
-/// A row of numbers as words; a last number alone is paired with 0.
+/// A row of numbers as words; a last number alone is paired with 0. Quantised numbers are followed by their scale.
 pub(super) fn row(isa: Isa, word: Word, source: &[f32], target: &mut [f32]) {
     match word {
         Word::Single => target[..source.len()].copy_from_slice(source),
         Word::Rounded => rounded_row(isa, source, target),
         Word::Pair => pair_up(isa, source, target),
+        Word::Quad => bytes::row(isa, source, target),
     }
 }
 
@@ -182,6 +201,10 @@ pub(super) fn columns(
     width: usize,
     target: &mut [f32],
 ) {
+    if word == Word::Quad && count > 0 {
+        // The scale of a column depends on all of it: `rows` are all there are.
+        return bytes::columns(isa, x, rows.len(), first, count, width, target);
+    }
     if rows.is_empty() || count == 0 {
         return;
     }
