@@ -24,7 +24,8 @@ const THREAD_NAME: &str = "manyhead-ahead";
 type Sent<T> = Result<T, Box<dyn Any + Send>>;
 
 /// Calls `work` with the items of `source`, up to `depth` of which (at least 1) are made before they are asked for.
-/// When it returns, `source` has ended: no thread is left.
+/// When it returns, `source` has ended: no thread is left. So a source that blocks holds up the return, and an error of the
+/// consumer with it, until it has made the item in hand.
 pub fn ahead<T: Send, R>(
     cpu: &Cpu,
     depth: usize,

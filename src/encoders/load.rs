@@ -85,7 +85,7 @@ const PIECE: usize = 1 << 18;
 /// The elements of all parameters: in the file if they can be used there, else read.
 ///
 /// # Errors
-/// NaN or infinite weights, the first one in order.
+/// NaN or infinite weights (the first of those that are converted, else of those that are used in place).
 fn parts(file: &TensorFile, names: &[String], plan: &Params, cpu: &Cpu) -> Result<Vec<Part>> {
     let (mut parts, mut pieces) = (Vec::new(), Vec::new());
     for (name, entry) in names.iter().zip(plan.entries()) {

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 
 /// Maps an open file, read-only. An empty file cannot be mapped everywhere: the caller looks at its size first.
 pub fn map(file: &File, path: &Path) -> Result<Mmap> {
-    // SAFETY: the map is only ever read, as plain bytes, for which every bit pattern is valid. The one way to break it
-    // is another program truncating the file in place while it is open; our own writes replace files by renaming, and
-    // every reader of weights rests on the same condition.
+    // SAFETY: the map is only ever read, as plain numbers, for which every bit pattern is valid. What breaks it is another
+    // program that writes into the file, or truncates it, while it is mapped. Our own writes replace files by renaming; the
+    // functions that give out what is mapped for longer (models, the token cache) name the condition.
     unsafe { Mmap::map(file) }.map_err(|source| Error::io("map", path, source))
 }

@@ -77,6 +77,10 @@ pub struct Encoder {
 impl Encoder {
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors`, and `tokenizer.json` or `vocab.txt`.
     ///
+    /// Until the encoder is trained its weights stay in the mapped file: nobody may write into `model.safetensors`, or truncate
+    /// it, while the encoder lives (on Unix a truncated file ends the process when a missing page is read). To replace the
+    /// file by renaming another one over it, as [`crate::MultiTaskModel::save`] does, or to delete it, harms nothing.
+    ///
     /// # Errors
     /// As [`encoders::load`] and [`Tokenizer::load`]; a tokenizer with more tokens than there are word vectors.
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<Encoder> {

@@ -17,6 +17,8 @@ const SETTINGS: &str = "manyhead.json";
 
 impl MultiTaskModel {
     /// Reads a model folder that [`MultiTaskModel::save`] has written.
+    ///
+    /// The weights stay in the mapped file while the model only predicts: see [`Encoder::load`].
     pub fn load(folder: impl AsRef<Path>, device: &Device) -> Result<MultiTaskModel> {
         let folder = &atomic::readable_dir(folder.as_ref());
         if folder.is_dir() && !folder.join(TASKS).exists() {

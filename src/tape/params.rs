@@ -259,6 +259,20 @@ impl Params {
         self.parts = None;
     }
 
+    /// [`Params::own`] for who would rather have an error than an end of the process.
+    ///
+    /// # Errors
+    /// No memory for the arena.
+    pub fn try_own(&mut self) -> Result<()> {
+        if self.parts.is_some() && self.arena.get().is_none() {
+            // Asked for and given back: what follows asks for as much again.
+            let room = Vec::<f32>::new().try_reserve_exact(self.len);
+            room.map_err(|_| Error::argument("parameters", format!("no memory for {} numbers", self.len)))?;
+        }
+        self.own();
+        Ok(())
+    }
+
     /// The length of the arena.
     pub(crate) fn arena_len(&self) -> usize {
         self.len

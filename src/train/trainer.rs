@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
         };
         let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run };
         // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
-        model.encoder_mut().params.own();
+        model.encoder_mut().params.try_own()?;
         let step = Step::new(model, options)?;
         let ema = options.ema.map(|decay| Ema::new(decay, model));
         Ok(Run { trainer, data, train, step, ema, state, best: None, totals, schedule, weights, names })
@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
         for plan in group {
             let start = Instant::now();
             // One batch for each plan, in the same order.
-            let Some(cut) = batches.next() else { break };
+            let cut = batches.next().unwrap_or_else(|| Err(Error::argument("batches", "ended before the epoch")));
             let (batch, labels) = cut?;
             let scale = self.weights[plan.task] / group.len() as f32;
             let loss = self.step.batch(model, plan.task, &batch, &labels, scale, self.state.batches);

@@ -153,7 +153,8 @@ impl Cpu {
 
     /// A scratch buffer of at least `len` floats with unspecified content; it goes back when dropped.
     pub fn scratch(&self, len: usize) -> Scratch<'_> {
-        /// Floats of a buffer that no task asks for, only an op: whichever thread that runs on, there is one list.
+        /// Floats of a buffer that, but for attention over thousands of keys, no task asks for, only an op: whichever
+        /// thread that runs on, there is one list.
         const LARGE: usize = 1 << 19;
         let pool = self.inner.pool.as_ref().filter(|_| len < LARGE);
         let thread = pool.and_then(rayon::ThreadPool::current_thread_index);
@@ -248,6 +249,11 @@ impl<'a, T> Shared<'a, T> {
         }
         // SAFETY: in range by the check above, exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
+    }
+
+    /// How many elements there are.
+    fn len(&self) -> usize {
+        self.len
     }
 
     /// The address of element `index`, which must be in range when it is written to.

@@ -81,6 +81,9 @@ pub(crate) fn forward(isa: Isa, block: Block, scores: &mut [f32], running: &mut 
         debug_assert!(false, "softmax: slices too small");
         return;
     }
+    if block.columns == 0 {
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if block.is_native(isa, scores.len()) {
         // SAFETY: an `Isa` only comes from where the processor has been asked for it; the lengths have been looked at.
@@ -111,6 +114,9 @@ pub(crate) fn backward(
     let len = scores.len().min(slopes.len());
     if !block.fits(len, shifts.len().min(products.len())) {
         debug_assert!(false, "softmax: slices too small");
+        return;
+    }
+    if block.columns == 0 {
         return;
     }
     #[cfg(target_arch = "x86_64")]

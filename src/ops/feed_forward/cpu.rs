@@ -7,9 +7,8 @@ use crate::ops::Activation;
 use crate::ops::activation::cpu::{row_forward, row_value_and_slope};
 use crate::tape::Slot;
 
-/// Rows of which h and dz exist at once in the backward pass. A multiple of the chunks in which weight gradients are summed:
-/// the bits are those of all rows at once. (Parts of 512 to 2,048, which the cache would hold, took 5 % longer.)
-const ROWS_AT_ONCE: usize = 16 * CHUNK;
+/// Rows of which h and dz exist at once in the backward pass. (Parts of 512 to 2,048, which the cache would hold, took 5 % longer.)
+pub const ROWS_AT_ONCE: usize = 16 * CHUNK;
 /// Numbers in a tile, at most.
 const TILE: usize = 8 * 48;
 
@@ -75,22 +74,24 @@ pub struct Kept<'a> {
 
 /// Gradients of x, W₁, b₁, W₂ and b₂. `inner` and `outer` are W₁ and W₂ as right-hand operands of the backward pass.
 ///
-/// Very many rows are gone through in parts: h and dz, which are four times as wide as the rest, need room for one.
+/// More than `rows_at_once` (a multiple of the chunks in which weight gradients are summed) are gone through in parts: h and
+/// dz, which are four times as wide as the rest, need room for one.
 pub fn backward(
     cpu: &Cpu,
     function: Activation,
     kept: Kept<'_>,
+    rows_at_once: usize,
     [inner, outer]: [&Panels; 2],
     [mut dx, mut d_inner, d_inner_bias, mut d_outer, d_outer_bias]: [Option<Slot<'_>>; 5],
 ) {
     let Kept { rows, x, z, upstream } = kept;
     let (width, wide, out) = (inner.n(), inner.k(), outer.k());
-    let most = ROWS_AT_ONCE.min(rows);
+    let most = rows_at_once.min(rows);
     let mut h_columns = cpu.scratch(if d_outer.is_some() { cpu.right_columns_len(most, wide) } else { 0 });
     let mut dz_columns = cpu.scratch(if d_inner.is_some() { cpu.left_columns_len(most, wide) } else { 0 });
     let mut bias_partials = cpu.scratch(if d_inner_bias.is_some() { rows.div_ceil(BLOCK_ROWS) * wide } else { 0 });
-    for first in (0..rows).step_by(ROWS_AT_ONCE) {
-        let count = ROWS_AT_ONCE.min(rows - first);
+    for first in (0..rows).step_by(rows_at_once) {
+        let count = rows_at_once.min(rows - first);
         let wanted = Wanted { h: d_outer.is_some(), dz: d_inner.is_some(), bias: d_inner_bias.is_some() };
         let at = |width: usize| first * width..(first + count) * width;
         let dx = dx.as_mut().map(|slot| (&mut slot.data[at(width)], Write::accumulating(slot.accumulate)));

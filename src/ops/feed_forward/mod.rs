@@ -81,7 +81,7 @@ impl Op for FeedForward {
         let panels = [1, 3].map(|i| ctx.panels(i, Side::Input));
         let kept = cpu::Kept { rows: x.matrix().0, x: x.data, z: ctx.saved(0)?, upstream: ctx.upstream };
         let slots = [0, 1, 2, 3, 4].map(|i| ctx.slot(i));
-        cpu::backward(ctx.device.as_cpu(), self.0, kept, [&panels[0], &panels[1]], slots);
+        cpu::backward(ctx.device.as_cpu(), self.0, kept, cpu::ROWS_AT_ONCE, [&panels[0], &panels[1]], slots);
         Ok(())
     }
 }

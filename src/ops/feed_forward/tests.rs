@@ -85,3 +85,42 @@ fn the_feed_forward_layer_in_int8_is_within_the_error_of_its_scales() {
         check_int8(&inputs, out, tolerance, &run(Activation::Silu), &|v| reference(v, rows, silu));
     }
 }
+
+#[test]
+fn many_rows_in_parts_give_the_bits_of_all_at_once() {
+    use crate::device::Precision;
+    use crate::device::cpu::{CHUNK, Matrix, Panels};
+    use crate::tape::Slot;
+    let (rows, width, wide, out) = (2 * CHUNK + 7, 6, 50, 4);
+    let numbers = |seed: u64, len: usize| -> Vec<f32> {
+        let stream = crate::rng::Stream { seed, step: 0, instance: 0 };
+        (0..len).map(|i| stream.normal(i) as f32).collect()
+    };
+    for device in crate::tape::gradcheck::devices() {
+        for cpu in [Precision::F32, Precision::Bf16].map(|precision| device.as_cpu().with_precision(precision)) {
+            let (x, upstream) = (numbers(1, rows * width), numbers(2, rows * out));
+            let z = numbers(3, rows * cpu.words(wide));
+            // As words of two bf16 these are pairs of numbers below 1.
+            let word = |z: &f32| f32::from_bits(0x3f20_3e90 ^ (z.to_bits() & 0x001f_001f));
+            let z: Vec<f32> = if cpu.words(2) == 1 { z.iter().map(word).collect() } else { z };
+            let (inner, outer) = (numbers(4, wide * width), numbers(5, out * wide));
+            let mut panels = [Panels::default(), Panels::default()];
+            cpu.pack(wide, width, Matrix::rows(&inner, width), &mut panels[0]);
+            cpu.pack(out, wide, Matrix::rows(&outer, wide), &mut panels[1]);
+            let run = |rows_at_once: usize, accumulate: bool| {
+                let lens = [rows * width, wide * width, wide, out * wide, out];
+                let mut gradients = lens.map(|len| vec![0.25f32; len]);
+                let slots = gradients.each_mut().map(|data| Some(Slot { data: &mut data[..], accumulate }));
+                let kept = cpu::Kept { rows, x: &x, z: &z, upstream: &upstream };
+                cpu::backward(&cpu, Activation::GeluErf, kept, rows_at_once, [&panels[0], &panels[1]], slots);
+                gradients.map(|gradient| gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())
+            };
+            for accumulate in [false, true] {
+                let whole = run(16 * CHUNK, accumulate);
+                assert!(whole.iter().flatten().all(|bits| f32::from_bits(*bits).is_finite()));
+                assert_eq!(run(CHUNK, accumulate), whole, "{cpu:?}");
+                assert_eq!(run(2 * CHUNK, accumulate), whole, "{cpu:?}");
+            }
+        }
+    }
+}

@@ -55,7 +55,7 @@ impl Iterator for Source {
         }
         let chunk = self.chunk().transpose();
         // Behind a failure nothing is read any more: on a pipe it would be taken from whoever reads it next.
-        self.ended = !matches!(&chunk, Some(Ok(Chunk { failure: None, .. })));
+        self.ended = !matches!(&chunk, Some(Ok(Chunk { failure: None, dataset: Ok(_), .. })));
         chunk
     }
 }

@@ -130,14 +130,12 @@ impl Cpu {
         start: usize,
         stride: usize,
     ) {
-        let (rows, words) = (source.len() / k.max(1), self.words(k));
-        // SAFETY: the caller's promise.
-        let target = unsafe { target.slice(start, (rows.max(1) - 1) * stride + words) };
-        with_kernel!(self, small_words_with(k, source, target, stride));
+        with_kernel!(self, small_words_with(k, source, target, (start, stride)));
     }
 
-    fn small_words_with<K: Kernel>(&self, k: usize, source: &[f32], target: &mut [f32], stride: usize) {
-        pack::tile_rows(self.isa(), K::WORD, source, k, target, stride);
+    fn small_words_with<K: Kernel>(&self, k: usize, source: &[f32], target: Shared<'_, f32>, at: (usize, usize)) {
+        // SAFETY: the promise of the caller of `small_words`.
+        unsafe { pack::shared_rows(self.isa(), K::WORD, source, k, target, at) };
     }
 
     /// Distance of the rows of a C with `n` columns that [`Cpu::small_multiply`] writes in whole tiles, if it is called

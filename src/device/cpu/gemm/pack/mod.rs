@@ -6,6 +6,7 @@ mod native;
 
 use super::kernels::Word;
 use super::{Isa, Matrix, spans};
+use crate::device::cpu::Shared;
 use crate::device::cpu::simd::simd_kernel;
 
 /// f32 → bf16, rounded to the nearest, ties to even; NaN stays NaN. The upper half of the result's bits.
@@ -81,6 +82,34 @@ pub(super) fn tile_rows(isa: Isa, word: Word, values: &[f32], width: usize, targ
     }
     for (values, target) in values.chunks_exact(width).zip(target.chunks_mut(stride)) {
         row(isa, word, values, &mut target[..words]);
+    }
+}
+
+/// The same into a part of rows that several tasks write to: row i to `target[start + i · stride ..]`.
+///
+/// # Safety
+/// Nobody else reads or writes the words of these rows meanwhile. What lies between two rows may be others'.
+pub(super) unsafe fn shared_rows(
+    isa: Isa,
+    word: Word,
+    values: &[f32],
+    width: usize,
+    target: Shared<'_, f32>,
+    (start, stride): (usize, usize),
+) {
+    let (rows, words) = (values.len() / width.max(1), word.row_words(width));
+    let end = rows.saturating_sub(1).saturating_mul(stride).saturating_add(words).saturating_add(start);
+    if width == 0 || rows == 0 || end > target.len() {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if is_native(isa, word, width) {
+        // SAFETY: as in `tile_rows`; the address is that of a row of the caller's.
+        return unsafe { native::tile_rows(values.as_ptr(), rows, width, target.pointer(start), stride) };
+    }
+    for (i, values) in values.chunks_exact(width).enumerate() {
+        // SAFETY: the caller's promise.
+        row(isa, word, values, unsafe { target.slice(start + i * stride, words) });
     }
 }
 
