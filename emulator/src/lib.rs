@@ -25,6 +25,7 @@
 mod bytes;
 mod config;
 mod counters;
+pub mod driver;
 mod error;
 mod launch;
 mod memory;
