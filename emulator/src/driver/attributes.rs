@@ -93,7 +93,7 @@ pub(crate) fn attribute(which: c_int, arch: u32, limits: &Limits) -> Option<c_in
         126 => 1,
         // No NUMA node.
         131 | 134 => -1,
-        1..=LAST => 0,
+        _ if (1..=LAST).contains(&which) => 0,
         _ => return None,
     })
 }

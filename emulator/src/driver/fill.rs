@@ -9,7 +9,7 @@ use super::state::{Driver, session, stream_session};
 use super::{CUdeviceptr, Handle, host};
 
 fn fill(driver: &Driver, to: CUdeviceptr, pattern: &[u8], count: usize, call: &str) -> Result<(), Refusal> {
-    if to % pattern.len() as u64 != 0 {
+    if !to.is_multiple_of(pattern.len() as u64) {
         return refuse(CUDA_ERROR_INVALID_VALUE, format!("{to:#x} is not aligned to {} bytes", pattern.len()));
     }
     if count == 0 {
