@@ -1,5 +1,6 @@
 //! Handles: stale, foreign and null ones get the driver's code, and never more than that.
 
+#[macro_use]
 mod support;
 
 use std::ffi::{c_int, c_uint};

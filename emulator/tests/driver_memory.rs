@@ -1,5 +1,6 @@
 //! Device and host memory: sizes, ranges, copies, fills, and what is told of a pointer.
 
+#[macro_use]
 mod support;
 
 use std::ffi::c_void;

@@ -1,5 +1,6 @@
 //! What the driver answers before `cuInit`, and right after it. One test, since `cuInit` is for the whole process.
 
+#[macro_use]
 mod support;
 
 use std::ffi::{CStr, c_int};

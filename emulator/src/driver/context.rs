@@ -138,7 +138,10 @@ driver_api! {
         if !parameters.is_null() {
             let asked = parameters.read_unaligned();
             if !asked.execAffinityParams.is_null() || asked.numExecAffinityParams != 0 {
-                return refuse(CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY, "execution affinities are not supported; pass none");
+                return refuse(
+                    CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY,
+                    "execution affinities are not supported; pass none",
+                );
             }
             if !asked.cigParams.is_null() {
                 return refuse(CUDA_ERROR_NOT_SUPPORTED, "CUDA in graphics is not supported; pass no cigParams");
@@ -306,7 +309,11 @@ driver_api! {
 
     fn cuCtxSetSharedMemConfig(config: c_int) {
         session()?;
-        if (0..=2).contains(&config) { Ok(()) } else { refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no bank size")) }
+        if (0..=2).contains(&config) {
+            Ok(())
+        } else {
+            refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no bank size"))
+        }
     }
 
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) {

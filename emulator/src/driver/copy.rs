@@ -177,22 +177,30 @@ driver_api! {
         blocking(unified(driver, to), unified(driver, from), bytes, "cuMemcpy")
     }
 
-    fn cuMemcpyPeer | cuMemcpyPeer_ptds (to: CUdeviceptr, to_context: Handle, from: CUdeviceptr, from_context: Handle, bytes: usize) {
+    fn cuMemcpyPeer | cuMemcpyPeer_ptds (
+        to: CUdeviceptr, to_context: Handle, from: CUdeviceptr, from_context: Handle, bytes: usize,
+    ) {
         let (driver, _) = session()?;
         driver.world().context(to_context)?;
         driver.world().context(from_context)?;
         blocking(End::Device(to), End::Device(from), bytes, "cuMemcpyPeer")
     }
 
-    fn cuMemcpyHtoDAsync_v2 | cuMemcpyHtoDAsync_v2_ptsz (to: CUdeviceptr, from: *const c_void, bytes: usize, stream: Handle) {
+    fn cuMemcpyHtoDAsync_v2 | cuMemcpyHtoDAsync_v2_ptsz (
+        to: CUdeviceptr, from: *const c_void, bytes: usize, stream: Handle,
+    ) {
         streamed(End::Device(to), End::Host(from as usize), bytes, stream, "cuMemcpyHtoDAsync")
     }
 
-    fn cuMemcpyDtoHAsync_v2 | cuMemcpyDtoHAsync_v2_ptsz (to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: Handle) {
+    fn cuMemcpyDtoHAsync_v2 | cuMemcpyDtoHAsync_v2_ptsz (
+        to: *mut c_void, from: CUdeviceptr, bytes: usize, stream: Handle,
+    ) {
         streamed(End::Host(to as usize), End::Device(from), bytes, stream, "cuMemcpyDtoHAsync")
     }
 
-    fn cuMemcpyDtoDAsync_v2 | cuMemcpyDtoDAsync_v2_ptsz (to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: Handle) {
+    fn cuMemcpyDtoDAsync_v2 | cuMemcpyDtoDAsync_v2_ptsz (
+        to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: Handle,
+    ) {
         streamed(End::Device(to), End::Device(from), bytes, stream, "cuMemcpyDtoDAsync")
     }
 
@@ -201,14 +209,18 @@ driver_api! {
         streamed(unified(driver, to), unified(driver, from), bytes, stream, "cuMemcpyAsync")
     }
 
-    fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz (to: CUdeviceptr, to_context: Handle, from: CUdeviceptr, from_context: Handle, bytes: usize, stream: Handle) {
+    fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz (
+        to: CUdeviceptr, to_context: Handle, from: CUdeviceptr, from_context: Handle, bytes: usize, stream: Handle,
+    ) {
         let (driver, _) = stream_session(stream)?;
         driver.world().context(to_context)?;
         driver.world().context(from_context)?;
         streamed(End::Device(to), End::Device(from), bytes, stream, "cuMemcpyPeerAsync")
     }
 
-    fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds | cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds (copy: *const CUDA_MEMCPY2D) {
+    fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds | cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds (
+        copy: *const CUDA_MEMCPY2D,
+    ) {
         let (driver, context) = session()?;
         output::flush_printf(driver, context);
         rectangle(driver, copy, "cuMemcpy2D")

@@ -145,7 +145,10 @@ driver_api! {
         if [PCI_BUS_ID, "53:00.0", "0000:53:00", "53:00", "00000000:53:00.0"].contains(&asked.as_str()) {
             put(device, 0, "the device's destination")
         } else {
-            refuse(CUDA_ERROR_INVALID_VALUE, format!("no device sits at {asked}; the one there is sits at {PCI_BUS_ID}"))
+            refuse(
+                CUDA_ERROR_INVALID_VALUE,
+                format!("no device sits at {asked}; the one there is sits at {PCI_BUS_ID}"),
+            )
         }
     }
 
@@ -160,7 +163,10 @@ driver_api! {
         let driver = driver()?;
         driver.device(source)?;
         driver.device(target)?;
-        refuse(CUDA_ERROR_INVALID_DEVICE, format!("P2P attribute {attribute}: there is one device, which is no peer of itself"))
+        refuse(
+            CUDA_ERROR_INVALID_DEVICE,
+            format!("P2P attribute {attribute}: there is one device, which is no peer of itself"),
+        )
     }
 
     fn cuDeviceGetExecAffinitySupport(supported: *mut c_int, _kind: c_int, device: CUdevice) {

@@ -1,5 +1,5 @@
-//! The wrapper of every exported function: no panic crosses the C boundary, refusals become codes, and `cuGetProcAddress`
-//! learns of the function.
+//! The wrapper of every exported function: no panic crosses the C boundary, refusals become codes, and
+//! `cuGetProcAddress` learns of the function.
 
 use std::any::Any;
 use std::ffi::{CStr, c_char};

@@ -67,27 +67,39 @@ driver_api! {
         fill(stream_session(stream)?.0, to, &value.to_le_bytes(), count, "cuMemsetD32Async")
     }
 
-    fn cuMemsetD2D8_v2 | cuMemsetD2D8_v2_ptds (to: CUdeviceptr, pitch: usize, value: c_uchar, width: usize, height: usize) {
+    fn cuMemsetD2D8_v2 | cuMemsetD2D8_v2_ptds (
+        to: CUdeviceptr, pitch: usize, value: c_uchar, width: usize, height: usize,
+    ) {
         fill_rows(session()?.0, to, pitch, &[value], width, height, "cuMemsetD2D8")
     }
 
-    fn cuMemsetD2D16_v2 | cuMemsetD2D16_v2_ptds (to: CUdeviceptr, pitch: usize, value: c_ushort, width: usize, height: usize) {
+    fn cuMemsetD2D16_v2 | cuMemsetD2D16_v2_ptds (
+        to: CUdeviceptr, pitch: usize, value: c_ushort, width: usize, height: usize,
+    ) {
         fill_rows(session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D16")
     }
 
-    fn cuMemsetD2D32_v2 | cuMemsetD2D32_v2_ptds (to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize) {
+    fn cuMemsetD2D32_v2 | cuMemsetD2D32_v2_ptds (
+        to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize,
+    ) {
         fill_rows(session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D32")
     }
 
-    fn cuMemsetD2D8Async | cuMemsetD2D8Async_ptsz (to: CUdeviceptr, pitch: usize, value: c_uchar, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D8Async | cuMemsetD2D8Async_ptsz (
+        to: CUdeviceptr, pitch: usize, value: c_uchar, width: usize, height: usize, stream: Handle,
+    ) {
         fill_rows(stream_session(stream)?.0, to, pitch, &[value], width, height, "cuMemsetD2D8Async")
     }
 
-    fn cuMemsetD2D16Async | cuMemsetD2D16Async_ptsz (to: CUdeviceptr, pitch: usize, value: c_ushort, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D16Async | cuMemsetD2D16Async_ptsz (
+        to: CUdeviceptr, pitch: usize, value: c_ushort, width: usize, height: usize, stream: Handle,
+    ) {
         fill_rows(stream_session(stream)?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D16Async")
     }
 
-    fn cuMemsetD2D32Async | cuMemsetD2D32Async_ptsz (to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize, stream: Handle) {
+    fn cuMemsetD2D32Async | cuMemsetD2D32Async_ptsz (
+        to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize, stream: Handle,
+    ) {
         fill_rows(stream_session(stream)?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D32Async")
     }
 }

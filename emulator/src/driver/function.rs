@@ -115,13 +115,21 @@ driver_api! {
     fn cuFuncSetCacheConfig(function: Handle, config: c_int) {
         let (driver, _) = session()?;
         driver.world().function(function)?;
-        if (0..=3).contains(&config) { Ok(()) } else { refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no cache configuration")) }
+        if (0..=3).contains(&config) {
+            Ok(())
+        } else {
+            refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no cache configuration"))
+        }
     }
 
     fn cuFuncSetSharedMemConfig(function: Handle, config: c_int) {
         let (driver, _) = session()?;
         driver.world().function(function)?;
-        if (0..=2).contains(&config) { Ok(()) } else { refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no bank size")) }
+        if (0..=2).contains(&config) {
+            Ok(())
+        } else {
+            refuse(CUDA_ERROR_INVALID_VALUE, format!("{config} is no bank size"))
+        }
     }
 
     fn cuFuncGetModule(module: *mut Handle, function: Handle) {

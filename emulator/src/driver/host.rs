@@ -120,8 +120,12 @@ driver_api! {
         let mut world = driver.world();
         match world.hosts.get(&(pointer as usize)) {
             Some(block) if block.layout.is_some() => {}
-            Some(_) => return refuse(CUDA_ERROR_INVALID_VALUE, "registered memory is given back by cuMemHostUnregister"),
-            None => return refuse(CUDA_ERROR_INVALID_VALUE, format!("{pointer:p} was not allocated by cuMemHostAlloc, or was freed")),
+            Some(_) => {
+                return refuse(CUDA_ERROR_INVALID_VALUE, "registered memory is given back by cuMemHostUnregister");
+            }
+            None => {
+                return refuse(CUDA_ERROR_INVALID_VALUE, format!("{pointer:p} was not allocated by cuMemHostAlloc, or was freed"));
+            }
         }
         if let Some(block) = world.hosts.remove(&(pointer as usize)) {
             drop(world);

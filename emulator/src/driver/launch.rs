@@ -289,7 +289,9 @@ driver_api! {
         start(function, [grid_x, grid_y, grid_z], [block_x, block_y, block_z], dynamic, stream, kernel_params, extra)
     }
 
-    fn cuLaunchKernelEx | cuLaunchKernelEx_ptsz (config: *const CUlaunchConfig, function: Handle, kernel_params: *mut *mut c_void, extra: *mut *mut c_void) {
+    fn cuLaunchKernelEx | cuLaunchKernelEx_ptsz (
+        config: *const CUlaunchConfig, function: Handle, kernel_params: *mut *mut c_void, extra: *mut *mut c_void,
+    ) {
         given(config, "the configuration")?;
         let config = config.read_unaligned();
         attributes(&config)?;

@@ -35,11 +35,17 @@ unsafe fn load(to: *mut Handle, image: *const c_void, options: &JitOptions) -> R
 }
 
 driver_api! {
-    fn cuLibraryLoadData(library: *mut Handle, code: *const c_void, options: *const c_uint, values: *mut *mut c_void, count: c_uint, _library_options: *const c_uint, _library_values: *mut *mut c_void, _library_count: c_uint) {
+    fn cuLibraryLoadData(
+        library: *mut Handle, code: *const c_void, options: *const c_uint, values: *mut *mut c_void, count: c_uint,
+        _library_options: *const c_uint, _library_values: *mut *mut c_void, _library_count: c_uint,
+    ) {
         load(library, code, &JitOptions { count, names: options, values })
     }
 
-    fn cuLibraryLoadFromFile(library: *mut Handle, path: *const c_char, options: *const c_uint, values: *mut *mut c_void, count: c_uint, _library_options: *const c_uint, _library_values: *mut *mut c_void, _library_count: c_uint) {
+    fn cuLibraryLoadFromFile(
+        library: *mut Handle, path: *const c_char, options: *const c_uint, values: *mut *mut c_void, count: c_uint,
+        _library_options: *const c_uint, _library_values: *mut *mut c_void, _library_count: c_uint,
+    ) {
         driver()?;
         given(library, "the library's destination")?;
         let image = image::read_file(text(path, "the path")?)?;

@@ -124,7 +124,9 @@ fn look_up(base: &str, version: c_int, flags: u64) -> Result<Result<usize, c_int
 
 driver_api! {
     /// Success with a null pointer and a status says that there is no such function. Works before `cuInit`.
-    fn cuGetProcAddress_v2(name: *const c_char, function: *mut *mut c_void, version: c_int, flags: u64, status: *mut c_int) {
+    fn cuGetProcAddress_v2(
+        name: *const c_char, function: *mut *mut c_void, version: c_int, flags: u64, status: *mut c_int,
+    ) {
         given(function, "the function's destination")?;
         match look_up(text(name, "the name")?, version, flags)? {
             Ok(address) => {

@@ -73,7 +73,9 @@ driver_api! {
         load(module, image, &JitOptions::NONE)
     }
 
-    fn cuModuleLoadDataEx(module: *mut Handle, image: *const c_void, count: c_uint, options: *const c_uint, values: *mut *mut c_void) {
+    fn cuModuleLoadDataEx(
+        module: *mut Handle, image: *const c_void, count: c_uint, options: *const c_uint, values: *mut *mut c_void,
+    ) {
         load(module, image, &JitOptions { count, names: options, values })
     }
 

@@ -85,18 +85,26 @@ driver_api! {
         put(count, blocks(driver, &function, threads, dynamic)? as c_int, "the count's destination")
     }
 
-    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(count: *mut c_int, handle: Handle, threads: c_int, dynamic: usize, flags: c_uint) {
+    fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+        count: *mut c_int, handle: Handle, threads: c_int, dynamic: usize, flags: c_uint,
+    ) {
         let (driver, function) = function(handle)?;
         given(count, "the count's destination")?;
         flags_are_known(flags)?;
         put(count, blocks(driver, &function, threads, dynamic)? as c_int, "the count's destination")
     }
 
-    fn cuOccupancyMaxPotentialBlockSize(grid: *mut c_int, block: *mut c_int, handle: Handle, by_block: CUoccupancyB2DSize, dynamic: usize, limit: c_int) {
+    fn cuOccupancyMaxPotentialBlockSize(
+        grid: *mut c_int, block: *mut c_int, handle: Handle, by_block: CUoccupancyB2DSize, dynamic: usize,
+        limit: c_int,
+    ) {
         best_block(grid, block, handle, by_block, dynamic, limit)
     }
 
-    fn cuOccupancyMaxPotentialBlockSizeWithFlags(grid: *mut c_int, block: *mut c_int, handle: Handle, by_block: CUoccupancyB2DSize, dynamic: usize, limit: c_int, flags: c_uint) {
+    fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+        grid: *mut c_int, block: *mut c_int, handle: Handle, by_block: CUoccupancyB2DSize, dynamic: usize,
+        limit: c_int, flags: c_uint,
+    ) {
         flags_are_known(flags)?;
         best_block(grid, block, handle, by_block, dynamic, limit)
     }
@@ -107,7 +115,10 @@ driver_api! {
         given(bytes, "the size's destination")?;
         let most = blocks(driver, &function, threads, 0)?;
         let Some(count) = u32::try_from(count).ok().filter(|count| (1..=most).contains(count)) else {
-            return refuse(CUDA_ERROR_INVALID_VALUE, format!("{count} blocks of {threads} threads do not fit; {most} do"));
+            return refuse(
+                CUDA_ERROR_INVALID_VALUE,
+                format!("{count} blocks of {threads} threads do not fit; {most} do"),
+            );
         };
         let limits = &driver.limits;
         let share = (u64::from(limits.shared_per_multiprocessor) / u64::from(count)).saturating_sub(RESERVED_SHARED) / 128 * 128;

@@ -40,7 +40,9 @@ driver_api! {
         put(pointer, allocate(driver, context, bytes, "cuMemAllocAsync", Some(pool))?, "the pointer's destination")
     }
 
-    fn cuMemAllocFromPoolAsync | cuMemAllocFromPoolAsync_ptsz (pointer: *mut CUdeviceptr, bytes: usize, from: Handle, stream: Handle) {
+    fn cuMemAllocFromPoolAsync | cuMemAllocFromPoolAsync_ptsz (
+        pointer: *mut CUdeviceptr, bytes: usize, from: Handle, stream: Handle,
+    ) {
         let (driver, context) = stream_session(stream)?;
         given(pointer, "the pointer's destination")?;
         pool(&mut driver.world(), from)?;

@@ -60,7 +60,10 @@ driver_api! {
         refuse(CUDA_ERROR_NOT_SUPPORTED, LINKING)
     }
 
-    fn cuLinkAddData_v2(_state: Handle, _kind: c_int, _data: *mut c_void, _bytes: usize, _name: *const c_char, _count: c_uint, _options: *const c_uint, _values: *mut *mut c_void) {
+    fn cuLinkAddData_v2(
+        _state: Handle, _kind: c_int, _data: *mut c_void, _bytes: usize, _name: *const c_char, _count: c_uint,
+        _options: *const c_uint, _values: *mut *mut c_void,
+    ) {
         session()?;
         refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
     }
@@ -76,7 +79,9 @@ driver_api! {
     }
 
     // A `CUmemLocation` is passed by value: two ints, which travel as one 64-bit word on x86-64 and on AArch64.
-    fn cuMemPrefetchAsync_v2 | cuMemPrefetchAsync_v2_ptsz (_pointer: CUdeviceptr, _bytes: usize, _location: u64, _flags: c_uint, stream: Handle) {
+    fn cuMemPrefetchAsync_v2 | cuMemPrefetchAsync_v2_ptsz (
+        _pointer: CUdeviceptr, _bytes: usize, _location: u64, _flags: c_uint, stream: Handle,
+    ) {
         stream_session(stream)?;
         refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
     }
@@ -86,7 +91,9 @@ driver_api! {
         refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
     }
 
-    fn cuStreamAttachMemAsync | cuStreamAttachMemAsync_ptsz (stream: Handle, _pointer: CUdeviceptr, _bytes: usize, _flags: c_uint) {
+    fn cuStreamAttachMemAsync | cuStreamAttachMemAsync_ptsz (
+        stream: Handle, _pointer: CUdeviceptr, _bytes: usize, _flags: c_uint,
+    ) {
         stream_session(stream)?;
         refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
     }
@@ -116,7 +123,9 @@ driver_api! {
         refuse(CUDA_ERROR_NOT_SUPPORTED, "CUDA arrays and textures are not supported; use cuMemAlloc")
     }
 
-    fn cuMemAddressReserve(_pointer: *mut CUdeviceptr, _bytes: usize, _alignment: usize, _address: CUdeviceptr, _flags: c_ulonglong) {
+    fn cuMemAddressReserve(
+        _pointer: *mut CUdeviceptr, _bytes: usize, _alignment: usize, _address: CUdeviceptr, _flags: c_ulonglong,
+    ) {
         driver()?;
         refuse(CUDA_ERROR_NOT_SUPPORTED, "virtual memory management is not supported; use cuMemAlloc")
     }

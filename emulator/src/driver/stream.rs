@@ -123,7 +123,10 @@ driver_api! {
         put(status, 0, "the status' destination")
     }
 
-    fn cuStreamGetCaptureInfo_v2 | cuStreamGetCaptureInfo_v2_ptsz (stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle, dependencies: *mut *const Handle, count: *mut usize) {
+    fn cuStreamGetCaptureInfo_v2 | cuStreamGetCaptureInfo_v2_ptsz (
+        stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle,
+        dependencies: *mut *const Handle, count: *mut usize,
+    ) {
         stream_session(stream)?;
         put(status, 0, "the status' destination")?;
         put_if(id, 0);
@@ -133,7 +136,10 @@ driver_api! {
         Ok(())
     }
 
-    fn cuStreamGetCaptureInfo_v3 | cuStreamGetCaptureInfo_v3_ptsz (stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle, dependencies: *mut *const Handle, edges: *mut *const c_void, count: *mut usize) {
+    fn cuStreamGetCaptureInfo_v3 | cuStreamGetCaptureInfo_v3_ptsz (
+        stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle,
+        dependencies: *mut *const Handle, edges: *mut *const c_void, count: *mut usize,
+    ) {
         stream_session(stream)?;
         put(status, 0, "the status' destination")?;
         put_if(id, 0);
@@ -160,7 +166,9 @@ driver_api! {
         Ok(())
     }
 
-    fn cuStreamAddCallback | cuStreamAddCallback_ptsz (stream: Handle, callback: CUstreamCallback, data: *mut c_void, flags: c_uint) {
+    fn cuStreamAddCallback | cuStreamAddCallback_ptsz (
+        stream: Handle, callback: CUstreamCallback, data: *mut c_void, flags: c_uint,
+    ) {
         stream_session(stream)?;
         let Some(callback) = callback else {
             return refuse(CUDA_ERROR_INVALID_VALUE, "the callback is null");

@@ -1,32 +1,16 @@
 //! What the driver's tests share: contexts of their own, and small PTX texts.
-#![allow(dead_code, clippy::missing_safety_doc)]
+// Each test file uses a part of it.
+#![allow(dead_code, unused_imports)]
 
 use std::ffi::{CString, c_void};
-use std::path::PathBuf;
-use std::process::Command;
 use std::ptr::null_mut;
 
-pub use software_gpu::driver::codes::*;
-pub use software_gpu::driver::context::*;
-pub use software_gpu::driver::copy::*;
-pub use software_gpu::driver::device::*;
-pub use software_gpu::driver::event::*;
-pub use software_gpu::driver::fill::*;
-pub use software_gpu::driver::function::*;
-pub use software_gpu::driver::host::*;
-pub use software_gpu::driver::launch::*;
-pub use software_gpu::driver::lookup::*;
-pub use software_gpu::driver::memory::*;
-pub use software_gpu::driver::module::*;
-pub use software_gpu::driver::occupancy::*;
-pub use software_gpu::driver::pointer::*;
-pub use software_gpu::driver::pool::*;
-pub use software_gpu::driver::refused::*;
-pub use software_gpu::driver::stream::*;
-pub use software_gpu::driver::{CUdeviceptr, Handle};
+pub use software_gpu::driver::{
+    CUdeviceptr, Handle, codes::*, context::*, copy::*, device::*, event::*, fill::*, function::*, host::*, launch::*,
+    lookup::*, memory::*, module::*, occupancy::*, pointer::*, pool::*, refused::*, stream::*,
+};
 
 /// Calls a function of the driver and gives its code.
-#[macro_export]
 macro_rules! cu {
     // SAFETY: the tests give pointers to living variables of the right types, or null, as the driver's contract asks.
     ($call:expr) => {
@@ -35,10 +19,9 @@ macro_rules! cu {
 }
 
 /// Calls a function of the driver that must succeed.
-#[macro_export]
 macro_rules! ok {
     ($call:expr) => {
-        assert_eq!($crate::cu!($call), 0, "{}", stringify!($call))
+        assert_eq!(cu!($call), 0, "{}", stringify!($call))
     };
 }
 
@@ -136,21 +119,4 @@ pub fn shared_ptx() -> String {
 /// `spin()`: never ends.
 pub fn spin_ptx() -> String {
     format!("{HEAD}.visible .entry spin()\n{{\n$loop:\nbra $loop;\n}}\n")
-}
-
-/// The folder of the test's executable, and the driver's library, built with the profile of the test.
-///
-/// Built here rather than expected to be there: `cargo test -p software-gpu` alone would run with none, or an old one.
-pub fn library() -> PathBuf {
-    let executable = std::env::current_exe().unwrap();
-    let profile = executable.parent().and_then(|deps| deps.parent()).unwrap();
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "software-gpu-driver", "--manifest-path"]);
-    build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/driver/Cargo.toml"));
-    build.arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "the driver's library cannot be built");
-    profile.join("libcuda.so")
 }

@@ -8,6 +8,7 @@ mod json;
 mod report;
 mod run;
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -43,14 +44,8 @@ fn main() -> ExitCode {
     let command = arguments.next();
     let rest: Vec<_> = arguments.collect();
     let result = match command.as_ref().and_then(|command| command.to_str()) {
-        Some("--help" | "-h" | "help") => {
-            println!("{HELP}");
-            Ok(0)
-        }
-        Some("--version" | "-V") => {
-            println!("software-gpu {}", env!("CARGO_PKG_VERSION"));
-            Ok(0)
-        }
+        Some("--help" | "-h" | "help") => say(&format!("{HELP}\n")),
+        Some("--version" | "-V") => say(concat!("software-gpu ", env!("CARGO_PKG_VERSION"), "\n")),
         Some("run") => run::run(&rest),
         Some("report") => report::report(&rest),
         Some(other) => Err(Failure::Usage(format!("unknown command '{other}'; known: run, report, --help, --version"))),
@@ -66,6 +61,14 @@ fn main() -> ExitCode {
             eprintln!("software-gpu: {text}");
             ExitCode::from(code)
         }
+    }
+}
+
+/// Writes a result to standard output. A reader that has seen enough is no error.
+pub(crate) fn say(text: &str) -> Result<u8, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(Failure::Run(format!("standard output: {why}"))),
+        _ => Ok(0),
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 
-use crate::Failure;
 use crate::bounds::GPUS;
 use crate::json::{Json, parse, thousands};
+use crate::{Failure, say};
 
 /// Bytes of a sector.
 const SECTOR: f64 = 32.0;
@@ -248,8 +248,7 @@ pub(crate) fn report(arguments: &[OsString]) -> Result<u8, Failure> {
     if !report.text("format").is_some_and(|format| format.starts_with("software-gpu report")) {
         return Err(Failure::Usage(format!("{file}: not a report of the software GPU (it has no \"format\")")));
     }
-    print!("{}", render(&report, &options));
-    Ok(0)
+    say(&render(&report, &options))
 }
 
 #[cfg(test)]
