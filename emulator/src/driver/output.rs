@@ -95,7 +95,10 @@ pub(crate) fn launch_argument(kernel: &str, why: &str) {
 }
 
 /// An allocation that nobody freed.
-pub(crate) fn leak(_driver: &Driver, address: u64, owned: &Owned, when: &str) {
+pub(crate) fn leak(driver: &Driver, address: u64, owned: &Owned, when: &str) {
+    if !driver.settings.leaks {
+        return;
+    }
     let (bytes, call) = (owned.bytes, owned.call);
     tell(format!(
         "{}: call {call}, address {address:#x}, allocation {address:#x} of {bytes} bytes: not freed {when}",

@@ -13,6 +13,8 @@ pub(crate) struct Settings {
     pub config: Config,
     /// Bytes of device memory.
     pub memory: u64,
+    /// Allocations that nobody freed are reported.
+    pub leaks: bool,
     /// Where the counters go at the end.
     pub report: Option<PathBuf>,
     /// A fault is told by the launch itself (`CUDA_LAUNCH_BLOCKING=1`).
@@ -41,12 +43,9 @@ impl Settings {
                 _ => return Err(format!("SOFTWARE_GPU_ARCH={value}: known are 80 and 90")),
             };
         }
+        let mut leaks = true;
         if let Some(value) = get("SOFTWARE_GPU_CHECKS") {
-            config.checks = match value.as_str() {
-                "1" | "on" => Checks::ALL,
-                "0" => Checks::NONE,
-                names => Checks::parse(names).map_err(|why| format!("SOFTWARE_GPU_CHECKS={names}: {why}"))?,
-            };
+            (config.checks, leaks) = checks(&value).map_err(|why| format!("SOFTWARE_GPU_CHECKS={value}: {why}"))?;
         }
         let number = |name: &str| -> Result<Option<u64>, String> {
             get(name)
@@ -73,8 +72,38 @@ impl Settings {
         let report =
             get("SOFTWARE_GPU_REPORT").map(|path| PathBuf::from(path.replace("%p", &std::process::id().to_string())));
         let blocking = get("CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0");
-        Ok(Settings { config, memory, report, blocking })
+        Ok(Settings { config, memory, leaks, report, blocking })
     }
+}
+
+/// Which checks are on, and whether leaks are reported. The kernel's checks are read by [`Checks::parse`]; here are the
+/// kinds that belong to the driver, or that cannot be turned off since a GPU would fault too.
+fn checks(value: &str) -> Result<(Checks, bool), String> {
+    const ALWAYS: [&str; 5] = ["out-of-bounds", "misaligned", "use-after-free", "double-free", "launch-argument"];
+    let words: Vec<&str> = value.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    match words[..] {
+        ["1" | "on"] => return Ok((Checks::ALL, true)),
+        ["0"] => return Ok((Checks::NONE, false)),
+        _ => {}
+    }
+    if let Some(word) = words.iter().find(|word| word.strip_prefix('-').is_some_and(|name| ALWAYS.contains(&name))) {
+        return Err(format!("{} cannot be turned off", &word[1..]));
+    }
+    // As in `Checks::parse`: a list that begins with `-` takes out of all, any other begins with nothing.
+    let mut leaks = words.first().is_some_and(|word| word.starts_with('-'));
+    for word in &words {
+        match *word {
+            "all" | "leak" => leaks = true,
+            "none" | "off" | "-all" | "-leak" => leaks = false,
+            _ => {}
+        }
+    }
+    let others: Vec<&str> = words.iter().copied().filter(|word| !ALWAYS.contains(word) && *word != "leak").collect();
+    let others = match others[..] {
+        ["-leak"] => "all".to_string(),
+        _ => others.iter().filter(|word| **word != "-leak").copied().collect::<Vec<_>>().join(","),
+    };
+    Ok((Checks::parse(&others)?, leaks))
 }
 
 /// `8589934592`, `8G`, `8GiB`, `512M`.
@@ -125,6 +154,26 @@ mod tests {
         assert_eq!((config.arch, config.seed, config.threads, config.max_instructions), (90, 7, 2, 1000));
         assert_eq!((config.checks, settings.memory, settings.blocking), (Checks::NONE, 512 << 20, true));
         assert_eq!(settings.report.unwrap(), PathBuf::from(format!("r-{}.json", std::process::id())));
+    }
+
+    #[test]
+    fn checks_are_read_by_name_and_leaks_are_one_of_them() {
+        let race = Checks { race: true, ..Checks::NONE };
+        let all_but_race = Checks { race: false, ..Checks::ALL };
+        for (text, wanted) in [
+            ("all", (Checks::ALL, true)),
+            ("off", (Checks::NONE, false)),
+            ("race", (race, false)),
+            ("race,leak,misaligned", (race, true)),
+            ("-race", (all_but_race, true)),
+            ("-leak", (Checks::ALL, false)),
+            ("-leak,-race", (all_but_race, false)),
+            ("all,-leak", (Checks::ALL, false)),
+            ("leak", (Checks::NONE, true)),
+        ] {
+            assert_eq!(checks(text).unwrap(), wanted, "{text}");
+        }
+        assert!(checks("-misaligned").unwrap_err().contains("cannot be turned off"));
     }
 
     #[test]

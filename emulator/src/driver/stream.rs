@@ -111,6 +111,12 @@ driver_api! {
         Ok(())
     }
 
+    /// The defaults: every attribute reads zero.
+    fn cuStreamGetAttribute | cuStreamGetAttribute_ptsz (stream: Handle, _attribute: c_int, value: *mut [u64; 8]) {
+        stream_session(stream)?;
+        put(value, [0; 8], "the value's destination")
+    }
+
     /// Hints about caches and waiting: accepted, without effect.
     fn cuStreamSetAttribute | cuStreamSetAttribute_ptsz (stream: Handle, _attribute: c_int, value: *const c_void) {
         stream_session(stream)?;

@@ -27,7 +27,8 @@ Usage:
 Environment (read by the driver, in any program that uses it):
   SOFTWARE_GPU_ARCH              80 (default) or 90
   SOFTWARE_GPU_CHECKS            all (default), none, or names parted by commas; -NAME takes one out of all:
-                                 uninitialised, race, async-pending, barrier-divergence, inactive-lane
+                                 uninitialised, race, async-pending, barrier-divergence, inactive-lane,
+                                 leak
   SOFTWARE_GPU_SEED              shuffles the order of warps and blocks (0, the default: in order)
   SOFTWARE_GPU_THREADS           host threads (0, the default: as many as there are)
   SOFTWARE_GPU_MEMORY            device memory: bytes, or with K, M, G (default 4G)
