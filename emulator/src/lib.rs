@@ -23,14 +23,20 @@
 //! ```
 
 mod bytes;
+mod compile;
 mod config;
 mod counters;
 pub mod driver;
 mod error;
+mod exec;
+mod isa;
 mod launch;
 mod memory;
 mod module;
+mod program;
+mod ptx;
 mod race;
+mod simd;
 
 pub use config::{Checks, Config, Limits};
 pub use counters::{Class, Counters};
