@@ -34,8 +34,14 @@ unsafe fn transfer(driver: &Driver, to: End, from: End, bytes: usize, call: &str
             return refuse(CUDA_ERROR_INVALID_VALUE, format!("{what} is null"));
         }
     }
-    host::push(driver);
-    let result = match (to, from) {
+    let on_device: Vec<CUdeviceptr> = [to, from]
+        .iter()
+        .filter_map(|end| match end {
+            End::Device(address) => Some(*address),
+            End::Host(_) => None,
+        })
+        .collect();
+    let result = host::around_copy(driver, &on_device, || match (to, from) {
         (End::Device(to), End::Host(from)) => {
             // SAFETY: not null, not too large; the caller vouches for the rest.
             driver.memory.write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
@@ -50,8 +56,7 @@ unsafe fn transfer(driver: &Driver, to: End, from: End, bytes: usize, call: &str
             unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
             Ok(())
         }
-    };
-    host::pull(driver);
+    });
     result.map_err(|error| memory_refusal(driver, call, error))
 }
 

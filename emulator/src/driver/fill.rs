@@ -15,9 +15,7 @@ fn fill(driver: &Driver, to: CUdeviceptr, pattern: &[u8], count: usize, call: &s
     if count == 0 {
         return Ok(());
     }
-    host::push(driver);
-    let result = driver.memory.fill(to, pattern, count as u64);
-    host::pull(driver);
+    let result = host::around_copy(driver, &[to], || driver.memory.fill(to, pattern, count as u64));
     result.map_err(|error| memory_refusal(driver, call, error))
 }
 

@@ -9,7 +9,7 @@ use std::ffi::{c_uint, c_void};
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, put, refuse};
 use super::memory::memory_refusal;
-use super::state::{Driver, World, session};
+use super::state::{Driver, World, lock, session};
 use super::{CUdeviceptr, Handle};
 
 /// Pinned memory is handed out by pages, as the driver does.
@@ -34,29 +34,58 @@ impl World {
     }
 }
 
-/// Copies mapped blocks to their mirrors.
-pub(crate) fn push(driver: &Driver) {
-    for (start, bytes, device) in mapped(driver) {
+/// A mapped block: its start, its bytes, its mirror.
+type Mapped = (usize, usize, CUdeviceptr);
+
+/// Does a kernel's work with every mirror up to date. The caller holds `running`.
+pub(crate) fn around_kernel<T>(driver: &Driver, work: impl FnOnce() -> T) -> T {
+    let mapped = mapped(driver, |_, _| true);
+    with_mirrors(driver, &mapped, work)
+}
+
+/// Does a copy's or fill's work, with the mirrors that one of its device addresses lies in up to date.
+pub(crate) fn around_copy<T>(driver: &Driver, addresses: &[CUdeviceptr], work: impl FnOnce() -> T) -> T {
+    let mapped = mapped(driver, |mirror, bytes| {
+        addresses.iter().any(|address| address.checked_sub(mirror).is_some_and(|offset| offset < bytes as u64))
+    });
+    if mapped.is_empty() {
+        return work();
+    }
+    let _one_at_a_time = lock(&driver.running);
+    with_mirrors(driver, &mapped, work)
+}
+
+fn mapped(driver: &Driver, wanted: impl Fn(CUdeviceptr, usize) -> bool) -> Vec<Mapped> {
+    let world = driver.world();
+    let blocks = world.hosts.iter().filter_map(|(start, block)| Some((*start, block.bytes, block.device?)));
+    blocks.filter(|(_, bytes, mirror)| wanted(*mirror, *bytes)).collect()
+}
+
+/// Copies blocks to their mirrors, works, and copies back what the work changed, and only that: what the host writes
+/// elsewhere in the block meanwhile must stay.
+fn with_mirrors<T>(driver: &Driver, mapped: &[Mapped], work: impl FnOnce() -> T) -> T {
+    let mut before: Vec<Vec<u8>> = Vec::with_capacity(mapped.len());
+    for (start, bytes, mirror) in mapped {
+        let mut copy = vec![0; *bytes];
         // SAFETY: the block lives until it is freed or unregistered, which whoever uses it in a call must not do at the
         // same time, with the driver as here.
-        let host = unsafe { std::slice::from_raw_parts(start as *const u8, bytes) };
+        unsafe { std::ptr::copy_nonoverlapping(*start as *const u8, copy.as_mut_ptr(), *bytes) };
         // The mirror lives as long as the block.
-        let _ = driver.memory.write(device, host);
+        let _ = driver.memory.write(*mirror, &copy);
+        before.push(copy);
     }
-}
-
-/// Copies mirrors back to their mapped blocks.
-pub(crate) fn pull(driver: &Driver) {
-    for (start, bytes, device) in mapped(driver) {
-        // SAFETY: as in `push`.
-        let host = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, bytes) };
-        let _ = driver.memory.read(device, host);
+    let result = work();
+    for ((start, bytes, mirror), before) in mapped.iter().zip(before) {
+        let mut after = vec![0; *bytes];
+        if driver.memory.read(*mirror, &mut after).is_err() || after == before {
+            continue;
+        }
+        for at in (0..*bytes).filter(|at| after[*at] != before[*at]) {
+            // SAFETY: as above, and inside the block.
+            unsafe { (*start as *mut u8).add(at).write(after[at]) };
+        }
     }
-}
-
-fn mapped(driver: &Driver) -> Vec<(usize, usize, CUdeviceptr)> {
-    let world = driver.world();
-    world.hosts.iter().filter_map(|(start, block)| Some((*start, block.bytes, block.device?))).collect()
+    result
 }
 
 /// Frees a block and its mirror.

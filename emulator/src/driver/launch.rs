@@ -215,9 +215,9 @@ unsafe fn start(
 fn run(driver: &'static Driver, context: usize, entry: &FunctionEntry, launch: &Launch) -> Result<(), Refusal> {
     let name = &entry.function.name;
     let one_at_a_time = lock(&driver.running);
-    host::push(driver);
-    let result = crate::launch(&driver.memory, &entry.module, name, launch, &driver.settings.config);
-    host::pull(driver);
+    let result = host::around_kernel(driver, || {
+        crate::launch(&driver.memory, &entry.module, name, launch, &driver.settings.config)
+    });
     drop(one_at_a_time);
     let (report, fault) = match result {
         Ok(report) => (report, None),
