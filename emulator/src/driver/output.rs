@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Once;
 
+use super::codes::{CUDA_ERROR_INVALID_VALUE, name_of};
 use super::state::{Driver, Owned, driver, lock};
 use crate::{Class, Counters, Finding, Function, Kind, Launch, Report};
 
@@ -91,7 +92,8 @@ pub(crate) fn host_finding(kind: Kind, call: &str, address: u64, allocation: Opt
 
 /// A launch that is refused for its shape or its parameters.
 pub(crate) fn launch_argument(kernel: &str, why: &str) {
-    tell(format!("{}: kernel {kernel}: {why}", Kind::LaunchArgument.name()));
+    let code = name_of(CUDA_ERROR_INVALID_VALUE);
+    tell(format!("{}: kernel {kernel}, the launch is refused with {code}: {why}", Kind::LaunchArgument.name()));
 }
 
 /// An allocation that nobody freed.

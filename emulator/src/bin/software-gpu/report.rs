@@ -171,7 +171,7 @@ fn render(report: &Json, options: &Options) -> String {
     let findings = report.list("findings");
     let launches: f64 = kernels.iter().map(|kernel| kernel.number("launches")).sum();
     let mut out = format!(
-        "{}: {} kernels, {} launches, {} findings\n\n",
+        "{}; kernels: {}, launches: {}, findings: {}\n\n",
         report.text("device").unwrap_or("unknown device"),
         kernels.len(),
         thousands(launches),
@@ -275,6 +275,9 @@ mod tests {
         let cells = row(&report.list("kernels")[0], &options);
         assert_eq!(&cells[..10], ["k", "2", "40", "32.00", "16.0 (0.50)", "-", "0.005", "2.00", "4", "2.00 (2.00)"]);
         let text = render(&report, &options);
-        assert!(text.contains("1 kernels, 2 launches, 1 findings") && text.contains("finding: race: x"), "{text}");
+        assert!(
+            text.contains("sm_80; kernels: 1, launches: 2, findings: 1") && text.contains("finding: race: x"),
+            "{text}"
+        );
     }
 }
