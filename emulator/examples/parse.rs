@@ -15,7 +15,10 @@ fn main() -> ExitCode {
         match software_gpu::Module::parse(&text) {
             Ok(module) => {
                 for function in module.functions() {
-                    println!("{path}: {} ({} bytes of parameters, {} shared, {} local)", function.name, function.param_bytes, function.static_shared, function.local_bytes);
+                    println!(
+                        "{path}: {} ({} bytes of parameters, {} shared, {} local)",
+                        function.name, function.param_bytes, function.static_shared, function.local_bytes
+                    );
                 }
             }
             Err(error) => {

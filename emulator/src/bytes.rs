@@ -11,7 +11,7 @@ pub(crate) struct Bytes {
 }
 
 macro_rules! access {
-    ($load:ident, $store:ident, $swap:ident, $atomic:ty, $int:ty) => {
+    ($load:ident, $store:ident, $atomic:ty, $int:ty) => {
         /// The value at `offset`, which must lie inside and be a multiple of the width.
         #[inline(always)]
         pub fn $load(&self, offset: usize) -> $int {
@@ -27,7 +27,11 @@ macro_rules! access {
             // SAFETY: as for the load.
             unsafe { (*(self.base().add(offset) as *const $atomic)).store(value, Ordering::Relaxed) }
         }
+    };
+}
 
+macro_rules! exchange {
+    ($swap:ident, $atomic:ty, $int:ty) => {
         /// Replaces `old` by `new` at `offset` if `old` stands there; otherwise gives what does.
         #[inline(always)]
         pub fn $swap(&self, offset: usize, old: $int, new: $int) -> Result<$int, $int> {
@@ -77,10 +81,13 @@ impl Bytes {
         assert!(offset.is_multiple_of(width) && offset < self.words.len() * 8, "unchecked access to device memory");
     }
 
-    access!(load8, store8, swap8, AtomicU8, u8);
-    access!(load16, store16, swap16, AtomicU16, u16);
-    access!(load32, store32, swap32, AtomicU32, u32);
-    access!(load64, store64, swap64, AtomicU64, u64);
+    access!(load8, store8, AtomicU8, u8);
+    access!(load16, store16, AtomicU16, u16);
+    exchange!(swap16, AtomicU16, u16);
+    access!(load32, store32, AtomicU32, u32);
+    exchange!(swap32, AtomicU32, u32);
+    access!(load64, store64, AtomicU64, u64);
+    exchange!(swap64, AtomicU64, u64);
 
     /// Copies bytes out, whatever their alignment. The range must lie inside.
     pub fn read(&self, offset: usize, out: &mut [u8]) {

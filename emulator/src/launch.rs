@@ -83,7 +83,11 @@ pub fn launch(
         params: launch.params,
         dynamic_shared: launch.dynamic_shared,
         dynamic_base,
-        shared_bytes: if launch.dynamic_shared == 0 { function.static_shared } else { dynamic_base + launch.dynamic_shared },
+        shared_bytes: if launch.dynamic_shared == 0 {
+            function.static_shared
+        } else {
+            dynamic_base + launch.dynamic_shared
+        },
         race_between_blocks: config.checks.race && blocks > 1,
         findings: Mutex::default(),
         printed: Mutex::default(),
@@ -149,8 +153,8 @@ impl Order {
             return Order { blocks, step: 1, start: 0 };
         }
         // A step without a common divisor visits every block once.
-        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed >> 29;
-        let mut step = mixed % u64::from(blocks) | 1;
+        let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (seed >> 29);
+        let mut step = (mixed % u64::from(blocks)) | 1;
         while divisor(step, u64::from(blocks)) != 1 {
             step += 2;
         }
@@ -195,7 +199,11 @@ fn check(function: &Function, launch: &Launch, config: &Config) -> Result<(), Er
         return refuse(format!("{shared} bytes of shared memory, but a block has {most}"));
     }
     if launch.params.len() != function.param_bytes as usize {
-        return refuse(format!("{} bytes of parameters, but the kernel takes {}", launch.params.len(), function.param_bytes));
+        return refuse(format!(
+            "{} bytes of parameters, but the kernel takes {}",
+            launch.params.len(),
+            function.param_bytes
+        ));
     }
     Ok(())
 }

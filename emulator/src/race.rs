@@ -87,7 +87,15 @@ impl GlobalShadow {
 
     /// Records a write; gives an earlier access of another block, and whether that was a write.
     #[inline(always)]
-    pub fn write(&self, word: usize, bytes: u32, launch: u64, block: u32, time: u64, strong: bool) -> Option<(Mark, bool)> {
+    pub fn write(
+        &self,
+        word: usize,
+        bytes: u32,
+        launch: u64,
+        block: u32,
+        time: u64,
+        strong: bool,
+    ) -> Option<(Mark, bool)> {
         let found = self.word(word, launch);
         let (writer, reader) = (found as u32, (found >> 32) as u32);
         let mine = mark(block, bytes, time);

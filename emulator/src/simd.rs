@@ -50,12 +50,22 @@ pub(crate) fn fma(a: &[u32; 32], b: &[u32; 32], c: &[u32; 32]) -> [u32; 32] {
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        std::array::from_fn(|lane| crate::isa::rounding::fma32(f32::from_bits(a[lane]), f32::from_bits(b[lane]), f32::from_bits(c[lane])).to_bits())
+        std::array::from_fn(|lane| {
+            crate::isa::rounding::fma32(f32::from_bits(a[lane]), f32::from_bits(b[lane]), f32::from_bits(c[lane]))
+                .to_bits()
+        })
     }
 }
 
 /// `c += a · b` for a tile of up to 16 rows, `k` up to 16 and 8 columns, fused where the CPU can.
-pub(crate) fn product(fused: bool, rows: usize, k: usize, a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], c: &mut [[f32; 8]; 16]) {
+pub(crate) fn product(
+    fused: bool,
+    rows: usize,
+    k: usize,
+    a: &[[f32; 16]; 16],
+    b: &[[f32; 8]; 16],
+    c: &mut [[f32; 8]; 16],
+) {
     #[cfg(target_arch = "x86_64")]
     if fused {
         debug_assert!(available());

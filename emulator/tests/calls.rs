@@ -51,6 +51,9 @@ fn calls_give_what_the_language_says() {
         let got = f32::from_le_bytes(singles[4 * i..4 * i + 4].try_into().unwrap());
         let y = f64::from(i as f32 * 0.11 + 0.1);
         let expected = if i % 2 == 0 { y.sin() } else { y.exp() / y };
-        assert!((f64::from(got) - expected).abs() < 2e-6 * expected.abs().max(1.0), "thread {i}: {got}, expected {expected}");
+        assert!(
+            (f64::from(got) - expected).abs() < 2e-6 * expected.abs().max(1.0),
+            "thread {i}: {got}, expected {expected}"
+        );
     }
 }

@@ -21,7 +21,8 @@ fn run(kernel: &str, grid: u32, block: u32, words: &[(u64, bool)], last: Option<
         params.extend(last.to_le_bytes());
     }
     let shape = Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, params: &params };
-    let config = Config { seed, max_instructions: 10_000_000, threads: if seed % 2 == 0 { 1 } else { 2 }, ..Config::default() };
+    let config =
+        Config { seed, max_instructions: 10_000_000, threads: if seed % 2 == 0 { 1 } else { 2 }, ..Config::default() };
     match launch(&memory, &module, kernel, &shape, &config) {
         Ok(report) => report.findings,
         Err(Failure::Fault(fault)) => {
@@ -36,7 +37,9 @@ fn run(kernel: &str, grid: u32, block: u32, words: &[(u64, bool)], last: Option<
 fn bug(kernel: &str, grid: u32, block: u32, words: &[(u64, bool)], last: Option<i32>, kind: Kind, line: u32) {
     for seed in 0..20 {
         let findings = run(kernel, grid, block, words, last, seed);
-        let said = findings.iter().any(|f| f.kind == kind && f.source.as_ref().is_some_and(|s| s.line == line && s.file == "seeded.cu"));
+        let said = findings
+            .iter()
+            .any(|f| f.kind == kind && f.source.as_ref().is_some_and(|s| s.line == line && s.file == "seeded.cu"));
         let all: Vec<_> = findings.iter().map(ToString::to_string).collect();
         assert!(said, "{kernel}, seed {seed}: expected {kind:?} at line {line}, found {all:#?}");
     }
@@ -119,6 +122,8 @@ fn freed_memory_is_told_from_other_bad_addresses() {
     let mut params = address.to_le_bytes().to_vec();
     params.extend(100i32.to_le_bytes());
     let shape = Launch { grid: [1, 1, 1], block: [32, 1, 1], dynamic_shared: 0, params: &params };
-    let Err(Failure::Fault(fault)) = launch(&memory, &module, "inside", &shape, &Config::default()) else { panic!("no fault") };
+    let Err(Failure::Fault(fault)) = launch(&memory, &module, "inside", &shape, &Config::default()) else {
+        panic!("no fault")
+    };
     assert_eq!(fault.0.kind, Kind::UseAfterFree);
 }

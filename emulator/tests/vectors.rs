@@ -82,7 +82,8 @@ fn run(name: &str, config: &Config) {
     let three = |key: &str| -> [u32; 3] { std::array::from_fn(|k| spec[key][k].as_u64().unwrap() as u32) };
     let dynamic_shared = spec["dynamic_shared"].as_u64().unwrap() as u32;
     let shape = Launch { grid: three("grid"), block: three("block"), dynamic_shared, params: &params };
-    let report = launch(&memory, &module, entry, &shape, config).unwrap_or_else(|failure: Failure| panic!("{name}: {failure}"));
+    let report =
+        launch(&memory, &module, entry, &shape, config).unwrap_or_else(|failure: Failure| panic!("{name}: {failure}"));
     let findings: Vec<_> = report.findings.iter().map(ToString::to_string).collect();
     assert!(findings.is_empty(), "{name}, seed {}: {}", config.seed, findings.join("\n"));
     for (output, dtype, address, bytes) in outputs {
@@ -117,7 +118,11 @@ fn names() -> Vec<String> {
 
 #[test]
 fn every_vector_gives_its_expected_outputs_and_no_finding() {
-    let failed: Vec<_> = names().iter().filter(|name| std::panic::catch_unwind(|| run(name, &Config::default())).is_err()).cloned().collect();
+    let failed: Vec<_> = names()
+        .iter()
+        .filter(|name| std::panic::catch_unwind(|| run(name, &Config::default())).is_err())
+        .cloned()
+        .collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
 

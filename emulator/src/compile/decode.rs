@@ -291,7 +291,8 @@ impl<'c, 'a> Decoder<'c, 'a> {
             Some(Symbol::Frame(place)) => Special::Frame((i64::from(place.offset) + offset) as u32),
             Some(Symbol::ExternShared) if offset == 0 => Special::ExternShared,
             Some(Symbol::ExternShared) => {
-                let (a, b, d) = (self.filled(Bank::R32, Special::ExternShared)?, self.constant32(offset as u32)?, self.fresh(32)?);
+                let (a, b, d) =
+                    (self.filled(Bank::R32, Special::ExternShared)?, self.constant32(offset as u32)?, self.fresh(32)?);
                 self.c.push(Ins { exec: exec!(|a: u32, b: u32| a.wrapping_add(b)), a, b, d, ..blank() });
                 if bank == Bank::R32 {
                     return Ok(d);
@@ -370,7 +371,11 @@ impl<'c, 'a> Decoder<'c, 'a> {
                 match (bank, register.bank) {
                     (wants, has) if wants == has => {
                         if ty.bits() > register.bits && ty.bits() > 16 {
-                            return self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits()));
+                            return self.error(format!(
+                                "a destination of {} bits for a value of {}",
+                                register.bits,
+                                ty.bits()
+                            ));
                         }
                         Ok(register.index)
                     }
@@ -447,11 +452,6 @@ impl<'c, 'a> Decoder<'c, 'a> {
     /// Appends the instruction under the guard.
     pub fn emit(&mut self, ins: Ins) -> usize {
         self.c.push(Ins { guard: self.guard, flip: self.flip, ..ins })
-    }
-
-    /// Appends an instruction that follows the main one.
-    pub fn emit_after(&mut self, ins: Ins) {
-        self.after.push(ins);
     }
 
     /// `d, a` of one type.

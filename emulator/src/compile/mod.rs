@@ -83,7 +83,9 @@ fn mentions<'a>(body: &[Statement<'a>], out: &mut Vec<&'a str>) {
 
 fn mentions_operand<'a>(operand: &Operand<'a>, out: &mut Vec<&'a str>) {
     match operand {
-        Operand::Name { name, .. } | Operand::Offset(name, _) | Operand::Memory { base: Some(name), .. } => out.push(name),
+        Operand::Name { name, .. } | Operand::Offset(name, _) | Operand::Memory { base: Some(name), .. } => {
+            out.push(name)
+        }
         Operand::Vector(list) | Operand::Group(list) => list.iter().for_each(|item| mentions_operand(item, out)),
         Operand::Pair(a, b) => {
             mentions_operand(a, out);
@@ -191,7 +193,12 @@ impl<'a> Compiler<'a> {
                 _ => {
                     let number = self.program.functions.len() as u32;
                     self.names.module.insert(function.name, Symbol::Function(number));
-                    self.program.functions.push(Code { name: function.name.into(), missing: true, builtin, ..Code::default() });
+                    self.program.functions.push(Code {
+                        name: function.name.into(),
+                        missing: true,
+                        builtin,
+                        ..Code::default()
+                    });
                     number
                 }
             };
@@ -201,7 +208,8 @@ impl<'a> Compiler<'a> {
                     list.iter()
                         .map(|variable| {
                             offset = aligned(offset, variable.align);
-                            let place = FramePlace { offset: offset as u32, bytes: variable.bytes.min(MOST_FRAME) as u32 };
+                            let place =
+                                FramePlace { offset: offset as u32, bytes: variable.bytes.min(MOST_FRAME) as u32 };
                             offset += variable.bytes.min(MOST_FRAME);
                             place
                         })
@@ -209,7 +217,10 @@ impl<'a> Compiler<'a> {
                 };
                 let (params, returns) = (lay(&function.params), lay(&function.returns));
                 if offset > MOST_FRAME {
-                    return Err(ParseError::new(function.line, format!("the parameters of '{}' are too large", function.name)));
+                    return Err(ParseError::new(
+                        function.line,
+                        format!("the parameters of '{}' are too large", function.name),
+                    ));
                 }
                 let code = &mut self.program.functions[number as usize];
                 code.params = params;
@@ -447,7 +458,10 @@ impl<'a> Compiler<'a> {
                             self.names.insert(variable.name, Symbol::Shared(offset as u32));
                         }
                         Space::Global | Space::Const => {
-                            return Err(ParseError::unsupported(self.line, "global variables inside a function are not supported"));
+                            return Err(ParseError::unsupported(
+                                self.line,
+                                "global variables inside a function are not supported",
+                            ));
                         }
                     }
                 }

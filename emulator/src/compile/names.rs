@@ -3,6 +3,9 @@
 use crate::program::{Bank, FramePlace, Special};
 use std::collections::HashMap;
 
+/// A register that a frame fills: bank, index, value.
+pub(crate) type Filled = (Bank, u16, Special);
+
 /// What a name that is no register stands for.
 #[derive(Clone, Debug)]
 pub(crate) enum Symbol {
@@ -39,7 +42,7 @@ pub(crate) struct Names<'a> {
     scopes: Vec<Scope<'a>>,
     opened: u32,
     counts: [u32; 3],
-    filled: Vec<(Bank, u16, Special)>,
+    filled: Vec<Filled>,
     filled_by: HashMap<(Bank, Special), u16>,
 }
 
@@ -158,7 +161,7 @@ impl<'a> Names<'a> {
     }
 
     /// The filled registers, and how many registers there are of each bank.
-    pub fn take_registers(&mut self) -> (Vec<(Bank, u16, Special)>, (u16, u16, u16)) {
+    pub fn take_registers(&mut self) -> (Vec<Filled>, (u16, u16, u16)) {
         let counts = (self.counts[0] as u16, self.counts[1] as u16, self.counts[2] as u16);
         (std::mem::take(&mut self.filled), counts)
     }

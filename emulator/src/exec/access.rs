@@ -70,7 +70,14 @@ impl Cx<'_> {
 
     /// The allocation that holds `bytes` at the first lane's address, and the lanes that hit the same one.
     #[inline(always)]
-    pub fn allocation(&mut self, at: &[u64; 32], mask: u32, bytes: u64, align: u64, write: bool) -> Result<(usize, u32), Flow> {
+    pub fn allocation(
+        &mut self,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u64,
+        align: u64,
+        write: bool,
+    ) -> Result<(usize, u32), Flow> {
         let first = mask.trailing_zeros() as usize;
         let allocations = &self.g.snapshot.allocations;
         let cached = allocations.get(self.w.last_allocation);
@@ -103,7 +110,13 @@ impl Cx<'_> {
         if address & (align - 1) != 0 {
             let allocation = self.g.snapshot.find(address).map(|index| self.g.snapshot.allocations[index].describe());
             let what = if write { "write" } else { "read" };
-            return self.fault(Kind::Misaligned, lane, Some(address), allocation, format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"));
+            return self.fault(
+                Kind::Misaligned,
+                lane,
+                Some(address),
+                allocation,
+                format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"),
+            );
         }
         self.outside(lane, address, bytes, write)
     }
@@ -114,7 +127,13 @@ impl Cx<'_> {
         let what = if write { "write" } else { "read" };
         if let Place::Freed { address: start, bytes: size } = self.g.memory.find(address) {
             let allocation = format!("{start:#x} of {size} bytes, freed");
-            return self.fault(Kind::UseAfterFree, lane, Some(address), Some(allocation), format!("{what} of {bytes} bytes"));
+            return self.fault(
+                Kind::UseAfterFree,
+                lane,
+                Some(address),
+                Some(allocation),
+                format!("{what} of {bytes} bytes"),
+            );
         }
         let (nearest, note) = self.nearest(address);
         self.fault(Kind::OutOfBounds, lane, Some(address), nearest, format!("{what} of {bytes} bytes{note}"))
@@ -135,7 +154,9 @@ impl Cx<'_> {
         let before = over.map(|allocation| allocation.address - address);
         let describe = |allocation: Option<&Arc<Allocation>>| allocation.map(|allocation| allocation.describe());
         match (past, before) {
-            (Some(past), before) if before.is_none_or(|before| past <= before) => (describe(below), format!(", {past} bytes past the end")),
+            (Some(past), before) if before.is_none_or(|before| past <= before) => {
+                (describe(below), format!(", {past} bytes past the end"))
+            }
             (_, Some(before)) => (describe(over), format!(", {before} bytes before the start")),
             _ => (None, String::new()),
         }
@@ -153,11 +174,19 @@ impl Cx<'_> {
             let whole = match bytes {
                 4 if offset.is_multiple_of(4) => shadow.load32(offset) == 0x0101_0101,
                 8 if offset.is_multiple_of(8) => shadow.load64(offset) == 0x0101_0101_0101_0101,
-                16 if offset.is_multiple_of(8) => shadow.load64(offset) & shadow.load64(offset + 8) == 0x0101_0101_0101_0101,
+                16 if offset.is_multiple_of(8) => {
+                    shadow.load64(offset) & shadow.load64(offset + 8) == 0x0101_0101_0101_0101
+                }
                 _ => (0..bytes).all(|byte| shadow.load8(offset + byte) == 1),
             };
             if !whole {
-                self.report(Kind::Uninitialised, lane as u32, Some(at[lane]), Some(allocation.describe()), format!("read of {bytes} bytes of global memory that were never all written"));
+                self.report(
+                    Kind::Uninitialised,
+                    lane as u32,
+                    Some(at[lane]),
+                    Some(allocation.describe()),
+                    format!("read of {bytes} bytes of global memory that were never all written"),
+                );
                 return;
             }
         }
@@ -182,7 +211,15 @@ impl Cx<'_> {
 
     /// Looks for races between blocks.
     #[inline(always)]
-    pub fn check_race(&self, allocation: &Allocation, at: &[u64; 32], mask: u32, bytes: usize, access: Access, write: bool) {
+    pub fn check_race(
+        &self,
+        allocation: &Allocation,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: usize,
+        access: Access,
+        write: bool,
+    ) {
         if !self.g.race_between_blocks {
             return;
         }
@@ -223,11 +260,25 @@ impl Cx<'_> {
     }
 
     #[cold]
-    fn race_between_blocks(&self, allocation: &Allocation, address: u64, lane: usize, other: u32, write: bool, wrote: bool) {
+    fn race_between_blocks(
+        &self,
+        allocation: &Allocation,
+        address: u64,
+        lane: usize,
+        other: u32,
+        write: bool,
+        wrote: bool,
+    ) {
         let [gx, gy, _] = self.g.grid;
         let (x, y, z) = (other % gx, other / gx % gy, other / gx / gy);
         let (mine, theirs) = (if write { "write" } else { "read" }, if wrote { "wrote" } else { "read" });
-        self.report(Kind::Race, lane as u32, Some(address), Some(allocation.describe()), format!("{mine} of global memory that block ({x},{y},{z}) {theirs} without an order between them"));
+        self.report(
+            Kind::Race,
+            lane as u32,
+            Some(address),
+            Some(allocation.describe()),
+            format!("{mine} of global memory that block ({x},{y},{z}) {theirs} without an order between them"),
+        );
     }
 
     /// Sectors of 32 bytes that a request touches.
@@ -315,7 +366,13 @@ impl Cx<'_> {
         let what = if write { "write" } else { "read" };
         let place = Some(format!("shared memory of {} bytes", self.g.shared_bytes));
         if address & (align - 1) != 0 {
-            return self.fault(Kind::Misaligned, lane, Some(address), place, format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"));
+            return self.fault(
+                Kind::Misaligned,
+                lane,
+                Some(address),
+                place,
+                format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"),
+            );
         }
         self.fault(Kind::OutOfBounds, lane, Some(address), place, format!("{what} of {bytes} bytes"))
     }
@@ -328,9 +385,16 @@ impl Cx<'_> {
         for lane in lanes(mask) {
             let offset = at[lane] as usize;
             if checks.uninitialised && self.b.shared.written[offset..offset + bytes].contains(&0) {
-                let pending = self.b.shared.any_pending > 0 && self.b.shared.pending[offset..offset + bytes].iter().any(|p| *p > 0);
+                let pending = self.b.shared.any_pending > 0
+                    && self.b.shared.pending[offset..offset + bytes].iter().any(|p| *p > 0);
                 if !pending {
-                    self.report(Kind::Uninitialised, lane as u32, Some(at[lane]), Some("shared memory".into()), format!("read of {bytes} bytes of shared memory that were never all written"));
+                    self.report(
+                        Kind::Uninitialised,
+                        lane as u32,
+                        Some(at[lane]),
+                        Some("shared memory".into()),
+                        format!("read of {bytes} bytes of shared memory that were never all written"),
+                    );
                 }
             }
             if checks.async_pending && self.b.shared.any_pending > 0 {
@@ -338,7 +402,14 @@ impl Cx<'_> {
             }
             if checks.race {
                 for word in offset / 4..=(offset + bytes - 1) / 4 {
-                    if let Some(conflict) = self.b.shared.touch(word, bytes_of_word(word, offset, bytes), access, warp, lane as u32, &self.w.clocks) {
+                    if let Some(conflict) = self.b.shared.touch(
+                        word,
+                        bytes_of_word(word, offset, bytes),
+                        access,
+                        warp,
+                        lane as u32,
+                        &self.w.clocks,
+                    ) {
                         self.shared_race(at[lane], lane, false, conflict);
                     }
                 }
@@ -350,7 +421,13 @@ impl Cx<'_> {
     pub fn check_pending(&self, address: u64, lane: usize, bytes: usize, what: &str) {
         let offset = address as usize;
         if self.b.shared.pending[offset..offset + bytes].iter().any(|pending| *pending > 0) {
-            self.report(Kind::AsyncPending, lane as u32, Some(address), Some("shared memory".into()), format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first"));
+            self.report(
+                Kind::AsyncPending,
+                lane as u32,
+                Some(address),
+                Some("shared memory".into()),
+                format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first"),
+            );
         }
     }
 
@@ -358,7 +435,13 @@ impl Cx<'_> {
     pub fn shared_race(&self, address: u64, lane: usize, write: bool, conflict: super::shared::Conflict) {
         let (mine, theirs) = (if write { "write" } else { "read" }, if conflict.write { "wrote" } else { "read" });
         let [x, y, z] = self.w.thread_of(conflict.thread, self.g.block);
-        self.report(Kind::Race, lane as u32, Some(address), Some("shared memory".into()), format!("{mine} of shared memory that thread ({x},{y},{z}) {theirs} with no barrier between them"));
+        self.report(
+            Kind::Race,
+            lane as u32,
+            Some(address),
+            Some("shared memory".into()),
+            format!("{mine} of shared memory that thread ({x},{y},{z}) {theirs} with no barrier between them"),
+        );
     }
 
     /// Bounds and alignment of the lanes' local addresses.
@@ -367,10 +450,22 @@ impl Cx<'_> {
             let what = if write { "write" } else { "read" };
             let place = Some(format!("local memory of {} bytes", self.w.local_capacity));
             if at[lane].wrapping_add(bytes) > self.w.local_capacity as u64 || at[lane] > self.w.local_capacity as u64 {
-                return Err(self.fault(Kind::OutOfBounds, lane as u32, Some(at[lane]), place, format!("{what} of {bytes} bytes")));
+                return Err(self.fault(
+                    Kind::OutOfBounds,
+                    lane as u32,
+                    Some(at[lane]),
+                    place,
+                    format!("{what} of {bytes} bytes"),
+                ));
             }
             if at[lane] & (align - 1) != 0 {
-                return Err(self.fault(Kind::Misaligned, lane as u32, Some(at[lane]), place, format!("{what} of {bytes} bytes needs an address that is a multiple of {align}")));
+                return Err(self.fault(
+                    Kind::Misaligned,
+                    lane as u32,
+                    Some(at[lane]),
+                    place,
+                    format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"),
+                ));
             }
         }
         Ok(())

@@ -126,19 +126,21 @@ impl Block {
             }
         }
         // Then a barrier that some threads never reach.
-        for warp in warps.iter_mut().filter(|warp| !warp.done()) {
+        if let Some(warp) = warps.iter_mut().find(|warp| !warp.done()) {
             warp.show();
             let lane = warp.first_lane();
             let cx = Cx { w: warp, b: self, g };
             let note = match cx.w.wait {
                 Wait::Barrier { id, .. } => {
                     let barrier = &cx.b.barriers[id as usize];
-                    format!("barrier {id} waits for ever: {} threads came, {} are expected", barrier.arrived, barrier.expected)
+                    format!(
+                        "barrier {id} waits for ever: {} threads came, {} are expected",
+                        barrier.arrived, barrier.expected
+                    )
                 }
                 _ => "the warp waits for ever".into(),
             };
             cx.fault(Kind::BarrierDivergence, lane, None, None, note);
-            return false;
         }
         false
     }

@@ -17,7 +17,14 @@ pub(crate) struct Findings {
 const MOST: usize = 1000;
 
 impl Cx<'_> {
-    fn finding(&self, kind: Kind, lane: u32, address: Option<u64>, allocation: Option<String>, note: String) -> Finding {
+    fn finding(
+        &self,
+        kind: Kind,
+        lane: u32,
+        address: Option<u64>,
+        allocation: Option<String>,
+        note: String,
+    ) -> Finding {
         let (line, source, _) = self.g.program.places.get(self.w.pc as usize).copied().unwrap_or_default();
         let source = (source as usize).checked_sub(1).and_then(|at| self.g.program.sources.get(at)).cloned();
         Finding {
@@ -35,7 +42,14 @@ impl Cx<'_> {
 
     /// Records a finding that lets the launch go on, once per kind and instruction.
     #[cold]
-    pub fn report(&self, kind: Kind, lane: u32, address: Option<u64>, allocation: Option<String>, note: impl Into<String>) {
+    pub fn report(
+        &self,
+        kind: Kind,
+        lane: u32,
+        address: Option<u64>,
+        allocation: Option<String>,
+        note: impl Into<String>,
+    ) {
         let mut findings = self.g.findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if findings.list.len() < MOST && findings.seen.insert((kind, self.w.pc)) {
             let finding = self.finding(kind, lane, address, allocation, note.into());
@@ -45,7 +59,14 @@ impl Cx<'_> {
 
     /// Records the fault that ends the launch.
     #[cold]
-    pub fn fault(&self, kind: Kind, lane: u32, address: Option<u64>, allocation: Option<String>, note: impl Into<String>) -> Flow {
+    pub fn fault(
+        &self,
+        kind: Kind,
+        lane: u32,
+        address: Option<u64>,
+        allocation: Option<String>,
+        note: impl Into<String>,
+    ) -> Flow {
         let mut findings = self.g.findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if findings.fault.is_none() {
             findings.fault = Some(self.finding(kind, lane, address, allocation, note.into()));
@@ -58,7 +79,13 @@ impl Cx<'_> {
     #[cold]
     pub fn undefined(&self, lanes: u32, what: &str) {
         if self.g.config.checks.uninitialised {
-            self.report(Kind::Uninitialised, lanes.trailing_zeros(), None, None, format!("{what} comes from a register that was never written"));
+            self.report(
+                Kind::Uninitialised,
+                lanes.trailing_zeros(),
+                None,
+                None,
+                format!("{what} comes from a register that was never written"),
+            );
         }
     }
 }

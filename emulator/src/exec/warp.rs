@@ -1,8 +1,8 @@
 //! A warp: registers in lanes, groups of lanes that stand at different places, and the loop that runs them.
 
 use super::{Cx, FUNCTION_WINDOW, Grid};
-use crate::isa::async_copy::Copies;
 use crate::isa::Flow;
+use crate::isa::async_copy::Copies;
 use crate::program::{Bank, Special};
 
 /// Why a group stands still.
@@ -14,7 +14,10 @@ pub(crate) enum Wait {
     /// `bar.warp.sync`: until all living lanes of the mask wait so, wherever.
     WarpBarrier(u32),
     /// A barrier of the block, until its generation has passed.
-    Barrier { id: u32, generation: u32 },
+    Barrier {
+        id: u32,
+        generation: u32,
+    },
 }
 
 /// Lanes that run together.
@@ -271,7 +274,8 @@ impl Warp {
                 Special::WarpId => u64::from(self.number),
                 Special::NumWarps => u64::from(g.block.iter().product::<u32>().div_ceil(32)),
                 Special::SmId => {
-                    let number = block[0] as u64 + g.grid[0] as u64 * (block[1] as u64 + g.grid[1] as u64 * block[2] as u64);
+                    let number =
+                        block[0] as u64 + g.grid[0] as u64 * (block[1] as u64 + g.grid[1] as u64 * block[2] as u64);
                     number % u64::from(crate::Limits::of(g.config.arch).multiprocessors)
                 }
                 Special::NumSm => u64::from(crate::Limits::of(g.config.arch).multiprocessors),
@@ -366,9 +370,9 @@ impl Warp {
         let mut at = 0;
         while at < self.groups.len() {
             let group = self.groups[at];
-            let twin = self.groups[..at].iter().position(|other| {
-                other.pc == group.pc && other.depth == group.depth && other.wait == group.wait
-            });
+            let twin = self.groups[..at]
+                .iter()
+                .position(|other| other.pc == group.pc && other.depth == group.depth && other.wait == group.wait);
             match twin {
                 Some(twin) => {
                     self.groups[twin].mask |= group.mask;
@@ -400,7 +404,8 @@ impl Warp {
         };
         let candidates = self.groups.iter().enumerate().filter(|(_, group)| runnable(group));
         let key = |group: &Group| (u32::MAX - group.depth, group.pc);
-        let chosen = if rotate { candidates.max_by_key(|(_, o)| key(o)) } else { candidates.min_by_key(|(_, o)| key(o)) };
+        let chosen =
+            if rotate { candidates.max_by_key(|(_, o)| key(o)) } else { candidates.min_by_key(|(_, o)| key(o)) };
         let Some((chosen, _)) = chosen else { return false };
         let group = self.groups.swap_remove(chosen);
         self.take(group);

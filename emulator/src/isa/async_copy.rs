@@ -122,7 +122,8 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     if let Err(flow) = cx.check_shared(&to, mask, bytes as u64, bytes as u64, true) {
         return flow;
     }
-    let global = Ins { a: i.b, imm: i64::from(i.list as i32), flags: if i.flags & GLOBAL_WIDE != 0 { WIDE } else { 0 }, ..*i };
+    let global =
+        Ins { a: i.b, imm: i64::from(i.list as i32), flags: if i.flags & GLOBAL_WIDE != 0 { WIDE } else { 0 }, ..*i };
     let from = cx.addresses(&global, mask);
     let mut sizes = [bytes; 32];
     if i.flags & SIZED != 0 {

@@ -41,8 +41,24 @@ enum Op {
 }
 
 const OPS: [Op; 18] = [
-    Op::Add, Op::Min, Op::Max, Op::MinSigned, Op::MaxSigned, Op::Inc, Op::Dec, Op::And, Op::Or, Op::Xor, Op::Exchange,
-    Op::Swap, Op::AddF32, Op::AddF64, Op::AddF16, Op::AddBf16, Op::AddF16x2, Op::AddBf16x2,
+    Op::Add,
+    Op::Min,
+    Op::Max,
+    Op::MinSigned,
+    Op::MaxSigned,
+    Op::Inc,
+    Op::Dec,
+    Op::And,
+    Op::Or,
+    Op::Xor,
+    Op::Exchange,
+    Op::Swap,
+    Op::AddF32,
+    Op::AddF64,
+    Op::AddF16,
+    Op::AddBf16,
+    Op::AddF16x2,
+    Op::AddBf16x2,
 ];
 
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
@@ -136,15 +152,45 @@ fn apply(op: Op, bytes: u8, old: u64, b: u64, c: u64) -> u64 {
         Op::Add => old.wrapping_add(b),
         Op::Min => old.min(b),
         Op::Max => old.max(b),
-        Op::MinSigned => if signed(b) < signed(old) { b } else { old },
-        Op::MaxSigned => if signed(b) > signed(old) { b } else { old },
-        Op::Inc => if old >= b { 0 } else { old + 1 },
-        Op::Dec => if old == 0 || old > b { b } else { old - 1 },
+        Op::MinSigned => {
+            if signed(b) < signed(old) {
+                b
+            } else {
+                old
+            }
+        }
+        Op::MaxSigned => {
+            if signed(b) > signed(old) {
+                b
+            } else {
+                old
+            }
+        }
+        Op::Inc => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        Op::Dec => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
         Op::And => old & b,
         Op::Or => old | b,
         Op::Xor => old ^ b,
         Op::Exchange => b,
-        Op::Swap => if old == b & keep { c } else { old },
+        Op::Swap => {
+            if old == b & keep {
+                c
+            } else {
+                old
+            }
+        }
         Op::AddF32 => {
             let sum = f32::from_bits(old as u32) + f32::from_bits(b as u32);
             u64::from(if sum.is_nan() { NAN32 } else { sum.to_bits() })
@@ -181,7 +227,13 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         let flow = match window {
             Window::Global => on_global(cx, i, part, &at, &mut olds),
             Window::Shared => on_shared(cx, i, part, &inside, &mut olds),
-            _ => cx.fault(Kind::OutOfBounds, part.trailing_zeros(), Some(at[part.trailing_zeros() as usize]), None, "atomics work on global and shared memory only"),
+            _ => cx.fault(
+                Kind::OutOfBounds,
+                part.trailing_zeros(),
+                Some(at[part.trailing_zeros() as usize]),
+                None,
+                "atomics work on global and shared memory only",
+            ),
         };
         if flow != Flow::Next {
             return flow;
@@ -256,7 +308,8 @@ fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
                     olds[1][lane] = high;
                     let second = |index: u16| u64::get(cx.w, index + 1)[lane];
                     if op == Op::Exchange || (low == b[lane] && high == second(i.b)) {
-                        let (new_low, new_high) = if op == Op::Exchange { (b[lane], second(i.b)) } else { (c[lane], second(i.c)) };
+                        let (new_low, new_high) =
+                            if op == Op::Exchange { (b[lane], second(i.b)) } else { (c[lane], second(i.c)) };
                         data.store64(place, new_low);
                         data.store64(place + 8, new_high);
                     }
@@ -264,14 +317,16 @@ fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
                 }
                 2 => {
                     let mut old = data.load16(place);
-                    while let Err(now) = data.swap16(place, old, apply(op, 2, u64::from(old), b[lane], c[lane]) as u16) {
+                    while let Err(now) = data.swap16(place, old, apply(op, 2, u64::from(old), b[lane], c[lane]) as u16)
+                    {
                         old = now;
                     }
                     u64::from(old)
                 }
                 4 => {
                     let mut old = data.load32(place);
-                    while let Err(now) = data.swap32(place, old, apply(op, 4, u64::from(old), b[lane], c[lane]) as u32) {
+                    while let Err(now) = data.swap32(place, old, apply(op, 4, u64::from(old), b[lane], c[lane]) as u32)
+                    {
                         old = now;
                     }
                     u64::from(old)
@@ -300,7 +355,13 @@ fn on_shared(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
     for lane in lanes(mask) {
         let place = at[lane] as usize;
         if checks.uninitialised && cx.b.shared.written[place..place + bytes].contains(&0) {
-            cx.report(Kind::Uninitialised, lane as u32, Some(at[lane]), Some("shared memory".into()), "atomic on shared memory that was never written");
+            cx.report(
+                Kind::Uninitialised,
+                lane as u32,
+                Some(at[lane]),
+                Some("shared memory".into()),
+                "atomic on shared memory that was never written",
+            );
         }
         if checks.race {
             let warp = cx.w.number;
@@ -316,7 +377,8 @@ fn on_shared(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
         if bytes == 16 {
             let high = cx.b.shared.load64(place + 8);
             olds[1][lane] = high;
-            let (second_b, second_c) = (u64::get(cx.w, i.b + 1)[lane], if op == Op::Swap { u64::get(cx.w, i.c + 1)[lane] } else { 0 });
+            let (second_b, second_c) =
+                (u64::get(cx.w, i.b + 1)[lane], if op == Op::Swap { u64::get(cx.w, i.c + 1)[lane] } else { 0 });
             if op == Op::Exchange {
                 cx.b.shared.store64(place, b[lane]);
                 cx.b.shared.store64(place + 8, second_b);

@@ -33,11 +33,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         "bar" | "barrier" => block_barrier(d),
         "membar" | "fence" => {
             if d.take("proxy") {
-                d.take_if(|m| matches!(m, "alias" | "async" | "async::global" | "async::shared::cta" | "global" | "shared::cta"));
+                d.take_if(|m| {
+                    matches!(m, "alias" | "async" | "async::global" | "async::shared::cta" | "global" | "shared::cta")
+                });
                 d.emit(Ins { exec: no_operation, class: Class::Barrier, ..blank() });
                 return Ok(true);
             }
-            d.take_if(|m| matches!(m, "sc" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster"));
+            d.take_if(|m| {
+                matches!(m, "sc" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster")
+            });
             if d.count() != 0 {
                 return Ok(false);
             }
@@ -102,15 +106,33 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
     if cx.g.config.checks.inactive_lane && what != "bar" {
         if absent != 0 || forced {
             let lane = absent.trailing_zeros().min(31);
-            cx.report(Kind::InactiveLane, mask.trailing_zeros(), None, None, format!("{what} names lane {lane}, which does not come here"));
+            cx.report(
+                Kind::InactiveLane,
+                mask.trailing_zeros(),
+                None,
+                None,
+                format!("{what} names lane {lane}, which does not come here"),
+            );
         } else if gone != 0 {
             let lane = gone.trailing_zeros();
-            cx.report(Kind::InactiveLane, mask.trailing_zeros(), None, None, format!("{what} names lane {lane}, which has exited"));
+            cx.report(
+                Kind::InactiveLane,
+                mask.trailing_zeros(),
+                None,
+                None,
+                format!("{what} names lane {lane}, which has exited"),
+            );
         }
     }
     if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced) {
         let lane = absent.trailing_zeros().min(31);
-        cx.report(Kind::BarrierDivergence, mask.trailing_zeros(), None, None, format!("lane {lane} of the warp does not come to this barrier"));
+        cx.report(
+            Kind::BarrierDivergence,
+            mask.trailing_zeros(),
+            None,
+            None,
+            format!("lane {lane} of the warp does not come to this barrier"),
+        );
     }
     true
 }
@@ -165,7 +187,13 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let counted = i.flags & COUNTED != 0;
     let asked = if counted { u32::get(cx.w, i.b)[first as usize] } else { 0 };
     if counted && (asked == 0 || asked % 32 != 0) {
-        return cx.fault(Kind::IllegalInstruction, first, None, None, format!("barrier {id} for {asked} threads: a multiple of 32 is needed"));
+        return cx.fault(
+            Kind::IllegalInstruction,
+            first,
+            None,
+            None,
+            format!("barrier {id} for {asked} threads: a multiple of 32 is needed"),
+        );
     }
     // Without a count, exact threads are counted, so that exits can be told; with one, whole warps.
     let count = if counted { count } else { mask.count_ones() };
@@ -206,7 +234,13 @@ fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
     }
     cx.w.clocks[number] += 1;
     if outcome.missed > 0 && cx.g.config.checks.barrier_divergence {
-        cx.report(Kind::BarrierDivergence, mask.trailing_zeros(), None, None, format!("{} threads of the block exited before this barrier", outcome.missed));
+        cx.report(
+            Kind::BarrierDivergence,
+            mask.trailing_zeros(),
+            None,
+            None,
+            format!("{} threads of the block exited before this barrier", outcome.missed),
+        );
     }
     if i.flags & POPC != 0 {
         put(cx.w, i.d, mask, &[outcome.count; 32], u32::MAX);

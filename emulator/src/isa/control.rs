@@ -2,8 +2,8 @@
 
 use super::types::Ty;
 use super::{Flow, Ins, Slot, put};
-use crate::compile::blank;
 use crate::compile::Result;
+use crate::compile::blank;
 use crate::compile::decode::{Decoder, no_operation};
 use crate::counters::Class;
 use crate::error::Kind;
@@ -198,7 +198,8 @@ fn call(d: &mut Decoder) -> Result<bool> {
         let code = &d.c.program.functions[function as usize];
         let (args, results) = (site.args.len(), site.results.len());
         if code.builtin.is_none() && (code.params.len() != args || code.returns.len() != results) {
-            let message = format!("'{name}' takes {} parameters and gives {} results", code.params.len(), code.returns.len());
+            let message =
+                format!("'{name}' takes {} parameters and gives {} results", code.params.len(), code.returns.len());
             return d.error(message);
         }
     }
@@ -236,7 +237,13 @@ fn call_function(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         let address = target[lane as usize];
         let number = address.wrapping_sub(FUNCTION_WINDOW) / 16;
         if !address.is_multiple_of(16) || number >= program.functions.len() as u64 {
-            return cx.fault(Kind::IllegalInstruction, lane, Some(address), None, "call of an address that is no function");
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane,
+                Some(address),
+                None,
+                "call of an address that is no function",
+            );
         }
         let same = lanes(left).filter(|l| target[*l] == address).fold(0, |m, l| m | 1 << l);
         if let flow @ (Flow::Fault | Flow::Jump) = enter(cx, i, same, number as u32) {
@@ -264,7 +271,13 @@ fn enter(cx: &mut Cx, i: &Ins, mask: u32, function: u32) -> Flow {
     }
     let site = &program.calls[i.list as usize];
     if code.params.len() != site.args.len() || code.returns.len() != site.results.len() {
-        return cx.fault(Kind::IllegalInstruction, lane, None, None, format!("'{}' has other parameters than this call", code.name));
+        return cx.fault(
+            Kind::IllegalInstruction,
+            lane,
+            None,
+            None,
+            format!("'{}' has other parameters than this call", code.name),
+        );
     }
     let depth = cx.w.depth as usize;
     let caller = &program.functions[program.places[cx.w.pc as usize].2 as usize];
@@ -280,7 +293,13 @@ fn enter(cx: &mut Cx, i: &Ins, mask: u32, function: u32) -> Flow {
         need = need.max(start + code.frame_bytes);
     }
     if depth as u32 + 1 > DEEPEST || !cx.w.grow_local(need as usize) {
-        return cx.fault(Kind::StackOverflow, lane, None, None, format!("call number {depth} of a chain; {need} bytes of stack"));
+        return cx.fault(
+            Kind::StackOverflow,
+            lane,
+            None,
+            None,
+            format!("call number {depth} of a chain; {need} bytes of stack"),
+        );
     }
     for lane in lanes(mask) {
         let base = lane * cx.w.local_capacity;

@@ -25,8 +25,29 @@ const AWAY: u16 = 128;
 const HALF: u16 = 256;
 
 const TYPES: [Ty; 23] = [
-    Ty::Pred, Ty::B8, Ty::B16, Ty::B32, Ty::B64, Ty::B128, Ty::U8, Ty::U16, Ty::U32, Ty::U64, Ty::S8, Ty::S16, Ty::S32,
-    Ty::S64, Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2, Ty::Tf32, Ty::F32, Ty::F64, Ty::E4m3x2, Ty::E5m2x2,
+    Ty::Pred,
+    Ty::B8,
+    Ty::B16,
+    Ty::B32,
+    Ty::B64,
+    Ty::B128,
+    Ty::U8,
+    Ty::U16,
+    Ty::U32,
+    Ty::U64,
+    Ty::S8,
+    Ty::S16,
+    Ty::S32,
+    Ty::S64,
+    Ty::F16,
+    Ty::F16x2,
+    Ty::Bf16,
+    Ty::Bf16x2,
+    Ty::Tf32,
+    Ty::F32,
+    Ty::F64,
+    Ty::E4m3x2,
+    Ty::E5m2x2,
 ];
 
 fn round_of(flags: u16) -> Round {
@@ -60,7 +81,8 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         }
     }
     let two_sources = matches!(to, Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2) && from == Ty::F32;
-    let packed = matches!(to, Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2) || matches!(from, Ty::F16x2 | Ty::E4m3x2 | Ty::E5m2x2);
+    let packed = matches!(to, Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2)
+        || matches!(from, Ty::F16x2 | Ty::E4m3x2 | Ty::E5m2x2);
     if packed {
         return packed_conversion(d, to, from, flags, two_sources);
     }
@@ -270,7 +292,11 @@ fn tf32(x: f32, flags: u16) -> u32 {
     } else {
         (bits + 0xfff + (bits >> 13 & 1)) & !0x1fff
     };
-    let rounded = if flags & FINITE != 0 && rounded & 0x7fff_ffff >= 0x7f80_0000 { bits & 0x8000_0000 | 0x7f7f_e000 } else { rounded };
+    let rounded = if flags & FINITE != 0 && rounded & 0x7fff_ffff >= 0x7f80_0000 {
+        bits & 0x8000_0000 | 0x7f7f_e000
+    } else {
+        rounded
+    };
     if flags & RELU != 0 && rounded >> 31 != 0 { 0 } else { rounded }
 }
 
@@ -295,11 +321,12 @@ fn integer_to_float(value: i128, to: Ty, flags: u16) -> u64 {
 }
 
 fn packed_conversion(d: &mut Decoder, to: Ty, from: Ty, flags: u16, two_sources: bool) -> Result<bool> {
-    let known = match (to, from) {
-        (Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2, Ty::F32) => true,
-        (Ty::E4m3x2 | Ty::E5m2x2, Ty::F16x2) | (Ty::F16x2, Ty::E4m3x2 | Ty::E5m2x2) => true,
-        _ => false,
-    };
+    let known = matches!(
+        (to, from),
+        (Ty::F16x2 | Ty::Bf16x2 | Ty::E4m3x2 | Ty::E5m2x2, Ty::F32)
+            | (Ty::E4m3x2 | Ty::E5m2x2, Ty::F16x2)
+            | (Ty::F16x2, Ty::E4m3x2 | Ty::E5m2x2)
+    );
     let eight = |ty| matches!(ty, Ty::E4m3x2 | Ty::E5m2x2);
     if !known || ((eight(to) || eight(from)) && d.c.program.target < 89) || (eight(to) && flags & FINITE == 0) {
         return Ok(false);

@@ -17,7 +17,7 @@ const NAN: u16 = 64;
 const XORSIGN: u16 = 128;
 
 fn round_of(flags: u16) -> Round {
-    match flags / ROUND & 3 {
+    match (flags / ROUND) & 3 {
         0 => Round::Nearest,
         1 => Round::Zero,
         2 => Round::Down,
@@ -78,7 +78,9 @@ fn two(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(f32, f32, Round) -> f32) -> F
 #[inline(always)]
 fn three(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(f32, f32, f32, Round) -> f32) -> Flow {
     let (flags, round) = (i.flags, round_of(i.flags));
-    super::ternary(cx, i, mask, |a: u32, b: u32, c: u32| finish(flags, f(take(flags, a), take(flags, b), take(flags, c), round)))
+    super::ternary(cx, i, mask, |a: u32, b: u32, c: u32| {
+        finish(flags, f(take(flags, a), take(flags, b), take(flags, c), round))
+    })
 }
 
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
@@ -103,7 +105,25 @@ fn single(d: &mut Decoder) -> Result<bool> {
     let op = d.op;
     if !matches!(
         op,
-        "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rcp" | "sqrt" | "rsqrt" | "abs" | "neg" | "min" | "max" | "sin" | "cos" | "lg2" | "ex2" | "tanh" | "copysign"
+        "add"
+            | "sub"
+            | "mul"
+            | "fma"
+            | "mad"
+            | "div"
+            | "rcp"
+            | "sqrt"
+            | "rsqrt"
+            | "abs"
+            | "neg"
+            | "min"
+            | "max"
+            | "sin"
+            | "cos"
+            | "lg2"
+            | "ex2"
+            | "tanh"
+            | "copysign"
     ) || d.types.len() != 1
     {
         return Ok(false);
@@ -115,9 +135,13 @@ fn single(d: &mut Decoder) -> Result<bool> {
         "sub" if plain => (2, Class::Float, exec!(|a: u32, b: u32| canonical(f32::from_bits(a) - f32::from_bits(b)))),
         "mul" if plain => (2, Class::Float, exec!(|a: u32, b: u32| canonical(f32::from_bits(a) * f32::from_bits(b)))),
         "fma" | "mad" if plain => (3, Class::Float, fma_plain()),
-        "fma" | "mad" if flags == FTZ => (3, Class::Float, exec!(|a: u32, b: u32, c: u32| {
-            flush(canonical(r::fma32(f32::from_bits(flush(a)), f32::from_bits(flush(b)), f32::from_bits(flush(c)))))
-        })),
+        "fma" | "mad" if flags == FTZ => (
+            3,
+            Class::Float,
+            exec!(|a: u32, b: u32, c: u32| {
+                flush(canonical(r::fma32(f32::from_bits(flush(a)), f32::from_bits(flush(b)), f32::from_bits(flush(c)))))
+            }),
+        ),
         "add" => (2, Class::Float, |cx, i, m| two(cx, i, m, r::add32)),
         "sub" => (2, Class::Float, |cx, i, m| two(cx, i, m, |a, b, round| r::add32(a, -b, round))),
         "mul" => (2, Class::Float, |cx, i, m| two(cx, i, m, r::mul32)),
@@ -242,7 +266,20 @@ fn double(d: &mut Decoder) -> Result<bool> {
     let op = d.op;
     if !matches!(
         op,
-        "add" | "sub" | "mul" | "fma" | "mad" | "div" | "rcp" | "sqrt" | "rsqrt" | "abs" | "neg" | "min" | "max" | "copysign"
+        "add"
+            | "sub"
+            | "mul"
+            | "fma"
+            | "mad"
+            | "div"
+            | "rcp"
+            | "sqrt"
+            | "rsqrt"
+            | "abs"
+            | "neg"
+            | "min"
+            | "max"
+            | "copysign"
     ) || d.types.len() != 1
     {
         return Ok(false);
@@ -276,8 +313,28 @@ fn double(d: &mut Decoder) -> Result<bool> {
         "sqrt" => (1, |cx, i, m| one64(cx, i, m, r::sqrt64)),
         "abs" => (1, exec!(|a: u64| a & !(1 << 63))),
         "neg" => (1, exec!(|a: u64| a ^ (1 << 63))),
-        "min" => (2, |cx, i, m| two64(cx, i, m, |a, b, _| if a.is_nan() { b } else if b.is_nan() || a < b || (a == b && a.is_sign_negative()) { a } else { b })),
-        "max" => (2, |cx, i, m| two64(cx, i, m, |a, b, _| if a.is_nan() { b } else if b.is_nan() || a > b || (a == b && b.is_sign_negative()) { a } else { b })),
+        "min" => (2, |cx, i, m| {
+            two64(cx, i, m, |a, b, _| {
+                if a.is_nan() {
+                    b
+                } else if b.is_nan() || a < b || (a == b && a.is_sign_negative()) {
+                    a
+                } else {
+                    b
+                }
+            })
+        }),
+        "max" => (2, |cx, i, m| {
+            two64(cx, i, m, |a, b, _| {
+                if a.is_nan() {
+                    b
+                } else if b.is_nan() || a > b || (a == b && b.is_sign_negative()) {
+                    a
+                } else {
+                    b
+                }
+            })
+        }),
         "copysign" => (2, exec!(|a: u64, b: u64| a & (1 << 63) | b & !(1 << 63))),
         _ => return Ok(false),
     };

@@ -146,7 +146,8 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             let flags = i.flags;
             super::ternary(cx, i, m, |a: u32, b: u32, c: u32| {
                 let f = |a, b, c| {
-                    let exact = fma_odd(f64::from(value(flags, a)), f64::from(value(flags, b)), f64::from(value(flags, c)));
+                    let exact =
+                        fma_odd(f64::from(value(flags, a)), f64::from(value(flags, b)), f64::from(value(flags, c)));
                     finish_bits(flags, format(flags).encode(exact, Round::Nearest) as u16)
                 };
                 each(flags, f, a, b, c)
@@ -154,11 +155,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         }),
         "neg" => (1, |cx, i, m| {
             let flags = i.flags;
-            super::unary(cx, i, m, |a: u32| each(flags, |a, _, _| if flags & FTZ != 0 { flush(a) ^ 0x8000 } else { a ^ 0x8000 }, a, 0, 0))
+            super::unary(cx, i, m, |a: u32| {
+                each(flags, |a, _, _| if flags & FTZ != 0 { flush(a) ^ 0x8000 } else { a ^ 0x8000 }, a, 0, 0)
+            })
         }),
         "abs" => (1, |cx, i, m| {
             let flags = i.flags;
-            super::unary(cx, i, m, |a: u32| each(flags, |a, _, _| if flags & FTZ != 0 { flush(a) & 0x7fff } else { a & 0x7fff }, a, 0, 0))
+            super::unary(cx, i, m, |a: u32| {
+                each(flags, |a, _, _| if flags & FTZ != 0 { flush(a) & 0x7fff } else { a & 0x7fff }, a, 0, 0)
+            })
         }),
         "min" => (2, |cx, i, m| extremum(cx, i, m, false)),
         "max" => (2, |cx, i, m| extremum(cx, i, m, true)),

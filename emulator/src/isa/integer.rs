@@ -64,10 +64,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         "mad" if d.take("lo") => emit(d, ty, 3, by_type!(ty, |a, b, c| a.wrapping_mul(b).wrapping_add(c))),
         "mad" if d.take("hi") => {
             if ty == Ty::S32 && d.take("sat") {
-                return emit(d, ty, 3, Some(exec!(|a: u32, b: u32, c: u32| {
-                    let high = ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as i32;
-                    high.saturating_add(c as i32) as u32
-                })));
+                return emit(
+                    d,
+                    ty,
+                    3,
+                    Some(exec!(|a: u32, b: u32, c: u32| {
+                        let high = ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as i32;
+                        high.saturating_add(c as i32) as u32
+                    })),
+                );
             }
             emit(d, ty, 3, by_type!(ty, |a, b, c| (((a as W * b as W) >> T::BITS) as T).wrapping_add(c)))
         }
@@ -75,40 +80,76 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         "mul24" | "mad24" => narrow_product(d, ty),
         "div" => emit(d, ty, 2, by_type!(ty, |a, b| if b == 0 { !0 } else { a.wrapping_div(b) })),
         "rem" => emit(d, ty, 2, by_type!(ty, |a, b| if b == 0 { a } else { a.wrapping_rem(b) })),
-        "abs" if ty.signed() => emit(d, ty, 1, match ty {
-            Ty::S16 => Some(exec!(|a: u32| u32::from((a as i16).wrapping_abs() as u16))),
-            Ty::S32 => Some(exec!(|a: u32| (a as i32).wrapping_abs() as u32)),
-            _ => Some(exec!(|a: u64| (a as i64).wrapping_abs() as u64)),
-        }),
+        "abs" if ty.signed() => emit(
+            d,
+            ty,
+            1,
+            match ty {
+                Ty::S16 => Some(exec!(|a: u32| u32::from((a as i16).wrapping_abs() as u16))),
+                Ty::S32 => Some(exec!(|a: u32| (a as i32).wrapping_abs() as u32)),
+                _ => Some(exec!(|a: u64| (a as i64).wrapping_abs() as u64)),
+            },
+        ),
         "neg" => emit(d, ty, 1, by_type!(ty, |a| (0 as T).wrapping_sub(a))),
         "min" => {
             let relu = d.take("relu");
-            emit(d, ty, 2, if relu && ty != Ty::S32 { None } else if relu {
-                Some(exec!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32))
-            } else { by_type!(ty, |a, b| if a < b { a } else { b }) })
+            emit(
+                d,
+                ty,
+                2,
+                if relu && ty != Ty::S32 {
+                    None
+                } else if relu {
+                    Some(exec!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32))
+                } else {
+                    by_type!(ty, |a, b| if a < b { a } else { b })
+                },
+            )
         }
         "max" => {
             let relu = d.take("relu");
-            emit(d, ty, 2, if relu && ty != Ty::S32 { None } else if relu {
-                Some(exec!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32))
-            } else { by_type!(ty, |a, b| if a > b { a } else { b }) })
+            emit(
+                d,
+                ty,
+                2,
+                if relu && ty != Ty::S32 {
+                    None
+                } else if relu {
+                    Some(exec!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32))
+                } else {
+                    by_type!(ty, |a, b| if a > b { a } else { b })
+                },
+            )
         }
-        "sad" => emit(d, ty, 3, by_type!(ty, |a, b, c| c.wrapping_add(if a < b { b.wrapping_sub(a) } else { a.wrapping_sub(b) }))),
-        "shl" => shift(d, ty, match ty.bits() {
-            16 => Some(exec!(|a: u32, n: u32| if n > 15 { 0 } else { (a << n) & 0xffff })),
-            32 => Some(exec!(|a: u32, n: u32| if n > 31 { 0 } else { a << n })),
-            64 => Some(exec!(|a: u64, n: u32| if n > 63 { 0 } else { a << n })),
-            _ => None,
-        }),
-        "shr" => shift(d, ty, match (ty.bits(), ty.signed()) {
-            (16, false) => Some(exec!(|a: u32, n: u32| if n > 15 { 0 } else { (a & 0xffff) >> n })),
-            (16, true) => Some(exec!(|a: u32, n: u32| u32::from((a as i16 >> n.min(15)) as u16))),
-            (32, false) => Some(exec!(|a: u32, n: u32| if n > 31 { 0 } else { a >> n })),
-            (32, true) => Some(exec!(|a: u32, n: u32| (a as i32 >> n.min(31)) as u32)),
-            (64, false) => Some(exec!(|a: u64, n: u32| if n > 63 { 0 } else { a >> n })),
-            (64, true) => Some(exec!(|a: u64, n: u32| (a as i64 >> n.min(63)) as u64)),
-            _ => None,
-        }),
+        "sad" => emit(
+            d,
+            ty,
+            3,
+            by_type!(ty, |a, b, c| c.wrapping_add(if a < b { b.wrapping_sub(a) } else { a.wrapping_sub(b) })),
+        ),
+        "shl" => shift(
+            d,
+            ty,
+            match ty.bits() {
+                16 => Some(exec!(|a: u32, n: u32| if n > 15 { 0 } else { (a << n) & 0xffff })),
+                32 => Some(exec!(|a: u32, n: u32| if n > 31 { 0 } else { a << n })),
+                64 => Some(exec!(|a: u64, n: u32| if n > 63 { 0 } else { a << n })),
+                _ => None,
+            },
+        ),
+        "shr" => shift(
+            d,
+            ty,
+            match (ty.bits(), ty.signed()) {
+                (16, false) => Some(exec!(|a: u32, n: u32| if n > 15 { 0 } else { (a & 0xffff) >> n })),
+                (16, true) => Some(exec!(|a: u32, n: u32| u32::from((a as i16 >> n.min(15)) as u16))),
+                (32, false) => Some(exec!(|a: u32, n: u32| if n > 31 { 0 } else { a >> n })),
+                (32, true) => Some(exec!(|a: u32, n: u32| (a as i32 >> n.min(31)) as u32)),
+                (64, false) => Some(exec!(|a: u64, n: u32| if n > 63 { 0 } else { a >> n })),
+                (64, true) => Some(exec!(|a: u64, n: u32| (a as i64 >> n.min(63)) as u64)),
+                _ => None,
+            },
+        ),
         "shf" => funnel(d),
         "bfe" => {
             let exec = match ty {
@@ -128,8 +169,30 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             };
             d.mixed(ty, &[ty, ty, Ty::U32, Ty::U32], Class::Integer, exec)
         }
-        "popc" => d.mixed(Ty::U32, &[ty], Class::Integer, if ty == Ty::B32 { exec!(|a: u32| a.count_ones()) } else if ty == Ty::B64 { exec!(|a: u64| a.count_ones()) } else { return Ok(false) }),
-        "clz" => d.mixed(Ty::U32, &[ty], Class::Integer, if ty == Ty::B32 { exec!(|a: u32| a.leading_zeros()) } else if ty == Ty::B64 { exec!(|a: u64| a.leading_zeros()) } else { return Ok(false) }),
+        "popc" => d.mixed(
+            Ty::U32,
+            &[ty],
+            Class::Integer,
+            if ty == Ty::B32 {
+                exec!(|a: u32| a.count_ones())
+            } else if ty == Ty::B64 {
+                exec!(|a: u64| a.count_ones())
+            } else {
+                return Ok(false);
+            },
+        ),
+        "clz" => d.mixed(
+            Ty::U32,
+            &[ty],
+            Class::Integer,
+            if ty == Ty::B32 {
+                exec!(|a: u32| a.leading_zeros())
+            } else if ty == Ty::B64 {
+                exec!(|a: u64| a.leading_zeros())
+            } else {
+                return Ok(false);
+            },
+        ),
         "brev" => match ty {
             Ty::B32 => d.unary(ty, Class::Integer, exec!(|a: u32| a.reverse_bits())),
             Ty::B64 => d.unary(ty, Class::Integer, exec!(|a: u64| a.reverse_bits())),
@@ -156,7 +219,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             };
             d.mixed(Ty::U32, &[ty], Class::Integer, exec)
         }
-        "fns" if ty == Ty::B32 => d.ternary(ty, Class::Integer, exec!(|mask: u32, base: u32, offset: u32| nth_set(mask, base, offset as i32))),
+        "fns" if ty == Ty::B32 => {
+            d.ternary(ty, Class::Integer, exec!(|mask: u32, base: u32, offset: u32| nth_set(mask, base, offset as i32)))
+        }
         "bmsk" if ty == Ty::B32 => {
             if d.take("wrap") {
                 return d.binary(ty, Class::Integer, exec!(|a: u32, b: u32| bit_mask(a & 31, b & 31)));
@@ -191,9 +256,15 @@ fn wide(d: &mut Decoder, ty: Ty) -> Result<bool> {
         (Ty::U32, false) => (Ty::U64, exec!(|a: u32, b: u32| u64::from(a) * u64::from(b))),
         (Ty::S32, false) => (Ty::S64, exec!(|a: u32, b: u32| (i64::from(a as i32) * i64::from(b as i32)) as u64)),
         (Ty::U16, true) => (Ty::U32, exec!(|a: u32, b: u32, c: u32| ((a & 0xffff) * (b & 0xffff)).wrapping_add(c))),
-        (Ty::S16, true) => (Ty::S32, exec!(|a: u32, b: u32, c: u32| ((i32::from(a as i16) * i32::from(b as i16)) as u32).wrapping_add(c))),
+        (Ty::S16, true) => (
+            Ty::S32,
+            exec!(|a: u32, b: u32, c: u32| ((i32::from(a as i16) * i32::from(b as i16)) as u32).wrapping_add(c)),
+        ),
         (Ty::U32, true) => (Ty::U64, exec!(|a: u32, b: u32, c: u64| (u64::from(a) * u64::from(b)).wrapping_add(c))),
-        (Ty::S32, true) => (Ty::S64, exec!(|a: u32, b: u32, c: u64| ((i64::from(a as i32) * i64::from(b as i32)) as u64).wrapping_add(c))),
+        (Ty::S32, true) => (
+            Ty::S64,
+            exec!(|a: u32, b: u32, c: u64| ((i64::from(a as i32) * i64::from(b as i32)) as u64).wrapping_add(c)),
+        ),
         _ => return Ok(false),
     };
     let sources: &[Ty] = if mad { &[ty, ty, to] } else { &[ty, ty] };

@@ -114,21 +114,45 @@ fn pack<'c, 'a>(d: &mut Decoder<'c, 'a>, ty: Ty, parts: &'c [Operand<'a>]) -> Re
     let class = Class::Move;
     match (ty.bits(), parts.len()) {
         (16, 2) => {
-            d.emit(Ins { exec: exec!(|a: u32, b: u32| a & 0xff | (b & 0xff) << 8), class, d: dest, a: at[0], b: at[1], ..blank() });
+            d.emit(Ins {
+                exec: exec!(|a: u32, b: u32| a & 0xff | (b & 0xff) << 8),
+                class,
+                d: dest,
+                a: at[0],
+                b: at[1],
+                ..blank()
+            });
         }
         (32, 2) => {
-            d.emit(Ins { exec: exec!(|a: u32, b: u32| a & 0xffff | b << 16), class, d: dest, a: at[0], b: at[1], ..blank() });
+            d.emit(Ins {
+                exec: exec!(|a: u32, b: u32| a & 0xffff | b << 16),
+                class,
+                d: dest,
+                a: at[0],
+                b: at[1],
+                ..blank()
+            });
         }
         (32, _) => {
             let exec = exec!(|a: u32, b: u32, c: u32, e: u32| a & 0xff | (b & 0xff) << 8 | (c & 0xff) << 16 | e << 24);
             d.emit(Ins { exec, class, d: dest, a: at[0], b: at[1], c: at[2], e: at[3], ..blank() });
         }
         (64, 2) => {
-            d.emit(Ins { exec: exec!(|a: u32, b: u32| u64::from(a) | u64::from(b) << 32), class, d: dest, a: at[0], b: at[1], ..blank() });
+            d.emit(Ins {
+                exec: exec!(|a: u32, b: u32| u64::from(a) | u64::from(b) << 32),
+                class,
+                d: dest,
+                a: at[0],
+                b: at[1],
+                ..blank()
+            });
         }
         (64, _) => {
             let exec = exec!(|a: u32, b: u32, c: u32, e: u32| {
-                u64::from(a & 0xffff) | u64::from(b & 0xffff) << 16 | u64::from(c & 0xffff) << 32 | u64::from(e & 0xffff) << 48
+                u64::from(a & 0xffff)
+                    | u64::from(b & 0xffff) << 16
+                    | u64::from(c & 0xffff) << 32
+                    | u64::from(e & 0xffff) << 48
             });
             d.emit(Ins { exec, class, d: dest, a: at[0], b: at[1], c: at[2], e: at[3], ..blank() });
         }
@@ -275,11 +299,19 @@ fn prmt(d: &mut Decoder) -> Result<bool> {
     }
     let exec = match d.take_any(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]) {
         None => exec!(|a: u32, b: u32, c: u32| permute(a, b, c)),
-        Some("f4e") => exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x3210, 0x4321, 0x5432, 0x6543][(c & 3) as usize])),
-        Some("b4e") => exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x5670, 0x6701, 0x7012, 0x0123][(c & 3) as usize])),
+        Some("f4e") => {
+            exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x3210, 0x4321, 0x5432, 0x6543][(c & 3) as usize]))
+        }
+        Some("b4e") => {
+            exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x5670, 0x6701, 0x7012, 0x0123][(c & 3) as usize]))
+        }
         Some("rc8") => exec!(|a: u32, b: u32, c: u32| permute(a, b, (c & 3) * 0x1111)),
-        Some("ecl") => exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x3210, 0x3211, 0x3222, 0x3333][(c & 3) as usize])),
-        Some("ecr") => exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x0000, 0x1110, 0x2210, 0x3210][(c & 3) as usize])),
+        Some("ecl") => {
+            exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x3210, 0x3211, 0x3222, 0x3333][(c & 3) as usize]))
+        }
+        Some("ecr") => {
+            exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x0000, 0x1110, 0x2210, 0x3210][(c & 3) as usize]))
+        }
         Some(_) => exec!(|a: u32, b: u32, c: u32| permute(a, b, [0x1010, 0x3232, 0x1010, 0x3232][(c & 3) as usize])),
     };
     d.ternary(Ty::B32, Class::Integer, exec)
@@ -341,7 +373,7 @@ macro_rules! ordered {
 }
 
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "unordered comparisons are the negations of ordered ones")]
-#[allow(clippy::eq_op, reason = "the macro names the operands")]
+#[allow(clippy::double_comparisons, reason = "`a < b || a > b` is false for NaN, `a != b` is not")]
 fn float_comparison(ty: Ty, op: &str, ftz: bool) -> Option<Exec> {
     macro_rules! float {
         ($slot:ty, $convert:expr) => {
@@ -399,7 +431,8 @@ macro_rules! with_comparison {
 }
 
 const OPERATORS: [&str; 20] = [
-    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan", "", "",
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan",
+    "", "",
 ];
 
 /// The comparison writes a predicate of its own; what is made of it follows as separate steps.
@@ -433,7 +466,7 @@ fn setp(d: &mut Decoder) -> Result<bool> {
         let compare = with_comparison!(d, ty, op, ftz);
         let (a, b) = (d.source(1, ty)?, d.source(2, ty)?);
         let dest = d.dest_pred(targets.0)?;
-            d.emit(Ins { exec: compare, class, d: dest, a, b, ..blank() });
+        d.emit(Ins { exec: compare, class, d: dest, a, b, ..blank() });
         return Ok(true);
     }
     let c = if combine.is_some() { Some(d.predicate(3)?) } else { None };
@@ -570,7 +603,10 @@ fn testp(d: &mut Decoder) -> Result<bool> {
                 <$float>::from_bits(bits).classify()
             }
             match op {
-                "finite" => (|cx, i, mask| compare(cx, i, mask, |a: $slot, _: $slot| !matches!(class(a), Nan | Infinite))) as Exec,
+                "finite" => {
+                    (|cx, i, mask| compare(cx, i, mask, |a: $slot, _: $slot| !matches!(class(a), Nan | Infinite)))
+                        as Exec
+                }
                 "infinite" => (|cx, i, mask| compare(cx, i, mask, |a: $slot, _: $slot| class(a) == Infinite)) as Exec,
                 "number" => (|cx, i, mask| compare(cx, i, mask, |a: $slot, _: $slot| class(a) != Nan)) as Exec,
                 "notanumber" => (|cx, i, mask| compare(cx, i, mask, |a: $slot, _: $slot| class(a) == Nan)) as Exec,

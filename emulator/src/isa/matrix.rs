@@ -69,7 +69,16 @@ fn matrix_access(d: &mut Decoder) -> Result<bool> {
     }
     let list = d.list(&list);
     let exec: Exec = if load { load_matrices } else { store_matrices };
-    d.emit(Ins { exec, class: Class::LoadMatrix, flags, count: count as u8, a: address.base, imm: address.offset, list, ..blank() });
+    d.emit(Ins {
+        exec,
+        class: Class::LoadMatrix,
+        flags,
+        count: count as u8,
+        a: address.base,
+        imm: address.offset,
+        list,
+        ..blank()
+    });
     Ok(true)
 }
 
@@ -77,7 +86,11 @@ fn matrix_access(d: &mut Decoder) -> Result<bool> {
 fn rows(cx: &mut Cx, i: &Ins) -> std::result::Result<([u64; 32], u32), Flow> {
     let mask = if i.count == 4 { u32::MAX } else { (1 << (8 * i.count)) - 1 };
     let at = cx.addresses(i, mask).map(|address| {
-        if address.wrapping_sub(crate::exec::SHARED_WINDOW) < crate::exec::WINDOW { address - crate::exec::SHARED_WINDOW } else { address }
+        if address.wrapping_sub(crate::exec::SHARED_WINDOW) < crate::exec::WINDOW {
+            address - crate::exec::SHARED_WINDOW
+        } else {
+            address
+        }
     });
     Ok((at, mask))
 }
@@ -149,7 +162,8 @@ fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
                 };
                 if cx.g.config.checks.race {
                     let part = bytes_of_word(place / 4, place, 2);
-                    let found = cx.b.shared.touch(place / 4, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
+                    let found =
+                        cx.b.shared.touch(place / 4, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
                     if let Some(conflict) = found {
                         cx.shared_race(place as u64, lane, true, conflict);
                     }
@@ -181,7 +195,9 @@ fn mma(d: &mut Decoder) -> Result<bool> {
     let saturate = d.take("satfinite");
     let eight = |ty| matches!(ty, Ty::S8 | Ty::U8);
     let known = match (a, m, k) {
-        (Ty::F16, 16, 8 | 16) => b == a && matches!(to, Ty::F16 | Ty::F32) && matches!(from, Ty::F16 | Ty::F32) && to == from,
+        (Ty::F16, 16, 8 | 16) => {
+            b == a && matches!(to, Ty::F16 | Ty::F32) && matches!(from, Ty::F16 | Ty::F32) && to == from
+        }
         (Ty::Bf16, 16, 8 | 16) => b == a && to == Ty::F32 && from == Ty::F32,
         (Ty::Tf32, 16, 4 | 8) => b == a && to == Ty::F32 && from == Ty::F32,
         (Ty::F64, 8, 4) => b == a && to == a && from == a,
@@ -347,8 +363,13 @@ fn byte_product(cx: &mut Cx, i: &Ins, mask: u32, signed_a: bool, signed_b: bool)
         let lanes = u32::get(cx.w, list[count_c + count_a + count_b + r]);
         for lane in 0..32 {
             let (row, column) = (lane / 4 + 8 * (r / 2), 2 * (lane % 4) + r % 2);
-            let sum: i64 = (0..k).map(|at| i64::from(a[row][at] * b[at][column])).sum::<i64>() + i64::from(lanes[lane] as i32);
-            out[r][lane] = if i.flags & SATURATE != 0 { sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u32 } else { sum as u32 };
+            let sum: i64 =
+                (0..k).map(|at| i64::from(a[row][at] * b[at][column])).sum::<i64>() + i64::from(lanes[lane] as i32);
+            out[r][lane] = if i.flags & SATURATE != 0 {
+                sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u32
+            } else {
+                sum as u32
+            };
         }
     }
     for r in 0..count_c {

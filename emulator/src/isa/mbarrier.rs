@@ -55,7 +55,8 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     if d.op != "mbarrier" {
         return Ok(false);
     }
-    let Some(what) = d.take_any(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"]) else {
+    let Some(what) = d.take_any(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"])
+    else {
         return Ok(false);
     };
     if d.ty()? != Ty::B64 {
@@ -113,16 +114,22 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
 
 /// Offsets of the lanes' barriers in shared memory.
 fn places(cx: &mut Cx, i: &Ins, mask: u32) -> std::result::Result<[u64; 32], Flow> {
-    let at = cx.addresses(i, mask).map(|address| {
-        if address.wrapping_sub(SHARED_WINDOW) < WINDOW { address - SHARED_WINDOW } else { address }
-    });
+    let at = cx
+        .addresses(i, mask)
+        .map(|address| if address.wrapping_sub(SHARED_WINDOW) < WINDOW { address - SHARED_WINDOW } else { address });
     cx.check_shared(&at, mask, 8, 8, true)?;
     Ok(at)
 }
 
 fn check(cx: &Cx, at: u64, lane: usize) {
     if cx.g.config.checks.uninitialised && cx.b.shared.written[at as usize..at as usize + 8].contains(&0) {
-        cx.report(Kind::Uninitialised, lane as u32, Some(at), Some("shared memory".into()), "an mbarrier that was never initialised");
+        cx.report(
+            Kind::Uninitialised,
+            lane as u32,
+            Some(at),
+            Some("shared memory".into()),
+            "an mbarrier that was never initialised",
+        );
     }
 }
 
@@ -135,7 +142,13 @@ fn init(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     for lane in lanes(mask) {
         let expected = u64::from(count[lane]);
         if expected == 0 || expected > COUNT {
-            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, format!("an mbarrier for {expected} arrivals"));
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                format!("an mbarrier for {expected} arrivals"),
+            );
         }
         cx.b.shared.store64(at[lane] as usize, State { phase: 0, expected, pending: expected }.bits());
     }
@@ -171,7 +184,13 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             state.expected = state.expected.saturating_sub(u64::from(count[lane]));
         }
         if !state.arrive(u64::from(count[lane])) {
-            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, "more arrivals at an mbarrier than it expects");
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                "more arrivals at an mbarrier than it expects",
+            );
         }
         cx.b.shared.store64(place, state.bits());
     }
@@ -194,7 +213,13 @@ pub(crate) fn arrive_async(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         let mut state = State::of(cx.b.shared.load64(place));
         // Incremented and decremented at once: no net effect, since the copies are already there.
         if i.flags & NO_INCREMENT != 0 && !state.arrive(1) {
-            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, "more arrivals at an mbarrier than it expects");
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                "more arrivals at an mbarrier than it expects",
+            );
         }
         cx.b.shared.store64(place, state.bits());
     }

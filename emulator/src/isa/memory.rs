@@ -49,7 +49,9 @@ pub(crate) fn space(d: &mut Decoder) -> Named {
 /// Takes cache hints, which change nothing here.
 pub(crate) fn hints(d: &mut Decoder) {
     d.take_if(|m| {
-        matches!(m, "ca" | "cg" | "cs" | "cv" | "lu" | "wb" | "wt" | "nc") || m.starts_with("L1::") || m.starts_with("L2::")
+        matches!(m, "ca" | "cg" | "cs" | "cv" | "lu" | "wb" | "wt" | "nc")
+            || m.starts_with("L1::")
+            || m.starts_with("L2::")
     });
 }
 
@@ -344,9 +346,15 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         for k in 0..usize::from(i.count) {
             let skip = k * usize::from(i.width);
             match i.width {
-                1 => put_element(cx, i, part, k, part, |lane| u64::from(data.load8((at[lane] - start) as usize + skip))),
-                2 => put_element(cx, i, part, k, part, |lane| u64::from(data.load16((at[lane] - start) as usize + skip))),
-                4 => put_element(cx, i, part, k, part, |lane| u64::from(data.load32((at[lane] - start) as usize + skip))),
+                1 => {
+                    put_element(cx, i, part, k, part, |lane| u64::from(data.load8((at[lane] - start) as usize + skip)))
+                }
+                2 => {
+                    put_element(cx, i, part, k, part, |lane| u64::from(data.load16((at[lane] - start) as usize + skip)))
+                }
+                4 => {
+                    put_element(cx, i, part, k, part, |lane| u64::from(data.load32((at[lane] - start) as usize + skip)))
+                }
                 _ => put_element(cx, i, part, k, part, |lane| data.load64((at[lane] - start) as usize + skip)),
             }
         }
@@ -374,9 +382,15 @@ fn load_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         let skip = k * usize::from(i.width);
         match i.width {
             1 => put_element(cx, i, mask, k, mask, |lane| u64::from(data[at[lane] as usize + skip])),
-            2 => put_element(cx, i, mask, k, mask, |lane| number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 2])),
-            4 => put_element(cx, i, mask, k, mask, |lane| number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 4])),
-            _ => put_element(cx, i, mask, k, mask, |lane| number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 8])),
+            2 => put_element(cx, i, mask, k, mask, |lane| {
+                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 2])
+            }),
+            4 => put_element(cx, i, mask, k, mask, |lane| {
+                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 4])
+            }),
+            _ => put_element(cx, i, mask, k, mask, |lane| {
+                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 8])
+            }),
         }
     }
     cx.b.shared.bytes = data;
@@ -400,7 +414,8 @@ fn load_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         let place = |lane: usize| lane * capacity + at[lane] as usize + k * width;
         // What was never written counts where it is used: copies of structs move their padding too.
         let written = &cx.w.local_written;
-        let known = lanes(mask).fold(0, |m, lane| m | u32::from(!written[place(lane)..place(lane) + width].contains(&0)) << lane);
+        let known = lanes(mask)
+            .fold(0, |m, lane| m | u32::from(!written[place(lane)..place(lane) + width].contains(&0)) << lane);
         put_element(cx, i, mask, k, known, |lane| number(&data[place(lane)..place(lane) + width]));
     }
     cx.w.local = data;
@@ -419,11 +434,19 @@ fn load_param_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     for lane in lanes(mask) {
         if at[lane].wrapping_add(bytes as u64) > params.len() as u64 || at[lane] > params.len() as u64 {
             let place = Some(format!("parameters of {} bytes", params.len()));
-            return cx.fault(crate::Kind::OutOfBounds, lane as u32, Some(at[lane]), place, format!("read of {bytes} bytes"));
+            return cx.fault(
+                crate::Kind::OutOfBounds,
+                lane as u32,
+                Some(at[lane]),
+                place,
+                format!("read of {bytes} bytes"),
+            );
         }
     }
     for k in 0..usize::from(i.count) {
-        put_element(cx, i, mask, k, mask, |lane| number(&params[at[lane] as usize + k * width..at[lane] as usize + (k + 1) * width]));
+        put_element(cx, i, mask, k, mask, |lane| {
+            number(&params[at[lane] as usize + k * width..at[lane] as usize + (k + 1) * width])
+        });
     }
     Flow::Next
 }
@@ -552,11 +575,18 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             cx.check_pending(at[lane], lane, bytes, "write");
         }
         // Several threads may write the same value to one place: that is no race.
-        let same = cx.b.shared.bytes[place..place + bytes] == new[..bytes] && !cx.b.shared.written[place..place + bytes].contains(&0);
+        let same = cx.b.shared.bytes[place..place + bytes] == new[..bytes]
+            && !cx.b.shared.written[place..place + bytes].contains(&0);
         if checks.race {
             for word in place / 4..=(place + bytes - 1) / 4 {
-                if let Some(conflict) = cx.b.shared.touch(word, bytes_of_word(word, place, bytes), access(i, true), warp, lane as u32, &cx.w.clocks)
-                    && !(same && conflict.write)
+                if let Some(conflict) = cx.b.shared.touch(
+                    word,
+                    bytes_of_word(word, place, bytes),
+                    access(i, true),
+                    warp,
+                    lane as u32,
+                    &cx.w.clocks,
+                ) && !(same && conflict.write)
                 {
                     cx.shared_race(at[lane], lane, true, conflict);
                 }

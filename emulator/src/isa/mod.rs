@@ -16,8 +16,8 @@ pub(crate) mod half;
 pub(crate) mod integer;
 pub(crate) mod logic;
 pub(crate) mod matrix;
-pub(crate) mod memory;
 pub(crate) mod mbarrier;
+pub(crate) mod memory;
 pub(crate) mod printf;
 pub(crate) mod rounding;
 pub(crate) mod warp;
@@ -225,7 +225,8 @@ pub(crate) fn quaternary<A: Slot, B: Slot, C: Slot, E: Slot, D: Slot>(
 /// An [`Exec`] of one, two, three or four sources from a closure on lane values.
 macro_rules! exec {
     (|$a:ident: $ta:ty| $body:expr) => {
-        (|cx: &mut crate::exec::Cx, i: &crate::isa::Ins, mask: u32| crate::isa::unary(cx, i, mask, |$a: $ta| $body)) as crate::isa::Exec
+        (|cx: &mut crate::exec::Cx, i: &crate::isa::Ins, mask: u32| crate::isa::unary(cx, i, mask, |$a: $ta| $body))
+            as crate::isa::Exec
     };
     (|$a:ident: $ta:ty, $b:ident: $tb:ty| $body:expr) => {
         (|cx: &mut crate::exec::Cx, i: &crate::isa::Ins, mask: u32| {

@@ -104,7 +104,7 @@ fn print(cx: &Cx, lane: usize, format: &[u8], args: u64, out: &mut Vec<u8>) -> O
             at += 1;
             let mut precision = 0;
             if format.get(at) == Some(&b'*') {
-                precision = (next(4)? as i32).max(0).min(4096) as usize;
+                precision = (next(4)? as i32).clamp(0, 4096) as usize;
                 at += 1;
             }
             while let Some(digit) = format.get(at).filter(|b| b.is_ascii_digit()) {
@@ -129,17 +129,37 @@ fn print(cx: &Cx, lane: usize, format: &[u8], args: u64, out: &mut Vec<u8>) -> O
             b'%' => out.push(b'%'),
             b'd' | b'i' => {
                 let value = signed(next(bytes)?);
-                let sign = if value < 0 { "-" } else if c.plus { "+" } else if c.space { " " } else { "" };
+                let sign = if value < 0 {
+                    "-"
+                } else if c.plus {
+                    "+"
+                } else if c.space {
+                    " "
+                } else {
+                    ""
+                };
                 pad(&c, sign, digits(value.unsigned_abs().to_string(), &c), c.precision.is_none(), out);
             }
             b'u' => pad(&c, "", digits(next(bytes)?.to_string(), &c), c.precision.is_none(), out),
             b'x' => {
                 let value = next(bytes)?;
-                pad(&c, if c.hash && value != 0 { "0x" } else { "" }, digits(format!("{value:x}"), &c), c.precision.is_none(), out);
+                pad(
+                    &c,
+                    if c.hash && value != 0 { "0x" } else { "" },
+                    digits(format!("{value:x}"), &c),
+                    c.precision.is_none(),
+                    out,
+                );
             }
             b'X' => {
                 let value = next(bytes)?;
-                pad(&c, if c.hash && value != 0 { "0X" } else { "" }, digits(format!("{value:X}"), &c), c.precision.is_none(), out);
+                pad(
+                    &c,
+                    if c.hash && value != 0 { "0X" } else { "" },
+                    digits(format!("{value:X}"), &c),
+                    c.precision.is_none(),
+                    out,
+                );
             }
             b'o' => pad(&c, "", digits(format!("{:o}", next(bytes)?), &c), c.precision.is_none(), out),
             b'c' => pad(&c, "", char::from(next(4)? as u8).to_string(), false, out),
@@ -151,7 +171,15 @@ fn print(cx: &Cx, lane: usize, format: &[u8], args: u64, out: &mut Vec<u8>) -> O
             }
             b'f' | b'F' | b'e' | b'E' | b'g' | b'G' | b'a' | b'A' => {
                 let value = f64::from_bits(next(8)?);
-                let sign = if value.is_sign_negative() { "-" } else if c.plus { "+" } else if c.space { " " } else { "" };
+                let sign = if value.is_sign_negative() {
+                    "-"
+                } else if c.plus {
+                    "+"
+                } else if c.space {
+                    " "
+                } else {
+                    ""
+                };
                 let mut body = float(value.abs(), *kind, &c);
                 if kind.is_ascii_uppercase() {
                     body = body.to_uppercase();
@@ -224,7 +252,11 @@ fn exponent(text: &str) -> String {
 /// `__assertfail(message, file, line, function, char size)`.
 pub(crate) fn assert_fail(cx: &mut Cx, site: &CallSite, mask: u32) -> Flow {
     let lane = mask.trailing_zeros() as usize;
-    let part = |which| text(cx, lane, argument(cx, site, lane, which)).map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
+    let part = |which| {
+        text(cx, lane, argument(cx, site, lane, which))
+            .map(|t| String::from_utf8_lossy(&t).into_owned())
+            .unwrap_or_default()
+    };
     let (message, file, function) = (part(0), part(1), part(3));
     let line = argument(cx, site, lane, 2) as u32;
     cx.fault(Kind::Assert, lane as u32, None, None, format!("{file}:{line}: {function}: assertion `{message}` failed"))

@@ -206,7 +206,6 @@ pub(crate) struct Format {
 
 pub(crate) const F16: Format = Format { mantissa: 10, exponent: 5, finite: false };
 pub(crate) const BF16: Format = Format { mantissa: 7, exponent: 8, finite: false };
-pub(crate) const TF32: Format = Format { mantissa: 10, exponent: 8, finite: false };
 pub(crate) const E4M3: Format = Format { mantissa: 3, exponent: 4, finite: true };
 pub(crate) const E5M2: Format = Format { mantissa: 2, exponent: 5, finite: false };
 

@@ -58,7 +58,9 @@ fn shuffle(d: &mut Decoder) -> Result<bool> {
         return Ok(false);
     }
     let exec: Exec = match d.take_any(&["up", "down", "bfly", "idx"]) {
-        Some("up") => |cx, i, m| shuffle_by(cx, i, m, |lane, b, _, most| (lane.wrapping_sub(b), lane >= b && lane - b >= most)),
+        Some("up") => {
+            |cx, i, m| shuffle_by(cx, i, m, |lane, b, _, most| (lane.wrapping_sub(b), lane >= b && lane - b >= most))
+        }
         Some("down") => |cx, i, m| shuffle_by(cx, i, m, |lane, b, _, most| (lane + b, lane + b <= most)),
         Some("bfly") => |cx, i, m| shuffle_by(cx, i, m, |lane, b, _, most| (lane ^ b, lane ^ b <= most)),
         Some(_) => |cx, i, m| {
@@ -134,9 +136,11 @@ fn vote(d: &mut Decoder) -> Result<bool> {
     let operand = d.operand(0)?;
     if how == "ballot" {
         let dest = d.dest_of(operand, Ty::B32)?;
-        let exec: Exec = |cx, i, mask| vote_by(cx, i, mask, |cx, i, mask, bits, known| {
-            put(cx.w, i.d, mask, &[bits; 32], if known { u32::MAX } else { 0 });
-        });
+        let exec: Exec = |cx, i, mask| {
+            vote_by(cx, i, mask, |cx, i, mask, bits, known| {
+                put(cx.w, i.d, mask, &[bits; 32], if known { u32::MAX } else { 0 });
+            })
+        };
         d.emit(Ins { exec, class: Class::Shuffle, d: dest, a, b, ..blank() });
         return Ok(true);
     }
@@ -201,7 +205,13 @@ fn match_lanes<T: Slot + PartialEq>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     for lane in lanes(mask) {
         let same = lanes(mask).fold(0, |m, other| m | u32::from(a[other] == a[lane]) << other);
         all |= u32::from(same == mask) << lane;
-        out[lane] = if i.flags & 2 == 0 { same } else if same == mask { mask } else { 0 };
+        out[lane] = if i.flags & 2 == 0 {
+            same
+        } else if same == mask {
+            mask
+        } else {
+            0
+        };
     }
     let known = if T::defined(cx.w, i.a) & mask == mask { u32::MAX } else { 0 };
     put(cx.w, i.d, mask, &out, known);

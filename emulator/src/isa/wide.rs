@@ -21,7 +21,8 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     let op = d.op;
     let sets = d.has("cc");
     let uses = matches!(op, "addc" | "subc" | "madc");
-    if !uses && !(sets && matches!(op, "add" | "sub" | "mad")) {
+    let known = uses || (sets && matches!(op, "add" | "sub" | "mad"));
+    if !known {
         return Ok(false);
     }
     d.take("cc");
@@ -47,14 +48,22 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         (_, true) => |cx, i, mask| {
             let (high, signed) = (i.flags & HIGH != 0, i.flags & SIGNED != 0);
             product_sum(cx, i, mask, |a: u32, b: u32, c, carry| {
-                let full = if signed { i64::from(a as i32).wrapping_mul(i64::from(b as i32)) as u64 } else { u64::from(a) * u64::from(b) };
+                let full = if signed {
+                    i64::from(a as i32).wrapping_mul(i64::from(b as i32)) as u64
+                } else {
+                    u64::from(a) * u64::from(b)
+                };
                 carry32(if high { (full >> 32) as u32 } else { full as u32 }, c, carry)
             })
         },
         (_, false) => |cx, i, mask| {
             let (high, signed) = (i.flags & HIGH != 0, i.flags & SIGNED != 0);
             product_sum(cx, i, mask, |a: u64, b: u64, c, carry| {
-                let full = if signed { i128::from(a as i64).wrapping_mul(i128::from(b as i64)) as u128 } else { u128::from(a) * u128::from(b) };
+                let full = if signed {
+                    i128::from(a as i64).wrapping_mul(i128::from(b as i64)) as u128
+                } else {
+                    u128::from(a) * u128::from(b)
+                };
                 carry64(if high { (full >> 64) as u64 } else { full as u64 }, c, carry)
             })
         },

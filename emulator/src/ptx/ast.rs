@@ -42,7 +42,10 @@ pub(crate) struct Variable<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operand<'a> {
     /// A register, variable, label or function; `negated` for `!name`.
-    Name { name: &'a str, negated: bool },
+    Name {
+        name: &'a str,
+        negated: bool,
+    },
     /// `name+4` outside of brackets.
     Offset(&'a str, i64),
     Int(u64),
@@ -50,7 +53,10 @@ pub(crate) enum Operand<'a> {
     /// A double; decimal floats too.
     F64(u64),
     /// `[base+offset]`; without a base, an absolute address.
-    Memory { base: Option<&'a str>, offset: i64 },
+    Memory {
+        base: Option<&'a str>,
+        offset: i64,
+    },
     Vector(Vec<Operand<'a>>),
     /// `a|b`.
     Pair(Box<Operand<'a>>, Box<Operand<'a>>),
@@ -84,12 +90,20 @@ pub(crate) struct Instruction<'a> {
 pub(crate) enum Statement<'a> {
     Label(&'a str, u32),
     /// `.reg .b32 %r<10>` (with a count) or a plain name.
-    Register { ty: &'a str, name: &'a str, count: Option<u32>, line: u32 },
+    Register {
+        ty: &'a str,
+        name: &'a str,
+        count: Option<u32>,
+        line: u32,
+    },
     Variable(Variable<'a>),
     Loc(Loc),
     Instruction(Instruction<'a>),
     /// `label: .branchtargets a, b;`: the label stands before it.
-    Targets { names: Vec<&'a str>, line: u32 },
+    Targets {
+        names: Vec<&'a str>,
+        line: u32,
+    },
     /// `label: .callprototype …`.
     Prototype,
     Open,

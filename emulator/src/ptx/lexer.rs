@@ -66,7 +66,10 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
                 let mut end = at + 1;
                 while end < bytes.len() {
                     // `shared::cta` is one word; a single colon ends a label.
-                    if bytes[end] == b':' && bytes.get(end + 1) == Some(&b':') && bytes.get(end + 2).is_some_and(|b| starts_word(*b)) {
+                    if bytes[end] == b':'
+                        && bytes.get(end + 1) == Some(&b':')
+                        && bytes.get(end + 2).is_some_and(|b| starts_word(*b))
+                    {
                         end += 2;
                     } else if goes_on(bytes[end]) {
                         end += 1;
@@ -80,8 +83,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
                 out.push((Token::Word(&text[at..end]), line));
                 at = end;
             }
-            b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'<' | b'>' | b',' | b';' | b':' | b'=' | b'+' | b'-' | b'*' | b'/'
-            | b'!' | b'~' | b'|' | b'&' | b'^' | b'@' | b'?' => {
+            b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'<' | b'>' | b',' | b';' | b':' | b'=' | b'+' | b'-' | b'*'
+            | b'/' | b'!' | b'~' | b'|' | b'&' | b'^' | b'@' | b'?' => {
                 out.push((Token::Mark(byte as char), line));
                 at += 1;
             }

@@ -309,7 +309,10 @@ impl<'a> Parser<'a> {
                     variable.bytes = variable.init.len() as u64 * u64::from(element);
                     variable.unsized_array = false;
                 } else if variable.init.len() as u64 > room {
-                    return Err(ParseError::new(line, format!("'{}' has more initial values than elements", variable.name)));
+                    return Err(ParseError::new(
+                        line,
+                        format!("'{}' has more initial values than elements", variable.name),
+                    ));
                 }
             }
             out.push(variable);
@@ -349,7 +352,12 @@ impl<'a> Parser<'a> {
                         let element = bytes * vector;
                         return Ok((word, element, align.unwrap_or(element)));
                     }
-                    None => return Err(ParseError::unsupported(line, format!("type '.{word}' is not supported for variables"))),
+                    None => {
+                        return Err(ParseError::unsupported(
+                            line,
+                            format!("type '.{word}' is not supported for variables"),
+                        ));
+                    }
                 },
             }
         }
@@ -366,7 +374,10 @@ impl<'a> Parser<'a> {
             }
             let size = self.expression(0)?;
             self.expect(']')?;
-            count = count.checked_mul(size).filter(|c| *c < 1 << 40).ok_or_else(|| ParseError::new(line, format!("'{name}' is too large")))?;
+            count = count
+                .checked_mul(size)
+                .filter(|c| *c < 1 << 40)
+                .ok_or_else(|| ParseError::new(line, format!("'{name}' is too large")))?;
         }
         let bytes = if unsized_array { 0 } else { count * u64::from(element) };
         Ok(Variable { space, name, ty, element, align, bytes, unsized_array, external: false, init: Vec::new(), line })
@@ -416,7 +427,10 @@ impl<'a> Parser<'a> {
             _ => {
                 let value = self.expression(0)?;
                 if self.peek() == Token::Mark('(') {
-                    return Err(ParseError::unsupported(self.line(), "initial values made of parts of an address are not supported"));
+                    return Err(ParseError::unsupported(
+                        self.line(),
+                        "initial values made of parts of an address are not supported",
+                    ));
                 }
                 out.push(Init::Int(value));
             }
@@ -444,12 +458,19 @@ impl<'a> Parser<'a> {
                             "align" => {
                                 self.small("an alignment")?;
                             }
-                            _ => return Err(ParseError::unsupported(line, format!("'.{word}' on a parameter is not supported"))),
+                            _ => {
+                                return Err(ParseError::unsupported(
+                                    line,
+                                    format!("'.{word}' on a parameter is not supported"),
+                                ));
+                            }
                         }
                     }
                     out.push(self.variable_name(Space::Param, ty, element, align)?);
                 }
-                ".reg" => return Err(ParseError::unsupported(line, "functions with register parameters are not supported")),
+                ".reg" => {
+                    return Err(ParseError::unsupported(line, "functions with register parameters are not supported"));
+                }
                 word => return Err(ParseError::new(line, format!("expected '.param', found '{word}'"))),
             }
             if !self.eat(',') {
@@ -690,9 +711,13 @@ impl<'a> Parser<'a> {
                     }
                     _ => None,
                 };
-                let offset = if self.peek() == Token::Mark(']') && base.is_some() { 0 } else { self.expression(0)? as i64 };
+                let offset =
+                    if self.peek() == Token::Mark(']') && base.is_some() { 0 } else { self.expression(0)? as i64 };
                 if self.peek() == Token::Mark(',') {
-                    return Err(ParseError::unsupported(self.line(), "addresses with coordinates (tensor maps, textures) are not supported"));
+                    return Err(ParseError::unsupported(
+                        self.line(),
+                        "addresses with coordinates (tensor maps, textures) are not supported",
+                    ));
                 }
                 self.expect(']')?;
                 Operand::Memory { base, offset }
