@@ -22,7 +22,7 @@ fn run(kernel: &str, grid: u32, block: u32, words: &[(u64, bool)], last: Option<
     }
     let shape = Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, params: &params };
     let config =
-        Config { seed, max_instructions: 10_000_000, threads: if seed % 2 == 0 { 1 } else { 2 }, ..Config::default() };
+        Config { seed, max_instructions: 10_000_000, threads: if seed.is_multiple_of(2) { 1 } else { 2 }, ..Config::default() };
     match launch(&memory, &module, kernel, &shape, &config) {
         Ok(report) => report.findings,
         Err(Failure::Fault(fault)) => {
