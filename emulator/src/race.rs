@@ -61,6 +61,32 @@ impl GlobalShadow {
         self.marks.load64(word * 8)
     }
 
+    /// Records a plain read of whole words that no block wrote in this launch; false when more has to be looked at.
+    #[inline(always)]
+    pub fn quiet(&self, offset: usize, bytes: usize, launch: u64, block: u32, time: u64) -> bool {
+        let (first, end) = (offset / 4, (offset + bytes) / 4);
+        if bytes < 4 || first / PAGE != (end - 1) / PAGE {
+            return false;
+        }
+        if self.launches[first / PAGE].load(Ordering::Acquire) != launch {
+            self.freshen(first / PAGE, launch);
+        }
+        let mine = mark(block, 15, time);
+        for word in first..end {
+            let found = self.marks.load64(word * 8);
+            if found as u32 != 0 {
+                return false;
+            }
+            let reader = (found >> 32) as u32;
+            // Where several blocks have read, which of them came last makes no difference.
+            if reader != mine && reader & FLAG == 0 {
+                let many = if Self::other(reader, mine).is_some() { FLAG } else { 0 };
+                self.marks.store32(word * 8 + 4, mine | many);
+            }
+        }
+        true
+    }
+
     /// Another block's mark, if it is one whose order has to be asked for.
     #[inline(always)]
     fn other(found: u32, mine: u32) -> Option<Mark> {

@@ -228,6 +228,9 @@ impl Cx<'_> {
         let strong = access == Access::Strong;
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
+            if access == Access::Read && shadow.quiet(offset, bytes, launch, block, time) {
+                continue;
+            }
             let mut word = offset / 4;
             let end = (offset + bytes - 1) / 4;
             while word <= end {
@@ -382,53 +385,46 @@ impl Cx<'_> {
     pub fn read_shared(&mut self, at: &[u64; 32], mask: u32, bytes: usize, access: Access) {
         let checks = self.g.config.checks;
         let warp = self.w.number;
+        let mut settled = 0;
         for lane in lanes(mask) {
             let offset = at[lane] as usize;
-            if checks.uninitialised && self.b.shared.written[offset..offset + bytes].contains(&0) {
-                let pending = self.b.shared.any_pending > 0
-                    && self.b.shared.pending[offset..offset + bytes].iter().any(|p| *p > 0);
-                if !pending {
-                    self.report(
-                        Kind::Uninitialised,
-                        lane as u32,
-                        Some(at[lane]),
-                        Some("shared memory".into()),
-                        format!("read of {bytes} bytes of shared memory that were never all written"),
-                    );
+            let pending = self.b.shared.is_pending(offset, bytes);
+            if checks.uninitialised && !pending && !self.b.shared.all_written(offset, bytes) {
+                self.unwritten_shared(at[lane], lane, bytes);
+            }
+            if checks.async_pending && pending {
+                self.pending_shared(at[lane], lane, "read");
+            }
+            if !checks.race {
+                continue;
+            }
+            if bytes >= 4 && access == Access::Read {
+                let words = offset / 4..(offset + bytes) / 4;
+                let found = self.b.shared.read_words(words, warp, lane as u32, &self.w.clocks, &mut settled);
+                if let Some(conflict) = found {
+                    self.shared_race(at[lane], lane, false, conflict);
                 }
+                continue;
             }
-            if checks.async_pending && self.b.shared.any_pending > 0 {
-                self.check_pending(at[lane], lane, bytes, "read");
-            }
-            if checks.race {
-                for word in offset / 4..=(offset + bytes - 1) / 4 {
-                    if let Some(conflict) = self.b.shared.touch(
-                        word,
-                        bytes_of_word(word, offset, bytes),
-                        access,
-                        warp,
-                        lane as u32,
-                        &self.w.clocks,
-                    ) {
-                        self.shared_race(at[lane], lane, false, conflict);
-                    }
+            for word in offset / 4..=(offset + bytes - 1) / 4 {
+                let part = bytes_of_word(word, offset, bytes);
+                if let Some(conflict) = self.b.shared.touch(word, part, access, warp, lane as u32, &self.w.clocks) {
+                    self.shared_race(at[lane], lane, false, conflict);
                 }
             }
         }
     }
 
     #[cold]
-    pub fn check_pending(&self, address: u64, lane: usize, bytes: usize, what: &str) {
-        let offset = address as usize;
-        if self.b.shared.pending[offset..offset + bytes].iter().any(|pending| *pending > 0) {
-            self.report(
-                Kind::AsyncPending,
-                lane as u32,
-                Some(address),
-                Some("shared memory".into()),
-                format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first"),
-            );
-        }
+    fn unwritten_shared(&self, address: u64, lane: usize, bytes: usize) {
+        let note = format!("read of {bytes} bytes of shared memory that were never all written");
+        self.report(Kind::Uninitialised, lane as u32, Some(address), Some("shared memory".into()), note);
+    }
+
+    #[cold]
+    pub fn pending_shared(&self, address: u64, lane: usize, what: &str) {
+        let note = format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first");
+        self.report(Kind::AsyncPending, lane as u32, Some(address), Some("shared memory".into()), note);
     }
 
     #[cold]

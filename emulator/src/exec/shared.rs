@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub bytes: Vec<u8>,
     /// 1 where a byte was written.
     pub written: Vec<u8>,
-    /// Copies under way into each byte.
+    /// Copies under way into each word.
     pub pending: Vec<u8>,
     pub any_pending: u32,
     writer: Vec<u32>,
@@ -64,10 +64,12 @@ impl Shared {
     pub fn reset(&mut self, bytes: usize) {
         let words = bytes.div_ceil(4);
         let room = words * 4 + 16;
-        for list in [&mut self.bytes, &mut self.written, &mut self.pending] {
+        for list in [&mut self.bytes, &mut self.written] {
             list.clear();
             list.resize(room, 0);
         }
+        self.pending.clear();
+        self.pending.resize(words + 4, 0);
         for list in [&mut self.writer, &mut self.reader, &mut self.reader_before] {
             list.clear();
             list.resize(words + 4, 0);
@@ -132,6 +134,63 @@ impl Shared {
         }
         self.writer[word] = mine;
         conflict
+    }
+
+    /// Records a read of whole words. `settled` is a writer's stamp that was found ordered before, whatever the lane.
+    #[inline(always)]
+    pub fn read_words(
+        &mut self,
+        words: std::ops::Range<usize>,
+        warp: u32,
+        lane: u32,
+        clocks: &[u32; 32],
+        settled: &mut u32,
+    ) -> Option<Conflict> {
+        let clock = clocks[warp as usize];
+        if clock >= LAST_CLOCK {
+            return None;
+        }
+        let mine = stamp(warp, lane, clock, 15);
+        let mut conflict = None;
+        let writers = &self.writer[words.clone()];
+        let readers = &mut self.reader[words.clone()];
+        let before = &mut self.reader_before[words];
+        for ((writer, reader), before) in writers.iter().zip(readers).zip(before) {
+            if *writer != *settled {
+                if Self::unordered(*writer, 15, warp, lane, clocks) {
+                    conflict = Some(Conflict { write: true, thread: *writer & 1023 });
+                } else if warp_of(*writer) != warp || *writer >> 16 < clock {
+                    *settled = *writer;
+                }
+            }
+            let found = *reader;
+            if warp_of(found) != warp {
+                *before = found;
+                *reader = mine;
+            } else if found >> BYTES == mine >> BYTES && (found & 31 != lane || found & MANY != 0) {
+                *reader = mine | MANY;
+            } else {
+                *reader = mine;
+            }
+        }
+        conflict
+    }
+
+    /// Whether all of these bytes were written.
+    #[inline(always)]
+    pub fn all_written(&self, offset: usize, bytes: usize) -> bool {
+        let written = &self.written[offset..offset + bytes];
+        match bytes {
+            4 => u32::from_le_bytes([written[0], written[1], written[2], written[3]]) == 0x0101_0101,
+            16 => written == [1; 16],
+            _ => !written.contains(&0),
+        }
+    }
+
+    /// Whether an asynchronous copy is under way into these bytes.
+    #[inline(always)]
+    pub fn is_pending(&self, offset: usize, bytes: usize) -> bool {
+        self.any_pending > 0 && self.pending[offset / 4..=(offset + bytes - 1) / 4].iter().any(|pending| *pending > 0)
     }
 
     pub fn load32(&self, offset: usize) -> u32 {

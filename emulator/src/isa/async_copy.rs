@@ -168,7 +168,7 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let line = cx.w.pc;
     for lane in lanes(mask) {
         let place = to[lane] as usize;
-        for pending in &mut cx.b.shared.pending[place..place + bytes] {
+        for pending in &mut cx.b.shared.pending[place / 4..(place + bytes) / 4] {
             *pending = pending.saturating_add(1);
         }
         if cx.g.config.checks.race {
@@ -221,7 +221,7 @@ fn arrived(cx: &mut Cx, copy: &Copy) {
     let shared = &mut cx.b.shared;
     shared.bytes[place..place + bytes].copy_from_slice(&copy.data[..bytes]);
     shared.written[place..place + bytes].fill(1);
-    for pending in &mut shared.pending[place..place + bytes] {
+    for pending in &mut shared.pending[place / 4..(place + bytes) / 4] {
         *pending = pending.saturating_sub(1);
     }
     shared.any_pending = shared.any_pending.saturating_sub(1);

@@ -111,19 +111,20 @@ fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     cx.read_shared(&at, named, 16, Access::Read);
     for matrix in 0..usize::from(i.count) {
         let mut out = [0u32; 32];
-        let bytes = &cx.b.shared.bytes;
-        for (lane, value) in out.iter_mut().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            *value = if i.flags & TRANSPOSED != 0 {
-                let element = |row: usize| {
-                    let place = at[8 * matrix + row] as usize + 2 * g;
-                    u32::from(u16::from_le_bytes([bytes[place], bytes[place + 1]]))
-                };
-                element(2 * t) | element(2 * t + 1) << 16
+        for row in 0..8 {
+            let place = at[8 * matrix + row] as usize;
+            let bytes = &cx.b.shared.bytes[place..place + 16];
+            if i.flags & TRANSPOSED != 0 {
+                // Element (row, column) goes to lane 4·column + row / 2, half row mod 2.
+                for (column, pair) in bytes.chunks_exact(2).enumerate() {
+                    let half = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+                    out[4 * column + row / 2] |= half << (16 * (row % 2));
+                }
             } else {
-                let place = at[8 * matrix + g] as usize + 4 * t;
-                u32::from_le_bytes([bytes[place], bytes[place + 1], bytes[place + 2], bytes[place + 3]])
-            };
+                for (t, word) in bytes.chunks_exact(4).enumerate() {
+                    out[4 * row + t] = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                }
+            }
         }
         let index = cx.g.program.lists[i.list as usize + matrix];
         put(cx.w, index, mask, &out, u32::MAX);

@@ -304,6 +304,13 @@ fn put_element(cx: &mut Cx, i: &Ins, mask: u32, k: usize, known: u32, value: imp
         return;
     }
     let mut out = [0u32; 32];
+    if i.flags & SIGNED == 0 && mask == u32::MAX {
+        for (lane, out) in out.iter_mut().enumerate() {
+            *out = value(lane) as u32;
+        }
+        put(cx.w, index, mask, &out, known);
+        return;
+    }
     if i.flags & SIGNED != 0 {
         let shift = 32 - 8 * u32::from(i.width);
         let keep = if i.flags & HALF != 0 { 0xffff } else { u32::MAX };
@@ -571,8 +578,8 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             new[k * width..(k + 1) * width].copy_from_slice(&values[k].0[lane].to_le_bytes()[..width]);
         }
         let place = at[lane] as usize;
-        if checks.async_pending && cx.b.shared.any_pending > 0 {
-            cx.check_pending(at[lane], lane, bytes, "write");
+        if checks.async_pending && cx.b.shared.is_pending(place, bytes) {
+            cx.pending_shared(at[lane], lane, "write");
         }
         // Several threads may write the same value to one place: that is no race.
         let same = cx.b.shared.bytes[place..place + bytes] == new[..bytes]
