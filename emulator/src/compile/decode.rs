@@ -1,0 +1,539 @@
+//! One instruction: its modifiers are taken one by one (what is left over is refused by name), its operands become
+//! register indices.
+
+use super::names::{Register, Symbol};
+use super::{Compiler, Result, blank};
+use crate::counters::Class;
+use crate::error::ParseError;
+use crate::isa::types::{Round, Ty};
+use crate::isa::{self, Flow, Ins, exec};
+use crate::program::{Bank, Special};
+use crate::ptx::ast::{Instruction, Operand};
+
+pub(crate) struct Decoder<'c, 'a> {
+    pub c: &'c mut Compiler<'a>,
+    text: &'c Instruction<'a>,
+    /// The opcode up to its first dot.
+    pub op: &'a str,
+    mods: Vec<&'a str>,
+    /// The type suffixes, in order.
+    pub types: Vec<Ty>,
+    guard: u16,
+    flip: u32,
+    after: Vec<Ins>,
+}
+
+/// An address operand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Address {
+    pub base: u16,
+    /// The base is a 64-bit register.
+    pub wide: bool,
+    pub offset: i64,
+    /// A parameter of the kernel: the offset is into the parameter buffer, the base is nothing.
+    pub kernel_param: bool,
+    /// The name of a variable in the thread's frame.
+    pub frame: bool,
+}
+
+/// Flag of an instruction whose address register has 64 bits.
+pub(crate) const WIDE: u16 = 0x8000;
+
+impl<'c, 'a> Decoder<'c, 'a> {
+    /// Decodes and appends one instruction.
+    pub fn decode(c: &'c mut Compiler<'a>, text: &'c Instruction<'a>) -> Result<()> {
+        let mut parts = text.opcode.split('.');
+        let op = parts.next().unwrap_or("");
+        let (mut mods, mut types) = (Vec::new(), Vec::new());
+        for part in parts {
+            match Ty::parse(part) {
+                Some(ty) => types.push(ty),
+                None => mods.push(part),
+            }
+        }
+        let mut decoder = Decoder { c, text, op, mods, types, guard: 0, flip: 0, after: Vec::new() };
+        if let Some((name, negated)) = text.guard {
+            let register = decoder.register(name)?;
+            if register.bank != Bank::Pred {
+                return decoder.error(format!("the guard '{name}' is not a predicate"));
+            }
+            decoder.guard = register.index;
+            decoder.flip = if negated { u32::MAX } else { 0 };
+        }
+        let known = isa::integer::decode(&mut decoder)?
+            || isa::wide::decode(&mut decoder)?
+            || isa::float::decode(&mut decoder)?
+            || isa::half::decode(&mut decoder)?
+            || isa::logic::decode(&mut decoder)?
+            || isa::convert::decode(&mut decoder)?
+            || isa::memory::decode(&mut decoder)?
+            || isa::atomics::decode(&mut decoder)?
+            || isa::warp::decode(&mut decoder)?
+            || isa::barrier::decode(&mut decoder)?
+            || isa::mbarrier::decode(&mut decoder)?
+            || isa::async_copy::decode(&mut decoder)?
+            || isa::matrix::decode(&mut decoder)?
+            || isa::control::decode(&mut decoder)?;
+        if !known || !decoder.mods.is_empty() {
+            return decoder.refuse();
+        }
+        for mut ins in std::mem::take(&mut decoder.after) {
+            ins.guard = decoder.guard;
+            ins.flip = decoder.flip;
+            decoder.c.push(ins);
+        }
+        Ok(())
+    }
+
+    pub fn error<T>(&self, message: impl Into<String>) -> Result<T> {
+        Err(ParseError::new(self.text.line, format!("{}: {}", self.text.opcode, message.into())))
+    }
+
+    /// Refuses the instruction by its name.
+    pub fn refuse<T>(&self) -> Result<T> {
+        Err(ParseError::unsupported(self.text.line, format!("instruction '{}' is not supported", self.text.opcode)))
+    }
+
+    // Modifiers.
+
+    /// Takes a modifier if it is there.
+    pub fn take(&mut self, name: &str) -> bool {
+        match self.mods.iter().position(|m| *m == name) {
+            Some(at) => {
+                self.mods.remove(at);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a modifier is there, without taking it.
+    pub fn has(&self, name: &str) -> bool {
+        self.mods.contains(&name)
+    }
+
+    /// Takes the first of these modifiers that is there.
+    pub fn take_any(&mut self, names: &[&'static str]) -> Option<&'static str> {
+        names.iter().find(|name| self.take(name)).copied()
+    }
+
+    /// Takes all modifiers that a condition holds for.
+    pub fn take_if(&mut self, condition: impl Fn(&str) -> bool) {
+        self.mods.retain(|m| !condition(m));
+    }
+
+    pub fn rounding(&mut self) -> Option<Round> {
+        match self.take_any(&["rn", "rz", "rm", "rp"])? {
+            "rn" => Some(Round::Nearest),
+            "rz" => Some(Round::Zero),
+            "rm" => Some(Round::Down),
+            _ => Some(Round::Up),
+        }
+    }
+
+    /// The one type suffix.
+    pub fn ty(&self) -> Result<Ty> {
+        match self.types.first() {
+            Some(ty) => Ok(*ty),
+            None => self.refuse(),
+        }
+    }
+
+    // Operands.
+
+    pub fn count(&self) -> usize {
+        self.text.operands.len()
+    }
+
+    pub fn operand(&self, k: usize) -> Result<&'c Operand<'a>> {
+        let text = self.text;
+        match text.operands.get(k) {
+            Some(operand) => Ok(operand),
+            None => self.error(format!("operand {} is missing", k + 1)),
+        }
+    }
+
+    /// Checks the number of operands.
+    pub fn expect(&self, least: usize, most: usize) -> Result<()> {
+        if (least..=most).contains(&self.count()) {
+            Ok(())
+        } else {
+            self.error(format!("{} operands where {least} to {most} are needed", self.count()))
+        }
+    }
+
+    fn too_many<T>(&self) -> Result<T> {
+        self.error("the function uses more than 65,535 registers")
+    }
+
+    pub fn register(&mut self, name: &str) -> Result<Register> {
+        match self.c.names.register(name) {
+            Some(Some(register)) => Ok(register),
+            Some(None) => self.too_many(),
+            None => self.error(format!("'{name}' is not declared")),
+        }
+    }
+
+    pub fn fresh(&mut self, bits: u32) -> Result<u16> {
+        match self.c.names.fresh(bits) {
+            Some(register) => Ok(register.index),
+            None => self.too_many(),
+        }
+    }
+
+    pub fn filled(&mut self, bank: Bank, special: Special) -> Result<u16> {
+        match self.c.names.filled(bank, special) {
+            Some(index) => Ok(index),
+            None => self.too_many(),
+        }
+    }
+
+    pub fn constant32(&mut self, value: u32) -> Result<u16> {
+        self.filled(Bank::R32, Special::Bits(u64::from(value)))
+    }
+
+    pub fn constant64(&mut self, value: u64) -> Result<u16> {
+        self.filled(Bank::R64, Special::Bits(value))
+    }
+
+    /// An immediate's bits in a type.
+    fn literal(&self, operand: &Operand, ty: Ty) -> Option<u64> {
+        Some(match (operand, ty) {
+            (Operand::Int(value), Ty::F32) => u64::from((*value as i64 as f32).to_bits()),
+            (Operand::Int(value), Ty::F64) => (*value as i64 as f64).to_bits(),
+            (Operand::Int(value), _) => match ty.bits() {
+                8 => *value & 0xff,
+                16 => *value & 0xffff,
+                32 => *value & 0xffff_ffff,
+                _ => *value,
+            },
+            (Operand::F32(bits), Ty::F64) => f64::from(f32::from_bits(*bits)).to_bits(),
+            (Operand::F32(bits), _) => u64::from(*bits),
+            (Operand::F64(bits), Ty::F32) => u64::from((f64::from_bits(*bits) as f32).to_bits()),
+            (Operand::F64(bits), Ty::F64 | Ty::B64) => *bits,
+            _ => return None,
+        })
+    }
+
+    /// An immediate integer.
+    pub fn integer(&self, k: usize) -> Result<u64> {
+        match self.operand(k)? {
+            Operand::Int(value) => Ok(*value),
+            _ => self.error(format!("operand {} must be an integer constant", k + 1)),
+        }
+    }
+
+    /// Operand `k` as a source of a type.
+    pub fn source(&mut self, k: usize, ty: Ty) -> Result<u16> {
+        let operand = self.operand(k)?;
+        self.source_of(operand, ty)
+    }
+
+    pub fn source_of(&mut self, operand: &Operand<'a>, ty: Ty) -> Result<u16> {
+        let bank = if ty.bits() <= 32 { Bank::R32 } else { Bank::R64 };
+        match operand {
+            Operand::Name { name, negated: false } => {
+                if *name == "WARP_SZ" {
+                    return self.filled(bank, Special::Bits(32));
+                }
+                if let Some((special, wide)) = special(name) {
+                    return self.fit(if wide { Bank::R64 } else { Bank::R32 }, special, bank);
+                }
+                if let Some(index) = self.clock(name, bank)? {
+                    return Ok(index);
+                }
+                match self.c.names.register(name) {
+                    Some(Some(register)) => self.narrowed(register, bank, ty),
+                    Some(None) => self.too_many(),
+                    None => self.symbol_address(name, 0, bank),
+                }
+            }
+            Operand::Offset(name, offset) => self.symbol_address(name, *offset, bank),
+            _ => match self.literal(operand, ty) {
+                Some(bits) => self.filled(bank, Special::Bits(bits)),
+                None => self.error("an operand that does not fit the type"),
+            },
+        }
+    }
+
+    /// A special register in a bank that may be wider or narrower.
+    fn fit(&mut self, has: Bank, special: Special, wants: Bank) -> Result<u16> {
+        // Filled registers take their value modulo their width, so either width is right.
+        let _ = has;
+        self.filled(wants, special)
+    }
+
+    fn narrowed(&mut self, register: Register, bank: Bank, ty: Ty) -> Result<u16> {
+        match (register.bank, bank) {
+            (has, wants) if has == wants => {
+                if ty.bits() > register.bits && !(ty.bits() <= 16 || register.bits == 8) {
+                    return self.error(format!("a register of {} bits where {} are needed", register.bits, ty.bits()));
+                }
+                Ok(register.index)
+            }
+            (Bank::R64, Bank::R32) => {
+                let d = self.fresh(32)?;
+                let ins = Ins { exec: exec!(|a: u64| a as u32), d, a: register.index, ..blank() };
+                self.c.push(ins);
+                Ok(d)
+            }
+            (Bank::Pred, _) => self.error("a predicate where a value is needed"),
+            _ => self.error(format!("a register of {} bits where {} are needed", register.bits, ty.bits())),
+        }
+    }
+
+    fn symbol_address(&mut self, name: &str, offset: i64, bank: Bank) -> Result<u16> {
+        let special = match self.c.names.symbol(name) {
+            Some(Symbol::Variable(number)) => Special::Variable(*number, offset),
+            Some(Symbol::Function(number)) => Special::FunctionAddress(*number),
+            Some(Symbol::Shared(place)) => Special::Bits((i64::from(*place) + offset) as u64),
+            Some(Symbol::KernelParam(place)) => Special::Bits((i64::from(*place) + offset) as u64),
+            Some(Symbol::Frame(place)) => Special::Frame((i64::from(place.offset) + offset) as u32),
+            Some(Symbol::ExternShared) if offset == 0 => Special::ExternShared,
+            Some(Symbol::ExternShared) => {
+                let (a, b, d) =
+                    (self.filled(Bank::R32, Special::ExternShared)?, self.constant32(offset as u32)?, self.fresh(32)?);
+                self.c.push(Ins { exec: exec!(|a: u32, b: u32| a.wrapping_add(b)), a, b, d, ..blank() });
+                if bank == Bank::R32 {
+                    return Ok(d);
+                }
+                let wide = self.fresh(64)?;
+                self.c.push(Ins { exec: exec!(|a: u32| u64::from(a)), a: d, d: wide, ..blank() });
+                return Ok(wide);
+            }
+            None => return self.error(format!("'{name}' is not declared")),
+        };
+        self.filled(bank, special)
+    }
+
+    /// Clocks are read when asked: an instruction of their own before this one.
+    fn clock(&mut self, name: &str, bank: Bank) -> Result<Option<u16>> {
+        let which = match name {
+            "%clock" | "%clock64" => 0,
+            "%clock_hi" => 1,
+            "%globaltimer" | "%globaltimer_lo" => 2,
+            "%globaltimer_hi" => 3,
+            _ => return Ok(None),
+        };
+        let d = self.fresh(64)?;
+        self.c.push(Ins { exec: isa::control::clock, flags: which, d, class: Class::Special, ..blank() });
+        if bank == Bank::R64 {
+            return Ok(Some(d));
+        }
+        let low = self.fresh(32)?;
+        self.c.push(Ins { exec: exec!(|a: u64| a as u32), d: low, a: d, ..blank() });
+        Ok(Some(low))
+    }
+
+    /// Declared bits of the register that operand `k` names; none for anything else.
+    pub fn declared_bits(&mut self, k: usize) -> Option<u32> {
+        let Some(Operand::Name { name, .. }) = self.text.operands.get(k) else { return None };
+        self.c.names.register(name).flatten().map(|register| register.bits)
+    }
+
+    /// Operand `k` as a predicate, negated or not; constants stand for themselves.
+    pub fn predicate(&mut self, k: usize) -> Result<u16> {
+        let operand = self.operand(k)?;
+        self.predicate_of(operand)
+    }
+
+    pub fn predicate_of(&mut self, operand: &Operand<'a>) -> Result<u16> {
+        match operand {
+            Operand::Name { name, negated } => {
+                let register = self.register(name)?;
+                if register.bank != Bank::Pred {
+                    return self.error(format!("'{name}' is not a predicate"));
+                }
+                if !negated {
+                    return Ok(register.index);
+                }
+                let d = self.fresh(1)?;
+                self.c.push(Ins { exec: isa::logic::not_pred, d, a: register.index, ..blank() });
+                Ok(d)
+            }
+            Operand::Int(value) => self.filled(Bank::Pred, Special::Bits(u64::from(*value != 0))),
+            _ => self.error("an operand that is no predicate"),
+        }
+    }
+
+    /// Operand `k` as a destination of a type: its register, or a stand-in that is widened afterwards.
+    pub fn dest(&mut self, k: usize, ty: Ty) -> Result<u16> {
+        let operand = self.operand(k)?;
+        self.dest_of(operand, ty)
+    }
+
+    pub fn dest_of(&mut self, operand: &Operand<'a>, ty: Ty) -> Result<u16> {
+        let bank = if ty.bits() <= 32 { Bank::R32 } else { Bank::R64 };
+        match operand {
+            Operand::Sink => self.fresh(ty.bits()),
+            Operand::Name { name, negated: false } => {
+                let register = self.register(name)?;
+                match (bank, register.bank) {
+                    (wants, has) if wants == has => {
+                        if ty.bits() > register.bits && ty.bits() > 16 {
+                            return self.error(format!(
+                                "a destination of {} bits for a value of {}",
+                                register.bits,
+                                ty.bits()
+                            ));
+                        }
+                        Ok(register.index)
+                    }
+                    (Bank::R32, Bank::R64) => {
+                        let low = self.fresh(32)?;
+                        let exec = match (ty.signed(), ty.bits()) {
+                            (true, _) => exec!(|a: u32| a as i32 as i64 as u64),
+                            (false, _) => exec!(|a: u32| u64::from(a)),
+                        };
+                        self.after.push(Ins { exec, d: register.index, a: low, ..blank() });
+                        Ok(low)
+                    }
+                    _ => self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits())),
+                }
+            }
+            _ => self.error("a destination that is no register"),
+        }
+    }
+
+    pub fn dest_pred(&mut self, operand: &Operand<'a>) -> Result<u16> {
+        match operand {
+            Operand::Sink => self.fresh(1),
+            Operand::Name { name, negated: false } => {
+                let register = self.register(name)?;
+                if register.bank == Bank::Pred {
+                    return Ok(register.index);
+                }
+                self.error(format!("'{name}' is not a predicate"))
+            }
+            _ => self.error("a destination that is no predicate"),
+        }
+    }
+
+    /// The address that operand `k` names in brackets.
+    pub fn address(&mut self, k: usize) -> Result<Address> {
+        let Operand::Memory { base, offset } = self.operand(k)? else {
+            return self.error(format!("operand {} must be an address in brackets", k + 1));
+        };
+        let offset = *offset;
+        let Some(name) = base else {
+            let base = self.constant64(0)?;
+            return Ok(Address { base, wide: true, offset, kernel_param: false, frame: false });
+        };
+        let of = |base, wide| Address { base, wide, offset, kernel_param: false, frame: false };
+        match self.c.names.register(name) {
+            Some(Some(Register { bank: Bank::R64, index, .. })) => Ok(of(index, true)),
+            Some(Some(Register { bank: Bank::R32, index, .. })) => Ok(of(index, false)),
+            Some(Some(_)) => self.error(format!("'{name}' is no address")),
+            Some(None) => self.too_many(),
+            None => match self.c.names.symbol(name) {
+                Some(Symbol::KernelParam(place)) => {
+                    let offset = offset + i64::from(*place);
+                    Ok(Address { base: 0, wide: true, offset, kernel_param: true, frame: false })
+                }
+                Some(Symbol::Frame(_)) => {
+                    let base = self.symbol_address(name, 0, Bank::R64)?;
+                    Ok(Address { frame: true, ..of(base, true) })
+                }
+                _ => {
+                    let base = self.symbol_address(name, 0, Bank::R64)?;
+                    Ok(of(base, true))
+                }
+            },
+        }
+    }
+
+    /// Starts a list of register indices.
+    pub fn list(&mut self, indices: &[u16]) -> u32 {
+        let start = self.c.program.lists.len() as u32;
+        self.c.program.lists.extend_from_slice(indices);
+        start
+    }
+
+    /// Appends the instruction under the guard.
+    pub fn emit(&mut self, ins: Ins) -> usize {
+        self.c.push(Ins { guard: self.guard, flip: self.flip, ..ins })
+    }
+
+    /// `d, a` of one type.
+    pub fn unary(&mut self, ty: Ty, class: Class, exec: crate::isa::Exec) -> Result<bool> {
+        self.expect(2, 2)?;
+        let a = self.source(1, ty)?;
+        let d = self.dest(0, ty)?;
+        self.emit(Ins { exec, class, d, a, ..blank() });
+        Ok(true)
+    }
+
+    /// `d, a, b` of one type.
+    pub fn binary(&mut self, ty: Ty, class: Class, exec: crate::isa::Exec) -> Result<bool> {
+        self.expect(3, 3)?;
+        let (a, b) = (self.source(1, ty)?, self.source(2, ty)?);
+        let d = self.dest(0, ty)?;
+        self.emit(Ins { exec, class, d, a, b, ..blank() });
+        Ok(true)
+    }
+
+    /// `d, a, b, c` of one type.
+    pub fn ternary(&mut self, ty: Ty, class: Class, exec: crate::isa::Exec) -> Result<bool> {
+        self.expect(4, 4)?;
+        let (a, b, c) = (self.source(1, ty)?, self.source(2, ty)?, self.source(3, ty)?);
+        let d = self.dest(0, ty)?;
+        self.emit(Ins { exec, class, d, a, b, c, ..blank() });
+        Ok(true)
+    }
+
+    /// The operands with types of their own: destination first.
+    pub fn mixed(&mut self, d: Ty, sources: &[Ty], class: Class, exec: crate::isa::Exec) -> Result<bool> {
+        self.expect(1 + sources.len(), 1 + sources.len())?;
+        let mut at = [0; 4];
+        for (k, ty) in sources.iter().enumerate() {
+            at[k] = self.source(k + 1, *ty)?;
+        }
+        let d = self.dest(0, d)?;
+        self.emit(Ins { exec, class, d, a: at[0], b: at[1], c: at[2], e: at[3], ..blank() });
+        Ok(true)
+    }
+}
+
+/// Special registers that stand still while a warp runs, and whether they have 64 bits.
+fn special(name: &str) -> Option<(Special, bool)> {
+    let axis = |name: &str| match name {
+        "x" => Some(0),
+        "y" => Some(1),
+        "z" => Some(2),
+        _ => None,
+    };
+    if let Some((base, dimension)) = name.split_once('.') {
+        let axis = axis(dimension)?;
+        return Some((
+            match base {
+                "%tid" => Special::Tid(axis),
+                "%ntid" => Special::Ntid(axis),
+                "%ctaid" => Special::Ctaid(axis),
+                "%nctaid" => Special::Nctaid(axis),
+                _ => return None,
+            },
+            false,
+        ));
+    }
+    Some(match name {
+        "%laneid" => (Special::LaneId, false),
+        "%warpid" => (Special::WarpId, false),
+        "%nwarpid" => (Special::NumWarps, false),
+        "%smid" => (Special::SmId, false),
+        "%nsmid" => (Special::NumSm, false),
+        "%gridid" => (Special::GridId, true),
+        "%lanemask_eq" => (Special::LaneMaskEq, false),
+        "%lanemask_lt" => (Special::LaneMaskLt, false),
+        "%lanemask_le" => (Special::LaneMaskLe, false),
+        "%lanemask_gt" => (Special::LaneMaskGt, false),
+        "%lanemask_ge" => (Special::LaneMaskGe, false),
+        "%dynamic_smem_size" => (Special::DynamicShared, false),
+        "%total_smem_size" => (Special::TotalShared, false),
+        _ => return None,
+    })
+}
+
+/// Does nothing: for instructions without an effect here.
+pub(crate) fn no_operation(_: &mut crate::exec::Cx, _: &Ins, _: u32) -> Flow {
+    Flow::Next
+}

@@ -1,0 +1,156 @@
+//! Functions that are there so that a program which asks for them gets a clean code: graphs and capture, linking,
+//! managed memory, arrays and external memory, profiling.
+
+use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
+
+use super::codes::*;
+use super::entry::{driver_api, refuse};
+use super::state::{driver, session, stream_session};
+use super::{CUdeviceptr, Handle};
+
+/// What is said of graphs.
+const GRAPHS: &str = "graphs and stream capture are not supported; launch into a stream";
+const LINKING: &str = "linking is not supported; compile to one PTX text";
+const MANAGED: &str = "managed memory is not supported; use cuMemAlloc and copies";
+const EXTERNAL: &str = "memory of other processes and APIs is not supported";
+
+driver_api! {
+    fn cuStreamBeginCapture_v2 | cuStreamBeginCapture_v2_ptsz (stream: Handle, _mode: c_int) {
+        stream_session(stream)?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuStreamEndCapture | cuStreamEndCapture_ptsz (stream: Handle, _graph: *mut Handle) {
+        stream_session(stream)?;
+        refuse(CUDA_ERROR_ILLEGAL_STATE, "the stream does not capture")
+    }
+
+    fn cuGraphCreate(_graph: *mut Handle, _flags: c_uint) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuGraphInstantiateWithFlags(_executable: *mut Handle, _graph: Handle, _flags: c_ulonglong) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuGraphUpload | cuGraphUpload_ptsz (_executable: Handle, _stream: Handle) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuGraphLaunch | cuGraphLaunch_ptsz (_executable: Handle, _stream: Handle) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuGraphExecDestroy(_executable: Handle) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuGraphDestroy(_graph: Handle) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
+    }
+
+    fn cuLinkCreate_v2(_count: c_uint, _options: *const c_uint, _values: *mut *mut c_void, _state: *mut Handle) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, LINKING)
+    }
+
+    fn cuLinkAddData_v2(
+        _state: Handle, _kind: c_int, _data: *mut c_void, _bytes: usize, _name: *const c_char, _count: c_uint,
+        _options: *const c_uint, _values: *mut *mut c_void,
+    ) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
+    }
+
+    fn cuLinkComplete(_state: Handle, _image: *mut *mut c_void, _bytes: *mut usize) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
+    }
+
+    fn cuLinkDestroy(_state: Handle) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
+    }
+
+    // A `CUmemLocation` is passed by value: two ints, which travel as one 64-bit word on x86-64 and on AArch64.
+    fn cuMemPrefetchAsync_v2 | cuMemPrefetchAsync_v2_ptsz (
+        _pointer: CUdeviceptr, _bytes: usize, _location: u64, _flags: c_uint, stream: Handle,
+    ) {
+        stream_session(stream)?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
+    }
+
+    fn cuMemAdvise_v2(_pointer: CUdeviceptr, _bytes: usize, _advice: c_int, _location: u64) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
+    }
+
+    fn cuStreamAttachMemAsync | cuStreamAttachMemAsync_ptsz (
+        stream: Handle, _pointer: CUdeviceptr, _bytes: usize, _flags: c_uint,
+    ) {
+        stream_session(stream)?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, MANAGED)
+    }
+
+    fn cuImportExternalMemory(_memory: *mut Handle, _description: *const c_void) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
+    }
+
+    fn cuExternalMemoryGetMappedBuffer(_pointer: *mut CUdeviceptr, _memory: Handle, _description: *const c_void) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_HANDLE, EXTERNAL)
+    }
+
+    fn cuDestroyExternalMemory(_memory: Handle) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_HANDLE, EXTERNAL)
+    }
+
+    fn cuIpcGetMemHandle(_handle: *mut c_void, _pointer: CUdeviceptr) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
+    }
+
+    fn cuArrayCreate_v2(_array: *mut Handle, _description: *const c_void) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, "CUDA arrays and textures are not supported; use cuMemAlloc")
+    }
+
+    fn cuMemAddressReserve(
+        _pointer: *mut CUdeviceptr, _bytes: usize, _alignment: usize, _address: CUdeviceptr, _flags: c_ulonglong,
+    ) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, "virtual memory management is not supported; use cuMemAlloc")
+    }
+
+    fn cuMemCreate(_handle: *mut c_ulonglong, _bytes: usize, _properties: *const c_void, _flags: c_ulonglong) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, "virtual memory management is not supported; use cuMemAlloc")
+    }
+
+    fn cuTensorMapEncodeTiled(
+        _map: *mut c_void, _kind: c_int, _rank: c_uint, _address: *mut c_void, _sizes: *const u64, _strides: *const u64,
+        _box_sizes: *const u32, _element_strides: *const u32, _interleave: c_int, _swizzle: c_int, _promotion: c_int, _fill: c_int,
+    ) {
+        driver()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, "tensor maps are not supported")
+    }
+
+    /// Nothing is profiled, so both are done at once.
+    fn cuProfilerStart() {
+        session()?;
+        Ok(())
+    }
+
+    fn cuProfilerStop() {
+        session()?;
+        Ok(())
+    }
+}

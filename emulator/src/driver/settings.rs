@@ -1,0 +1,192 @@
+//! The environment variables `SOFTWARE_GPU_*`, read once.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::{Checks, Config};
+
+/// Device memory without `SOFTWARE_GPU_MEMORY`.
+const DEFAULT_MEMORY: u64 = 4 << 30;
+
+/// What the environment asks for.
+pub(crate) struct Settings {
+    pub config: Config,
+    /// Bytes of device memory.
+    pub memory: u64,
+    /// Allocations that nobody freed are reported.
+    pub leaks: bool,
+    /// Where the counters go at the end.
+    pub report: Option<PathBuf>,
+    /// A fault is told by the launch itself (`CUDA_LAUNCH_BLOCKING=1`).
+    pub blocking: bool,
+}
+
+/// 0: findings only. 1: refusals and why. 2: every call.
+pub(crate) fn verbosity() -> u32 {
+    static LEVEL: OnceLock<u32> = OnceLock::new();
+    *LEVEL.get_or_init(|| match std::env::var("SOFTWARE_GPU_VERBOSE").as_deref() {
+        Err(_) | Ok("" | "0" | "off" | "no" | "false") => 0,
+        Ok(level) => level.parse().unwrap_or(1),
+    })
+}
+
+impl Settings {
+    /// Reads the environment. A value that cannot be read is an error: running with something else than was asked for
+    /// would make every result doubtful.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
+        let get = |name: &str| get(name).map(|value| value.trim().to_string()).filter(|value| !value.is_empty());
+        let mut config = Config { threads: 0, ..Config::default() };
+        if let Some(value) = get("SOFTWARE_GPU_ARCH") {
+            config.arch = match value.trim_start_matches("sm_").trim_end_matches('a') {
+                "80" => 80,
+                "90" => 90,
+                _ => return Err(format!("SOFTWARE_GPU_ARCH={value}: known are 80 and 90")),
+            };
+        }
+        let mut leaks = true;
+        if let Some(value) = get("SOFTWARE_GPU_CHECKS") {
+            (config.checks, leaks) = checks(&value).map_err(|why| format!("SOFTWARE_GPU_CHECKS={value}: {why}"))?;
+        }
+        let number = |name: &str| -> Result<Option<u64>, String> {
+            get(name)
+                .map(|value| value.parse().map_err(|_| format!("{name}={value}: a whole number is wanted")))
+                .transpose()
+        };
+        if let Some(seed) = number("SOFTWARE_GPU_SEED")? {
+            config.seed = seed;
+        }
+        if let Some(threads) = number("SOFTWARE_GPU_THREADS")? {
+            config.threads = usize::try_from(threads).unwrap_or(usize::MAX).min(1024);
+        }
+        if let Some(limit) = number("SOFTWARE_GPU_MAX_INSTRUCTIONS")? {
+            config.max_instructions = limit;
+        }
+        let memory = match get("SOFTWARE_GPU_MEMORY") {
+            Some(value) => bytes(&value).ok_or_else(|| {
+                format!(
+                    "SOFTWARE_GPU_MEMORY={value}: a number of bytes is wanted, with K, M, G or T after it or nothing"
+                )
+            })?,
+            None => DEFAULT_MEMORY,
+        };
+        let report =
+            get("SOFTWARE_GPU_REPORT").map(|path| PathBuf::from(path.replace("%p", &std::process::id().to_string())));
+        let blocking = get("CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0");
+        Ok(Settings { config, memory, leaks, report, blocking })
+    }
+}
+
+/// Which checks are on, and whether leaks are reported. The kernel's checks are read by [`Checks::parse`]; here are the
+/// kinds that belong to the driver, or that cannot be turned off since a GPU would fault too.
+fn checks(value: &str) -> Result<(Checks, bool), String> {
+    const ALWAYS: [&str; 5] = ["out-of-bounds", "misaligned", "use-after-free", "double-free", "launch-argument"];
+    let words: Vec<&str> = value.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    match words[..] {
+        ["1" | "on"] => return Ok((Checks::ALL, true)),
+        ["0"] => return Ok((Checks::NONE, false)),
+        _ => {}
+    }
+    if let Some(word) = words.iter().find(|word| word.strip_prefix('-').is_some_and(|name| ALWAYS.contains(&name))) {
+        return Err(format!("{} cannot be turned off", &word[1..]));
+    }
+    // As in `Checks::parse`: a list that begins with `-` takes out of all, any other begins with nothing.
+    let mut leaks = words.first().is_some_and(|word| word.starts_with('-'));
+    for word in &words {
+        match *word {
+            "all" | "leak" => leaks = true,
+            "none" | "off" | "-all" | "-leak" => leaks = false,
+            _ => {}
+        }
+    }
+    let others: Vec<&str> = words.iter().copied().filter(|word| !ALWAYS.contains(word) && *word != "leak").collect();
+    let others = match others[..] {
+        ["-leak"] => "all".to_string(),
+        _ => others.iter().filter(|word| **word != "-leak").copied().collect::<Vec<_>>().join(","),
+    };
+    Ok((Checks::parse(&others)?, leaks))
+}
+
+/// `8589934592`, `8G`, `8GiB`, `512M`.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    let number: u64 = digits.trim().parse().ok()?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, String> {
+        Settings::from_env(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let settings = read(&[("SOFTWARE_GPU_ARCH", "")]).unwrap();
+        assert_eq!((settings.config.arch, settings.memory, settings.config.checks), (80, 4 << 30, Checks::ALL));
+        assert!(settings.report.is_none() && !settings.blocking);
+    }
+
+    #[test]
+    fn values_are_read() {
+        let settings = read(&[
+            ("SOFTWARE_GPU_ARCH", "90"),
+            ("SOFTWARE_GPU_CHECKS", "off"),
+            ("SOFTWARE_GPU_SEED", "7"),
+            ("SOFTWARE_GPU_THREADS", "2"),
+            ("SOFTWARE_GPU_MEMORY", "512MiB"),
+            ("SOFTWARE_GPU_MAX_INSTRUCTIONS", "1000"),
+            ("SOFTWARE_GPU_REPORT", "r-%p.json"),
+            ("CUDA_LAUNCH_BLOCKING", "1"),
+        ])
+        .unwrap();
+        let config = &settings.config;
+        assert_eq!((config.arch, config.seed, config.threads, config.max_instructions), (90, 7, 2, 1000));
+        assert_eq!((config.checks, settings.memory, settings.blocking), (Checks::NONE, 512 << 20, true));
+        assert_eq!(settings.report.unwrap(), PathBuf::from(format!("r-{}.json", std::process::id())));
+    }
+
+    #[test]
+    fn checks_are_read_by_name_and_leaks_are_one_of_them() {
+        let race = Checks { race: true, ..Checks::NONE };
+        let all_but_race = Checks { race: false, ..Checks::ALL };
+        for (text, wanted) in [
+            ("all", (Checks::ALL, true)),
+            ("off", (Checks::NONE, false)),
+            ("race", (race, false)),
+            ("race,leak,misaligned", (race, true)),
+            ("-race", (all_but_race, true)),
+            ("-leak", (Checks::ALL, false)),
+            ("-leak,-race", (all_but_race, false)),
+            ("all,-leak", (Checks::ALL, false)),
+            ("leak", (Checks::NONE, true)),
+        ] {
+            assert_eq!(checks(text).unwrap(), wanted, "{text}");
+        }
+        assert!(checks("-misaligned").unwrap_err().contains("cannot be turned off"));
+    }
+
+    #[test]
+    fn values_that_cannot_be_read_name_the_variable() {
+        for (name, value) in [
+            ("SOFTWARE_GPU_ARCH", "75"),
+            ("SOFTWARE_GPU_CHECKS", "rase"),
+            ("SOFTWARE_GPU_SEED", "x"),
+            ("SOFTWARE_GPU_MEMORY", "4 apples"),
+            ("SOFTWARE_GPU_MEMORY", "0"),
+        ] {
+            let why = read(&[(name, value)]).err().unwrap();
+            assert!(why.starts_with(name), "{why}");
+        }
+    }
+}

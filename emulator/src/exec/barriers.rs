@@ -1,0 +1,69 @@
+//! Barriers of a block by number, counted in threads.
+
+/// Generations whose results stay readable for warps that have not looked yet.
+const KEPT: usize = 4;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Barrier {
+    /// Completed rounds.
+    pub generation: u32,
+    pub arrived: u32,
+    /// Threads the round waits for; 0 before the first arrival.
+    pub expected: u32,
+    /// No count was given: all threads of the block.
+    pub whole_block: bool,
+    clocks: [u32; 32],
+    count: u32,
+    all: bool,
+    any: bool,
+    /// Results of rounds: clocks, population count, and, or.
+    results: [Option<Box<Outcome>>; KEPT],
+}
+
+/// What a round of a barrier gives to those that waited.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub clocks: [u32; 32],
+    pub count: u32,
+    pub all: bool,
+    pub any: bool,
+    /// Threads of the block that had exited and never came.
+    pub missed: u32,
+}
+
+impl Barrier {
+    /// Threads arrive, with their warp's clocks and their predicate's values.
+    pub fn arrive(&mut self, threads: u32, clocks: &[u32; 32], trues: u32, falses: u32) {
+        if self.arrived == 0 {
+            self.clocks = [0; 32];
+            self.count = 0;
+            self.all = true;
+            self.any = false;
+        }
+        self.arrived += threads;
+        for (mine, theirs) in self.clocks.iter_mut().zip(clocks) {
+            *mine = (*mine).max(*theirs);
+        }
+        self.count += trues;
+        self.all &= falses == 0;
+        self.any |= trues > 0;
+    }
+
+    /// Ends the round if all have come.
+    pub fn complete(&mut self, missed: u32) -> bool {
+        if self.arrived == 0 || self.arrived < self.expected {
+            return false;
+        }
+        let outcome = Outcome { clocks: self.clocks, count: self.count, all: self.all, any: self.any, missed };
+        self.results[self.generation as usize % KEPT] = Some(Box::new(outcome));
+        self.generation = self.generation.wrapping_add(1);
+        self.arrived = 0;
+        self.expected = 0;
+        true
+    }
+
+    /// What a completed round gave.
+    pub fn outcome(&self, generation: u32) -> Option<&Outcome> {
+        self.results[generation as usize % KEPT].as_deref()
+    }
+}

@@ -1,0 +1,247 @@
+//! `cp.async`: copies from global to shared memory that arrive when their group is waited for.
+
+use super::memory::hints;
+use super::types::Ty;
+use super::{Flow, Ins, Slot};
+use crate::compile::Result;
+use crate::compile::blank;
+use crate::compile::decode::{Decoder, WIDE};
+use crate::counters::Class;
+use crate::exec::Cx;
+use crate::exec::access::lanes;
+use crate::exec::shared::{Access, bytes_of_word};
+use crate::ptx::ast::Operand;
+
+/// The global address register has 64 bits.
+const GLOBAL_WIDE: u16 = 1;
+const SIZED: u16 = 2;
+const IGNORED: u16 = 4;
+/// Generic shared addresses do not occur: the destination is in shared space.
+const ALL: u16 = 8;
+
+/// One lane's copy: the bytes wait here.
+#[derive(Clone, Copy)]
+pub(crate) struct Copy {
+    lane: u8,
+    bytes: u8,
+    place: u32,
+    group: u32,
+    line: u32,
+    data: [u8; 16],
+}
+
+/// The copies under way of a warp.
+#[derive(Default)]
+pub(crate) struct Copies {
+    waiting: Vec<Copy>,
+    /// Groups that each lane has closed.
+    closed: [u32; 32],
+}
+
+impl Copies {
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.closed = [0; 32];
+    }
+}
+
+pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
+    if d.op != "cp" || !d.take("async") {
+        return Ok(false);
+    }
+    if d.take("commit_group") {
+        d.emit(Ins { exec: commit, class: Class::AsyncCopy, ..blank() });
+        return Ok(true);
+    }
+    if d.take("wait_group") {
+        let imm = d.integer(0)? as i64;
+        d.emit(Ins { exec: wait, class: Class::AsyncCopy, imm, ..blank() });
+        return Ok(true);
+    }
+    if d.take("wait_all") {
+        d.emit(Ins { exec: wait, class: Class::AsyncCopy, flags: ALL, ..blank() });
+        return Ok(true);
+    }
+    if d.take("mbarrier") {
+        if !d.take("arrive") {
+            return Ok(false);
+        }
+        let flags = if d.take("noinc") { super::mbarrier::NO_INCREMENT } else { 0 };
+        d.take_any(&["shared", "shared::cta"]);
+        let address = d.address(0)?;
+        let flags = flags | if address.wide { WIDE } else { 0 };
+        d.emit(Ins { exec: arrive, class: Class::AsyncCopy, flags, a: address.base, imm: address.offset, ..blank() });
+        return Ok(true);
+    }
+    if d.has("bulk") || !(d.has("ca") || d.has("cg")) {
+        return Ok(false);
+    }
+    hints(d);
+    if !(d.take("shared") || d.take("shared::cta")) || !d.take("global") {
+        return Ok(false);
+    }
+    d.expect(3, 5)?;
+    let (to, from) = (d.address(0)?, d.address(1)?);
+    let bytes = d.integer(2)?;
+    if !matches!(bytes, 4 | 8 | 16) {
+        return d.error("4, 8 or 16 bytes can be copied");
+    }
+    if to.kernel_param || from.kernel_param {
+        return d.error("parameters cannot be copied so");
+    }
+    let mut flags = if to.wide { WIDE } else { 0 } | if from.wide { GLOBAL_WIDE } else { 0 };
+    let mut c = 0;
+    if d.count() > 3 {
+        let predicate = matches!(d.operand(3)?, Operand::Name { .. }) && d.declared_bits(3) == Some(1);
+        if predicate {
+            flags |= IGNORED;
+            c = d.predicate(3)?;
+        } else if !(d.count() == 4 && d.declared_bits(3) == Some(64)) {
+            flags |= SIZED;
+            c = d.source(3, Ty::U32)?;
+        }
+    }
+    d.emit(Ins {
+        exec: copy,
+        class: Class::AsyncCopy,
+        flags,
+        width: bytes as u8,
+        a: to.base,
+        imm: to.offset,
+        b: from.base,
+        list: from.offset as u32,
+        c,
+        ..blank()
+    });
+    Ok(true)
+}
+
+fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let bytes = usize::from(i.width);
+    let to = cx.addresses(i, mask);
+    if let Err(flow) = cx.check_shared(&to, mask, bytes as u64, bytes as u64, true) {
+        return flow;
+    }
+    let global =
+        Ins { a: i.b, imm: i64::from(i.list as i32), flags: if i.flags & GLOBAL_WIDE != 0 { WIDE } else { 0 }, ..*i };
+    let from = cx.addresses(&global, mask);
+    let mut sizes = [bytes; 32];
+    if i.flags & SIZED != 0 {
+        let (size, known) = (u32::get(cx.w, i.c), u32::defined(cx.w, i.c));
+        for lane in 0..32 {
+            sizes[lane] = (size[lane] as usize).min(bytes);
+        }
+        if mask & !known != 0 {
+            cx.undefined(mask & !known, "the source size");
+        }
+    }
+    if i.flags & IGNORED != 0 {
+        let ignored = super::pred(cx.w, i.c);
+        for lane in lanes(mask & ignored) {
+            sizes[lane] = 0;
+        }
+    }
+    // A source of no bytes is not read, whatever its address.
+    let reads = lanes(mask).filter(|lane| sizes[*lane] > 0).fold(0, |m, lane| m | 1 << lane);
+    if reads != 0 {
+        cx.b.counters.async_sectors += Cx::sectors(&from, reads, bytes as u64);
+    }
+    let mut data = [[0u8; 16]; 32];
+    let mut left = reads;
+    while left != 0 {
+        // Lanes of one size at a time: the bytes beyond it are not read either.
+        let size = sizes[left.trailing_zeros() as usize];
+        let same = lanes(left).filter(|lane| sizes[*lane] == size).fold(0, |m, lane| m | 1 << lane);
+        let (index, part) = match cx.allocation(&from, same, size as u64, bytes as u64, false) {
+            Ok(found) => found,
+            Err(flow) => return flow,
+        };
+        left &= !part;
+        let g = cx.g;
+        let allocation = &*g.snapshot.allocations[index];
+        cx.check_written(allocation, &from, part, size);
+        cx.check_race(allocation, &from, part, size, Access::Read, false);
+        for lane in lanes(part) {
+            allocation.data.read((from[lane] - allocation.address) as usize, &mut data[lane][..size]);
+        }
+    }
+    let line = cx.w.pc;
+    for lane in lanes(mask) {
+        let place = to[lane] as usize;
+        for pending in &mut cx.b.shared.pending[place / 4..(place + bytes) / 4] {
+            *pending = pending.saturating_add(1);
+        }
+        if cx.g.config.checks.race {
+            // The bytes may come from now on: whoever reads them must have been kept apart before.
+            for word in place / 4..=(place + bytes - 1) / 4 {
+                let part = bytes_of_word(word, place, bytes);
+                let found = cx.b.shared.touch(word, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
+                if let Some(conflict) = found {
+                    cx.shared_race(place as u64, lane, true, conflict);
+                }
+            }
+        }
+        let group = cx.w.copies.closed[lane];
+        let entry = Copy { lane: lane as u8, bytes: bytes as u8, place: place as u32, group, line, data: data[lane] };
+        cx.w.copies.waiting.push(entry);
+    }
+    cx.b.shared.any_pending += mask.count_ones();
+    Flow::Next
+}
+
+fn commit(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
+    for lane in lanes(mask) {
+        cx.w.copies.closed[lane] += 1;
+    }
+    Flow::Next
+}
+
+fn wait(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let closed = cx.w.copies.closed;
+    let (all, keep) = (i.flags & ALL != 0, i.imm as u32);
+    finish(cx, mask, |copy| all || copy.group + keep < closed[copy.lane as usize])
+}
+
+/// Lets copies of some lanes arrive.
+fn finish(cx: &mut Cx, mask: u32, done: impl Fn(&Copy) -> bool) -> Flow {
+    let mut waiting = std::mem::take(&mut cx.w.copies.waiting);
+    waiting.retain(|copy| {
+        if mask >> copy.lane & 1 == 0 || !done(copy) {
+            return true;
+        }
+        arrived(cx, copy);
+        false
+    });
+    cx.w.copies.waiting = waiting;
+    Flow::Next
+}
+
+fn arrived(cx: &mut Cx, copy: &Copy) {
+    let (place, bytes) = (copy.place as usize, usize::from(copy.bytes));
+    let shared = &mut cx.b.shared;
+    shared.bytes[place..place + bytes].copy_from_slice(&copy.data[..bytes]);
+    shared.written[place..place + bytes].fill(1);
+    for pending in &mut shared.pending[place / 4..(place + bytes) / 4] {
+        *pending = pending.saturating_sub(1);
+    }
+    shared.any_pending = shared.any_pending.saturating_sub(1);
+    if !cx.g.config.checks.race {
+        return;
+    }
+    for word in place / 4..=(place + bytes - 1) / 4 {
+        let part = bytes_of_word(word, place, bytes);
+        let found = cx.b.shared.touch(word, part, Access::Write, cx.w.number, u32::from(copy.lane), &cx.w.clocks);
+        if let Some(conflict) = found {
+            // The report names the copy, not the wait.
+            let here = std::mem::replace(&mut cx.w.pc, copy.line);
+            cx.shared_race(place as u64, usize::from(copy.lane), true, conflict);
+            cx.w.pc = here;
+        }
+    }
+}
+
+/// `cp.async.mbarrier.arrive`: arrives when all earlier copies of the thread have, which is now.
+fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    finish(cx, mask, |_| true);
+    super::mbarrier::arrive_async(cx, i, mask)
+}

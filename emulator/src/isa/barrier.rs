@@ -1,0 +1,292 @@
+//! Barriers of a block and of a warp, and fences.
+
+use super::types::Ty;
+use super::{Flow, Ins, Slot, pred, put, put_pred};
+use crate::compile::Result;
+use crate::compile::blank;
+use crate::compile::decode::{Decoder, no_operation};
+use crate::counters::Class;
+use crate::error::Kind;
+use crate::exec::access::lanes;
+use crate::exec::{Block, Cx, Wait};
+use crate::ptx::ast::Operand;
+
+const ALIGNED: u16 = 1;
+const ARRIVE: u16 = 2;
+const COUNTED: u16 = 4;
+const POPC: u16 = 8;
+const AND: u16 = 16;
+const OR: u16 = 32;
+
+pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
+    let op = d.op;
+    match op {
+        "bar" if d.take("warp") => {
+            if !d.take("sync") {
+                return Ok(false);
+            }
+            d.expect(1, 1)?;
+            let a = d.source(0, Ty::B32)?;
+            d.emit(Ins { exec: warp_barrier, class: Class::Barrier, a, ..blank() });
+            Ok(true)
+        }
+        "bar" | "barrier" => block_barrier(d),
+        "membar" | "fence" => {
+            if d.take("proxy") {
+                d.take_if(|m| {
+                    matches!(m, "alias" | "async" | "async::global" | "async::shared::cta" | "global" | "shared::cta")
+                });
+                d.emit(Ins { exec: no_operation, class: Class::Barrier, ..blank() });
+                return Ok(true);
+            }
+            d.take_if(|m| {
+                matches!(m, "sc" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster")
+            });
+            if d.count() != 0 {
+                return Ok(false);
+            }
+            d.emit(Ins { exec: fence, class: Class::Barrier, ..blank() });
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn block_barrier(d: &mut Decoder) -> Result<bool> {
+    let bar = d.op == "bar";
+    d.take("cta");
+    let mut flags = if d.take("aligned") || bar { ALIGNED } else { 0 };
+    let operation = d.take_any(&["sync", "arrive", "red"]);
+    let mut at = 0;
+    let (mut target, mut p) = (0, 0);
+    match operation {
+        Some("sync") => {}
+        Some("arrive") => flags |= ARRIVE,
+        Some(_) => {
+            flags |= match d.take_any(&["popc", "and", "or"]) {
+                Some("popc") => POPC,
+                Some("and") => AND,
+                Some(_) => OR,
+                None => return Ok(false),
+            };
+            let operand = d.operand(0)?;
+            target = if flags & POPC != 0 { d.dest_of(operand, Ty::U32)? } else { d.dest_pred(operand)? };
+            at = 1;
+            p = d.predicate(d.count() - 1)?;
+        }
+        None => return Ok(false),
+    }
+    let last = d.count() - usize::from(at == 1);
+    d.expect(at + 1, 3 + at)?;
+    let a = d.source(at, Ty::U32)?;
+    let b = if last > at + 1 {
+        flags |= COUNTED;
+        d.source(at + 1, Ty::U32)?
+    } else {
+        0
+    };
+    if flags & ARRIVE != 0 && flags & COUNTED == 0 {
+        return d.error("an arrival needs a number of threads");
+    }
+    let _ = Operand::Sink;
+    d.emit(Ins { exec: run_barrier, class: Class::Barrier, flags, d: target, a, b, c: p, ..blank() });
+    Ok(true)
+}
+
+/// Waits until the lanes of `wanted` stand here together; true when they do, or when it must go on without them.
+pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool {
+    let absent = wanted & cx.w.alive() & !mask;
+    if absent != 0 && absent & cx.w.mask == 0 && !cx.w.force {
+        cx.w.wait = Wait::Lanes(wanted);
+        return false;
+    }
+    cx.w.wait = Wait::None;
+    let forced = std::mem::take(&mut cx.w.force);
+    let gone = wanted & cx.w.exited;
+    if cx.g.config.checks.inactive_lane && what != "bar" {
+        if absent != 0 || forced {
+            let lane = absent.trailing_zeros().min(31);
+            cx.report(
+                Kind::InactiveLane,
+                mask.trailing_zeros(),
+                None,
+                None,
+                format!("{what} names lane {lane}, which does not come here"),
+            );
+        } else if gone != 0 {
+            let lane = gone.trailing_zeros();
+            cx.report(
+                Kind::InactiveLane,
+                mask.trailing_zeros(),
+                None,
+                None,
+                format!("{what} names lane {lane}, which has exited"),
+            );
+        }
+    }
+    if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced) {
+        let lane = absent.trailing_zeros().min(31);
+        cx.report(
+            Kind::BarrierDivergence,
+            mask.trailing_zeros(),
+            None,
+            None,
+            format!("lane {lane} of the warp does not come to this barrier"),
+        );
+    }
+    true
+}
+
+fn warp_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let wanted = u32::get(cx.w, i.a)[mask.trailing_zeros() as usize];
+    if cx.w.force || wanted & cx.w.alive() & !mask == 0 {
+        together(cx, mask, wanted, "bar.warp.sync");
+        let number = cx.w.number as usize;
+        cx.w.clocks[number] += 1;
+        return Flow::Next;
+    }
+    if mask != cx.w.mask {
+        // Only the lanes whose guard holds wait; the others go on.
+        let rest = cx.w.mask & !mask;
+        cx.w.mask = mask;
+        cx.w.wait = Wait::WarpBarrier(wanted);
+        cx.w.lay_down();
+        cx.w.wait = Wait::None;
+        cx.w.mask = rest;
+        cx.w.pc += 1;
+        return Flow::Choose;
+    }
+    cx.w.wait = Wait::WarpBarrier(wanted);
+    Flow::Choose
+}
+
+fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    if let Wait::Barrier { id, generation } = cx.w.wait {
+        if cx.b.barriers[id as usize].generation == generation {
+            return Flow::Choose;
+        }
+        cx.w.wait = Wait::None;
+        passed(cx, i, mask, id, generation);
+        return Flow::Next;
+    }
+    if i.flags & ALIGNED != 0 && !together(cx, mask, cx.w.existing, "bar") {
+        return Flow::Choose;
+    }
+    let first = mask.trailing_zeros();
+    let id = u32::get(cx.w, i.a)[first as usize];
+    if id > 15 {
+        return cx.fault(Kind::IllegalInstruction, first, None, None, format!("barrier {id}: there are 16, from 0"));
+    }
+    cx.b.counters.barriers += 1;
+    let whole = mask == cx.w.alive();
+    let count = if whole { 32.max(mask.count_ones()) } else { mask.count_ones() };
+    let truth = if i.flags & (POPC | AND | OR) != 0 { pred(cx.w, i.c) } else { 0 };
+    let living = cx.b.living;
+    let barrier = &mut cx.b.barriers[id as usize];
+    let generation = barrier.generation;
+    let counted = i.flags & COUNTED != 0;
+    let asked = if counted { u32::get(cx.w, i.b)[first as usize] } else { 0 };
+    if counted && (asked == 0 || asked % 32 != 0) {
+        return cx.fault(
+            Kind::IllegalInstruction,
+            first,
+            None,
+            None,
+            format!("barrier {id} for {asked} threads: a multiple of 32 is needed"),
+        );
+    }
+    // Without a count, exact threads are counted, so that exits can be told; with one, whole warps.
+    let count = if counted { count } else { mask.count_ones() };
+    barrier.arrive(count, &cx.w.clocks, (truth & mask).count_ones(), (!truth & mask).count_ones());
+    barrier.whole_block = !counted;
+    barrier.expected = if counted { asked } else { living };
+    let missed = cx.b.exited;
+    let done = barrier.complete(if counted { 0 } else { missed });
+    let number = cx.w.number as usize;
+    if i.flags & ARRIVE != 0 {
+        cx.w.clocks[number] += 1;
+        return Flow::Next;
+    }
+    if done {
+        passed(cx, i, mask, id, generation);
+        return Flow::Next;
+    }
+    if mask != cx.w.mask {
+        let rest = cx.w.mask & !mask;
+        cx.w.mask = mask;
+        cx.w.wait = Wait::Barrier { id, generation };
+        cx.w.lay_down();
+        cx.w.mask = rest;
+        cx.w.wait = Wait::None;
+        cx.w.pc += 1;
+        return Flow::Choose;
+    }
+    cx.w.wait = Wait::Barrier { id, generation };
+    Flow::Choose
+}
+
+/// What a warp learns when a barrier has passed.
+fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
+    let number = cx.w.number as usize;
+    let Some(outcome) = cx.b.barriers[id as usize].outcome(generation).cloned() else { return };
+    for (mine, theirs) in cx.w.clocks.iter_mut().zip(outcome.clocks) {
+        *mine = (*mine).max(theirs);
+    }
+    cx.w.clocks[number] += 1;
+    if outcome.missed > 0 && cx.g.config.checks.barrier_divergence {
+        cx.report(
+            Kind::BarrierDivergence,
+            mask.trailing_zeros(),
+            None,
+            None,
+            format!("{} threads of the block exited before this barrier", outcome.missed),
+        );
+    }
+    if i.flags & POPC != 0 {
+        put(cx.w, i.d, mask, &[outcome.count; 32], u32::MAX);
+    } else if i.flags & (AND | OR) != 0 {
+        let truth = if i.flags & AND != 0 { outcome.all } else { outcome.any };
+        put_pred(cx.w, i.d, mask, if truth { u32::MAX } else { 0 }, u32::MAX);
+    }
+}
+
+/// Barriers for the whole block expect fewer threads when some exit.
+pub(crate) fn after_exit(b: &mut Block) {
+    let (living, exited) = (b.living, b.exited);
+    for barrier in &mut b.barriers {
+        if barrier.arrived > 0 && barrier.whole_block {
+            barrier.expected = living;
+            barrier.complete(exited);
+        }
+    }
+}
+
+/// What this warp did becomes visible to those that acquire.
+pub(crate) fn release(cx: &mut Cx) {
+    for (published, mine) in cx.b.published.iter_mut().zip(&cx.w.clocks) {
+        *published = (*published).max(*mine);
+    }
+    let number = cx.w.number as usize;
+    cx.w.clocks[number] += 1;
+    if cx.g.race_between_blocks {
+        cx.g.release(cx.b.number);
+    }
+}
+
+/// What others released becomes visible to this warp.
+pub(crate) fn acquire(cx: &mut Cx) {
+    let number = cx.w.number as usize;
+    for (at, (mine, published)) in cx.w.clocks.iter_mut().zip(&cx.b.published).enumerate() {
+        if at != number {
+            *mine = (*mine).max(*published);
+        }
+    }
+    cx.b.acquired = cx.g.now();
+}
+
+fn fence(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
+    let _ = lanes(mask);
+    release(cx);
+    acquire(cx);
+    Flow::Next
+}

@@ -1,0 +1,418 @@
+//! `ldmatrix`, `stmatrix` and `mma.sync`.
+//!
+//! Fragments: with `g = lane / 4`, `t = lane % 4` and `E` elements in a 32-bit register, register `r` of A holds row
+//! `g + 8·(r mod 2)` (16 rows; with 8 rows, row `g`) and columns `E·t + 4E·(r / 2)` onwards; register `r` of B holds
+//! column `g` and rows `E·t + 4E·r` onwards; the accumulator holds columns `2t` and `2t + 1` of rows `g` and `g + 8`.
+
+use super::barrier::together;
+use super::rounding::{brain_to_single, half_to_single, single_to_half};
+use super::types::Ty;
+use super::{Exec, Flow, Ins, Slot, put};
+use crate::compile::Result;
+use crate::compile::blank;
+use crate::compile::decode::{Decoder, WIDE};
+use crate::counters::Class;
+use crate::exec::Cx;
+use crate::exec::shared::{Access, bytes_of_word};
+use crate::isa::memory::{Named, space};
+use crate::ptx::ast::Operand;
+
+const TRANSPOSED: u16 = 1;
+const SATURATE: u16 = 1;
+/// The accumulators are halves.
+const HALF_IN: u16 = 2;
+const HALF_OUT: u16 = 4;
+const FUSED: u16 = 8;
+
+pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
+    match d.op {
+        "ldmatrix" | "stmatrix" => matrix_access(d),
+        "mma" => mma(d),
+        _ => Ok(false),
+    }
+}
+
+fn list_of<'c, 'a>(d: &mut Decoder<'c, 'a>, k: usize, ty: Ty, dest: bool) -> Result<Vec<u16>> {
+    let operand = d.operand(k)?;
+    let items: Vec<&'c Operand<'a>> = match operand {
+        Operand::Vector(list) => list.iter().collect(),
+        _ => vec![operand],
+    };
+    items.into_iter().map(|item| if dest { d.dest_of(item, ty) } else { d.source_of(item, ty) }).collect()
+}
+
+fn matrix_access(d: &mut Decoder) -> Result<bool> {
+    let load = d.op == "ldmatrix";
+    if !d.take("sync") || !d.take("aligned") || !d.take("m8n8") || (!load && d.c.program.target < 90) {
+        return Ok(false);
+    }
+    let count = match d.take_any(&["x1", "x2", "x4"]) {
+        Some("x1") => 1,
+        Some("x2") => 2,
+        Some(_) => 4,
+        None => return Ok(false),
+    };
+    let mut flags = if d.take("trans") { TRANSPOSED } else { 0 };
+    let named = space(d);
+    if !matches!(named, Named::Shared | Named::Generic) || d.ty()? != Ty::B16 {
+        return Ok(false);
+    }
+    d.expect(2, 2)?;
+    let (at, values) = if load { (1, 0) } else { (0, 1) };
+    let address = d.address(at)?;
+    let list = list_of(d, values, Ty::B32, load)?;
+    if list.len() != count {
+        return d.error(format!("{count} registers are needed"));
+    }
+    if address.wide {
+        flags |= WIDE;
+    }
+    let list = d.list(&list);
+    let exec: Exec = if load { load_matrices } else { store_matrices };
+    d.emit(Ins {
+        exec,
+        class: Class::LoadMatrix,
+        flags,
+        count: count as u8,
+        a: address.base,
+        imm: address.offset,
+        list,
+        ..blank()
+    });
+    Ok(true)
+}
+
+/// Offsets of the rows, which the first lanes name.
+fn rows(cx: &mut Cx, i: &Ins) -> std::result::Result<([u64; 32], u32), Flow> {
+    let mask = if i.count == 4 { u32::MAX } else { (1 << (8 * i.count)) - 1 };
+    let at = cx.addresses(i, mask).map(|address| {
+        if address.wrapping_sub(crate::exec::SHARED_WINDOW) < crate::exec::WINDOW {
+            address - crate::exec::SHARED_WINDOW
+        } else {
+            address
+        }
+    });
+    Ok((at, mask))
+}
+
+fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "ldmatrix") {
+        return Flow::Choose;
+    }
+    cx.w.wait = crate::exec::Wait::None;
+    let (at, named) = match rows(cx, i) {
+        Ok(rows) => rows,
+        Err(flow) => return flow,
+    };
+    if let Err(flow) = cx.check_shared(&at, named, 16, 16, false) {
+        return flow;
+    }
+    cx.wavefronts(&at, named, 16);
+    cx.read_shared(&at, named, 16, Access::Read);
+    for matrix in 0..usize::from(i.count) {
+        let mut out = [0u32; 32];
+        for row in 0..8 {
+            let place = at[8 * matrix + row] as usize;
+            let bytes = &cx.b.shared.bytes[place..place + 16];
+            if i.flags & TRANSPOSED != 0 {
+                // Element (row, column) goes to lane 4·column + row / 2, half row mod 2.
+                for (column, pair) in bytes.chunks_exact(2).enumerate() {
+                    let half = u32::from(u16::from_le_bytes([pair[0], pair[1]]));
+                    out[4 * column + row / 2] |= half << (16 * (row % 2));
+                }
+            } else {
+                for (t, word) in bytes.chunks_exact(4).enumerate() {
+                    out[4 * row + t] = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                }
+            }
+        }
+        let index = cx.g.program.lists[i.list as usize + matrix];
+        put(cx.w, index, mask, &out, u32::MAX);
+    }
+    Flow::Next
+}
+
+fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "stmatrix") {
+        return Flow::Choose;
+    }
+    cx.w.wait = crate::exec::Wait::None;
+    let (at, named) = match rows(cx, i) {
+        Ok(rows) => rows,
+        Err(flow) => return flow,
+    };
+    if let Err(flow) = cx.check_shared(&at, named, 16, 16, true) {
+        return flow;
+    }
+    cx.wavefronts(&at, named, 16);
+    for matrix in 0..usize::from(i.count) {
+        let index = cx.g.program.lists[i.list as usize + matrix];
+        let known = u32::defined(cx.w, index);
+        if known != u32::MAX {
+            cx.undefined(!known, "the stored matrix");
+        }
+        let values = *u32::get(cx.w, index);
+        for (lane, value) in values.iter().enumerate() {
+            let (g, t) = (lane / 4, lane % 4);
+            for half in 0..2 {
+                let bits = (value >> (16 * half)) as u16;
+                let place = if i.flags & TRANSPOSED != 0 {
+                    at[8 * matrix + 2 * t + half] as usize + 2 * g
+                } else {
+                    at[8 * matrix + g] as usize + 4 * t + 2 * half
+                };
+                if cx.g.config.checks.race {
+                    let part = bytes_of_word(place / 4, place, 2);
+                    let found =
+                        cx.b.shared.touch(place / 4, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
+                    if let Some(conflict) = found {
+                        cx.shared_race(place as u64, lane, true, conflict);
+                    }
+                }
+                cx.b.shared.bytes[place..place + 2].copy_from_slice(&bits.to_le_bytes());
+                cx.b.shared.written[place..place + 2].fill(1);
+            }
+        }
+    }
+    Flow::Next
+}
+
+fn mma(d: &mut Decoder) -> Result<bool> {
+    if !d.take("sync") || !d.take("aligned") || !d.take("row") || !d.take("col") {
+        return Ok(false);
+    }
+    let Some(shape) = d.take_any(&["m8n8k4", "m8n8k16", "m16n8k4", "m16n8k8", "m16n8k16", "m16n8k32"]) else {
+        return Ok(false);
+    };
+    let (m, k) = match shape {
+        "m8n8k4" => (8, 4),
+        "m8n8k16" => (8, 16),
+        "m16n8k4" => (16, 4),
+        "m16n8k8" => (16, 8),
+        "m16n8k16" => (16, 16),
+        _ => (16, 32),
+    };
+    let [to, a, b, from] = d.types[..] else { return Ok(false) };
+    let saturate = d.take("satfinite");
+    let eight = |ty| matches!(ty, Ty::S8 | Ty::U8);
+    let known = match (a, m, k) {
+        (Ty::F16, 16, 8 | 16) => {
+            b == a && matches!(to, Ty::F16 | Ty::F32) && matches!(from, Ty::F16 | Ty::F32) && to == from
+        }
+        (Ty::Bf16, 16, 8 | 16) => b == a && to == Ty::F32 && from == Ty::F32,
+        (Ty::Tf32, 16, 4 | 8) => b == a && to == Ty::F32 && from == Ty::F32,
+        (Ty::F64, 8, 4) => b == a && to == a && from == a,
+        (Ty::F64, 16, 4 | 8 | 16) => b == a && to == a && from == a && d.c.program.target >= 90,
+        (Ty::S8 | Ty::U8, 8, 16) | (Ty::S8 | Ty::U8, 16, 16 | 32) => eight(b) && to == Ty::S32 && from == Ty::S32,
+        _ => false,
+    };
+    if !known || (saturate && !eight(a)) {
+        return Ok(false);
+    }
+    d.expect(4, 4)?;
+    let elements = match a {
+        Ty::F16 | Ty::Bf16 => 2,
+        Ty::S8 | Ty::U8 => 4,
+        _ => 1,
+    };
+    let (count_a, count_b) = (m * k / 32 / elements, 8 * k / 32 / elements);
+    let count_c = if to == Ty::F16 { m / 8 } else { m / 4 };
+    let register = if a == Ty::F64 { Ty::F64 } else { Ty::B32 };
+    let mut all = Vec::new();
+    for (operand, count, dest) in [(0, count_c, true), (1, count_a, false), (2, count_b, false), (3, count_c, false)] {
+        let list = list_of(d, operand, register, dest)?;
+        if list.len() != count {
+            return d.error(format!("operand {} needs {count} registers", operand + 1));
+        }
+        all.extend(list);
+    }
+    let list = d.list(&all);
+    let mut flags = if saturate { SATURATE } else { 0 };
+    if from == Ty::F16 {
+        flags |= HALF_IN;
+    }
+    if to == Ty::F16 {
+        flags |= HALF_OUT;
+    }
+    if crate::simd::available() {
+        flags |= FUSED;
+    }
+    let exec: Exec = match (a, b) {
+        (Ty::F16, _) => |cx, i, mask| product(cx, i, mask, 2, |bits, e| half_to_single((bits >> (16 * e)) as u16)),
+        (Ty::Bf16, _) => |cx, i, mask| product(cx, i, mask, 2, |bits, e| brain_to_single((bits >> (16 * e)) as u16)),
+        (Ty::Tf32, _) => |cx, i, mask| product(cx, i, mask, 1, |bits, _| f32::from_bits(bits & !0x1fff)),
+        (Ty::F64, _) => double_product,
+        (Ty::S8, Ty::S8) => |cx, i, mask| byte_product(cx, i, mask, true, true),
+        (Ty::S8, _) => |cx, i, mask| byte_product(cx, i, mask, true, false),
+        (_, Ty::S8) => |cx, i, mask| byte_product(cx, i, mask, false, true),
+        _ => |cx, i, mask| byte_product(cx, i, mask, false, false),
+    };
+    d.emit(Ins { exec, class: Class::Matrix, flags, width: m as u8, count: k as u8, list, ..blank() });
+    Ok(true)
+}
+
+/// Sees to it that all lanes are there, and counts.
+fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync") {
+        return false;
+    }
+    cx.w.wait = crate::exec::Wait::None;
+    cx.b.counters.matrix_macs += u64::from(i.width) * 8 * u64::from(i.count);
+    true
+}
+
+/// Whether every register of a list is defined in all lanes.
+fn all_known<T: Slot>(cx: &Cx, list: &[u16]) -> u32 {
+    if list.iter().all(|index| T::defined(cx.w, *index) == u32::MAX) { u32::MAX } else { 0 }
+}
+
+#[inline(always)]
+fn product(cx: &mut Cx, i: &Ins, mask: u32, elements: usize, value: impl Fn(u32, usize) -> f32) -> Flow {
+    if !begin(cx, i, mask) {
+        return Flow::Choose;
+    }
+    let (m, k) = (usize::from(i.width), usize::from(i.count));
+    let (count_a, count_b) = (m * k / 32 / elements, 8 * k / 32 / elements);
+    let half = i.flags & HALF_IN != 0;
+    let count_c = if half { m / 8 } else { m / 4 };
+    let program = cx.g.program;
+    let list = &program.lists[i.list as usize..i.list as usize + 2 * count_c + count_a + count_b];
+    let (list_d, rest) = list.split_at(count_c);
+    let (list_a, rest) = rest.split_at(count_a);
+    let (list_b, list_c) = rest.split_at(count_b);
+    let known = all_known::<u32>(cx, &list[count_c..]);
+    let (mut a, mut b, mut c) = ([[0f32; 16]; 16], [[0f32; 8]; 16], [[0f32; 8]; 16]);
+    for (r, index) in list_a.iter().enumerate() {
+        let lanes = u32::get(cx.w, *index);
+        let (row, column) = (8 * (r % 2), 4 * elements * (r / 2));
+        for lane in 0..32 {
+            for e in 0..elements {
+                a[row + lane / 4][column + elements * (lane % 4) + e] = value(lanes[lane], e);
+            }
+        }
+    }
+    for (r, index) in list_b.iter().enumerate() {
+        let lanes = u32::get(cx.w, *index);
+        for lane in 0..32 {
+            for e in 0..elements {
+                b[4 * elements * r + elements * (lane % 4) + e][lane / 4] = value(lanes[lane], e);
+            }
+        }
+    }
+    for (r, index) in list_c.iter().enumerate() {
+        let lanes = u32::get(cx.w, *index);
+        for lane in 0..32 {
+            let (g, t) = (lane / 4, lane % 4);
+            if half {
+                c[g + 8 * r][2 * t] = half_to_single(lanes[lane] as u16);
+                c[g + 8 * r][2 * t + 1] = half_to_single((lanes[lane] >> 16) as u16);
+            } else {
+                c[g + 8 * (r / 2)][2 * t + r % 2] = f32::from_bits(lanes[lane]);
+            }
+        }
+    }
+    crate::simd::product(i.flags & FUSED != 0, m, k, &a, &b, &mut c);
+    for (r, index) in list_d.iter().enumerate() {
+        let mut out = [0u32; 32];
+        for (lane, bits) in out.iter_mut().enumerate() {
+            let (g, t) = (lane / 4, lane % 4);
+            *bits = if i.flags & HALF_OUT != 0 {
+                let (low, high) = (c[g + 8 * r][2 * t], c[g + 8 * r][2 * t + 1]);
+                u32::from(single_to_half(low)) | u32::from(single_to_half(high)) << 16
+            } else {
+                c[g + 8 * (r / 2)][2 * t + r % 2].to_bits()
+            };
+        }
+        put(cx.w, *index, mask, &out, known);
+    }
+    Flow::Next
+}
+
+fn byte_product(cx: &mut Cx, i: &Ins, mask: u32, signed_a: bool, signed_b: bool) -> Flow {
+    if !begin(cx, i, mask) {
+        return Flow::Choose;
+    }
+    let (m, k) = (usize::from(i.width), usize::from(i.count));
+    let (count_a, count_b, count_c) = (m * k / 128, k / 16, m / 4);
+    let program = cx.g.program;
+    let list = &program.lists[i.list as usize..i.list as usize + 2 * count_c + count_a + count_b];
+    let known = all_known::<u32>(cx, &list[count_c..]);
+    let byte = |bits: u32, e: usize, signed: bool| {
+        let byte = (bits >> (8 * e)) as u8;
+        if signed { i32::from(byte as i8) } else { i32::from(byte) }
+    };
+    let (mut a, mut b) = ([[0i32; 32]; 16], [[0i32; 8]; 32]);
+    for r in 0..count_a {
+        let lanes = u32::get(cx.w, list[count_c + r]);
+        let (row, column) = if m == 16 { (8 * (r % 2), 16 * (r / 2)) } else { (0, 16 * r) };
+        for lane in 0..32 {
+            for e in 0..4 {
+                a[row + lane / 4][column + 4 * (lane % 4) + e] = byte(lanes[lane], e, signed_a);
+            }
+        }
+    }
+    for r in 0..count_b {
+        let lanes = u32::get(cx.w, list[count_c + count_a + r]);
+        for lane in 0..32 {
+            for e in 0..4 {
+                b[16 * r + 4 * (lane % 4) + e][lane / 4] = byte(lanes[lane], e, signed_b);
+            }
+        }
+    }
+    let mut out = [[0u32; 32]; 4];
+    for r in 0..count_c {
+        let lanes = u32::get(cx.w, list[count_c + count_a + count_b + r]);
+        for lane in 0..32 {
+            let (row, column) = (lane / 4 + 8 * (r / 2), 2 * (lane % 4) + r % 2);
+            let sum: i64 =
+                (0..k).map(|at| i64::from(a[row][at] * b[at][column])).sum::<i64>() + i64::from(lanes[lane] as i32);
+            out[r][lane] = if i.flags & SATURATE != 0 {
+                sum.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as u32
+            } else {
+                sum as u32
+            };
+        }
+    }
+    for r in 0..count_c {
+        put(cx.w, list[r], mask, &out[r], known);
+    }
+    Flow::Next
+}
+
+fn double_product(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    if !begin(cx, i, mask) {
+        return Flow::Choose;
+    }
+    let (m, k) = (usize::from(i.width), usize::from(i.count));
+    let (count_a, count_b, count_c) = (m * k / 32, k / 4, m / 4);
+    let program = cx.g.program;
+    let list = &program.lists[i.list as usize..i.list as usize + 2 * count_c + count_a + count_b];
+    let known = all_known::<u64>(cx, &list[count_c..]);
+    let (mut a, mut b) = ([[0f64; 16]; 16], [[0f64; 8]; 16]);
+    for r in 0..count_a {
+        let lanes = u64::get(cx.w, list[count_c + r]);
+        let (row, column) = if m == 16 { (8 * (r % 2), 4 * (r / 2)) } else { (0, 4 * r) };
+        for lane in 0..32 {
+            a[row + lane / 4][column + lane % 4] = f64::from_bits(lanes[lane]);
+        }
+    }
+    for r in 0..count_b {
+        let lanes = u64::get(cx.w, list[count_c + count_a + r]);
+        for lane in 0..32 {
+            b[4 * r + lane % 4][lane / 4] = f64::from_bits(lanes[lane]);
+        }
+    }
+    let mut out = [[0u64; 32]; 4];
+    for r in 0..count_c {
+        let lanes = u64::get(cx.w, list[count_c + count_a + count_b + r]);
+        for lane in 0..32 {
+            let (row, column) = (lane / 4 + 8 * (r / 2), 2 * (lane % 4) + r % 2);
+            let sum = (0..k).fold(f64::from_bits(lanes[lane]), |sum, at| a[row][at].mul_add(b[at][column], sum));
+            out[r][lane] = sum.to_bits();
+        }
+    }
+    for r in 0..count_c {
+        put(cx.w, list[r], mask, &out[r], known);
+    }
+    Flow::Next
+}

@@ -1,0 +1,250 @@
+//! `mbarrier` objects in shared memory: 64 bits with the phase, the expected and the pending arrivals.
+
+use super::memory::{ACQUIRE, RELEASE, order};
+use super::types::Ty;
+use super::{Exec, Flow, Ins, Slot, exec, put, put_pred};
+use crate::compile::Result;
+use crate::compile::blank;
+use crate::compile::decode::{Decoder, WIDE};
+use crate::counters::Class;
+use crate::error::Kind;
+use crate::exec::access::lanes;
+use crate::exec::{Cx, SHARED_WINDOW, WINDOW};
+use crate::ptx::ast::Operand;
+
+pub(crate) const NO_INCREMENT: u16 = 1;
+const COUNTED: u16 = 2;
+const DROP: u16 = 64;
+const PARITY: u16 = 128;
+const RESULT: u16 = 256;
+
+/// Bits of a count.
+const COUNT: u64 = (1 << 20) - 1;
+
+/// A barrier's fields.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    phase: u64,
+    expected: u64,
+    pending: u64,
+}
+
+impl State {
+    fn of(bits: u64) -> State {
+        State { phase: bits >> 40, expected: bits >> 20 & COUNT, pending: bits & COUNT }
+    }
+
+    fn bits(self) -> u64 {
+        self.phase << 40 | self.expected << 20 | self.pending
+    }
+
+    fn arrive(&mut self, count: u64) -> bool {
+        if count > self.pending {
+            return false;
+        }
+        self.pending -= count;
+        if self.pending == 0 {
+            self.phase = (self.phase + 1) & 0xff_ffff;
+            self.pending = self.expected;
+        }
+        true
+    }
+}
+
+pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
+    if d.op != "mbarrier" {
+        return Ok(false);
+    }
+    let Some(what) = d.take_any(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"])
+    else {
+        return Ok(false);
+    };
+    if d.ty()? != Ty::B64 {
+        return Ok(false);
+    }
+    d.take_any(&["shared", "shared::cta"]);
+    let mut flags = order(d);
+    if what == "pending_count" {
+        return d.mixed(Ty::U32, &[Ty::B64], Class::Barrier, exec!(|a: u64| (a & COUNT) as u32));
+    }
+    let class = Class::Barrier;
+    match what {
+        "init" | "inval" => {
+            let address = d.address(0)?;
+            let b = if what == "init" { d.source(1, Ty::U32)? } else { 0 };
+            flags |= if address.wide { WIDE } else { 0 };
+            let exec: Exec = if what == "init" { init } else { inval };
+            d.emit(Ins { exec, class, flags, a: address.base, imm: address.offset, b, ..blank() });
+        }
+        "arrive" | "arrive_drop" => {
+            d.take("noComplete");
+            d.expect(1, 3)?;
+            let has_state = !matches!(d.operand(0)?, Operand::Memory { .. });
+            let at = usize::from(has_state);
+            let address = d.address(at)?;
+            flags |= if address.wide { WIDE } else { 0 } | if what == "arrive_drop" { DROP } else { 0 };
+            let b = if d.count() > at + 1 {
+                flags |= COUNTED;
+                d.source(at + 1, Ty::U32)?
+            } else {
+                0
+            };
+            let dest = if has_state {
+                flags |= RESULT;
+                d.dest(0, Ty::B64)?
+            } else {
+                0
+            };
+            d.emit(Ins { exec: arrive, class, flags, d: dest, a: address.base, imm: address.offset, b, ..blank() });
+        }
+        _ => {
+            let parity = d.take("parity");
+            d.expect(3, 4)?;
+            let address = d.address(1)?;
+            flags |= if address.wide { WIDE } else { 0 } | if parity { PARITY } else { 0 };
+            let b = if parity { d.source(2, Ty::U32)? } else { d.source(2, Ty::B64)? };
+            let operand = d.operand(0)?;
+            let dest = d.dest_pred(operand)?;
+            d.emit(Ins { exec: test, class, flags, d: dest, a: address.base, imm: address.offset, b, ..blank() });
+        }
+    }
+    let _ = (ACQUIRE, RELEASE);
+    Ok(true)
+}
+
+/// Offsets of the lanes' barriers in shared memory.
+fn places(cx: &mut Cx, i: &Ins, mask: u32) -> std::result::Result<[u64; 32], Flow> {
+    let at = cx
+        .addresses(i, mask)
+        .map(|address| if address.wrapping_sub(SHARED_WINDOW) < WINDOW { address - SHARED_WINDOW } else { address });
+    cx.check_shared(&at, mask, 8, 8, true)?;
+    Ok(at)
+}
+
+fn check(cx: &Cx, at: u64, lane: usize) {
+    if cx.g.config.checks.uninitialised && cx.b.shared.written[at as usize..at as usize + 8].contains(&0) {
+        cx.report(
+            Kind::Uninitialised,
+            lane as u32,
+            Some(at),
+            Some("shared memory".into()),
+            "an mbarrier that was never initialised",
+        );
+    }
+}
+
+fn init(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    let count = *u32::get(cx.w, i.b);
+    for lane in lanes(mask) {
+        let expected = u64::from(count[lane]);
+        if expected == 0 || expected > COUNT {
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                format!("an mbarrier for {expected} arrivals"),
+            );
+        }
+        cx.b.shared.store64(at[lane] as usize, State { phase: 0, expected, pending: expected }.bits());
+    }
+    Flow::Next
+}
+
+fn inval(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        cx.b.shared.written[at[lane] as usize..at[lane] as usize + 8].fill(0);
+    }
+    Flow::Next
+}
+
+fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    super::barrier::release(cx);
+    let count = if i.flags & COUNTED != 0 { *u32::get(cx.w, i.b) } else { [1; 32] };
+    let mut out = [0u64; 32];
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        let place = at[lane] as usize;
+        let mut state = State::of(cx.b.shared.load64(place));
+        out[lane] = state.bits();
+        if i.flags & DROP != 0 {
+            state.expected = state.expected.saturating_sub(u64::from(count[lane]));
+        }
+        if !state.arrive(u64::from(count[lane])) {
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                "more arrivals at an mbarrier than it expects",
+            );
+        }
+        cx.b.shared.store64(place, state.bits());
+    }
+    if i.flags & RESULT != 0 {
+        put(cx.w, i.d, mask, &out, u32::MAX);
+    }
+    Flow::Next
+}
+
+/// The arrival that earlier `cp.async` of the lanes make. Without `.noinc` it counts on top of those expected.
+pub(crate) fn arrive_async(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    super::barrier::release(cx);
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        let place = at[lane] as usize;
+        let mut state = State::of(cx.b.shared.load64(place));
+        // Incremented and decremented at once: no net effect, since the copies are already there.
+        if i.flags & NO_INCREMENT != 0 && !state.arrive(1) {
+            return cx.fault(
+                Kind::IllegalInstruction,
+                lane as u32,
+                Some(at[lane]),
+                None,
+                "more arrivals at an mbarrier than it expects",
+            );
+        }
+        cx.b.shared.store64(place, state.bits());
+    }
+    Flow::Next
+}
+
+fn test(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    let mut done = 0;
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        let state = State::of(cx.b.shared.load64(at[lane] as usize));
+        let passed = if i.flags & PARITY != 0 {
+            state.phase & 1 != u64::from(u32::get(cx.w, i.b)[lane]) & 1
+        } else {
+            state.phase != State::of(u64::get(cx.w, i.b)[lane]).phase
+        };
+        done |= u32::from(passed) << lane;
+    }
+    put_pred(cx.w, i.d, mask, done, u32::MAX);
+    if done != 0 {
+        super::barrier::acquire(cx);
+    }
+    Flow::Next
+}
