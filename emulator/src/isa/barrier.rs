@@ -40,7 +40,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 return Ok(true);
             }
             d.take_if(|m| {
-                matches!(m, "sc" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster")
+                matches!(m, "sc" | "mbarrier_init" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster")
             });
             if d.count() != 0 {
                 return Ok(false);
@@ -53,6 +53,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
 }
 
 fn block_barrier(d: &mut Decoder) -> Result<bool> {
+    if d.has("cluster") {
+        return Ok(false);
+    }
     let bar = d.op == "bar";
     d.take("cta");
     let mut flags = if d.take("aligned") || bar { ALIGNED } else { 0 };

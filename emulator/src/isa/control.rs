@@ -60,6 +60,14 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             d.emit(Ins { exec: no_operation, class: Class::Control, ..blank() });
             Ok(true)
         }
+        "griddepcontrol" => {
+            // Launches run one after the other: what they depend on is there.
+            if d.take_any(&["wait", "launch_dependents"]).is_none() {
+                return Ok(false);
+            }
+            d.emit(Ins { exec: no_operation, class: Class::Control, ..blank() });
+            Ok(true)
+        }
         "pmevent" => {
             d.take("mask");
             d.emit(Ins { exec: no_operation, class: Class::Control, ..blank() });

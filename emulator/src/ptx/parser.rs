@@ -687,7 +687,11 @@ impl<'a> Parser<'a> {
         let mut operands = Vec::new();
         if !self.eat(';') {
             loop {
-                operands.push(self.operand(0)?);
+                let operand = self.operand(0).map_err(|mut error| {
+                    error.message = format!("instruction '{opcode}': {}", error.message);
+                    error
+                })?;
+                operands.push(operand);
                 if !self.eat(',') {
                     break;
                 }
