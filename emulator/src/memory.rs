@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-/// The lowest address handed out: in the range that real devices use, so that a 32-bit truncation shows.
-const FIRST_ADDRESS: u64 = 0x7f20_0000_0000;
+/// The lowest address handed out: beyond 32 bits, so that a truncation shows, and below where systems map host memory, so
+/// that the two are never mistaken for each other.
+const FIRST_ADDRESS: u64 = 0x0a00_0000_0000;
 /// Bytes between two allocations that belong to neither.
 const GAP: u64 = 4096;
 /// How many freed allocations stay known.
