@@ -1,5 +1,5 @@
 //! Warp instructions a second of the interpreter on a LayerNorm-like kernel, and its rate on a bf16 matrix product, with
-//! checks and without.
+//! checks and without. A name (`rows`, `product`) runs that one only.
 
 use software_gpu::{Checks, Config, Launch, Memory, Module, launch};
 
@@ -38,12 +38,30 @@ fn measure(name: &str, text: &str, kernel: &str, grid: [u32; 3], block: u32, wor
                 }
             }
             let rate = total as f64 / best / 1e6;
-            println!("{name}, {label}, {threads} threads: {total} warp instructions, {rate:.1} M/s, {:.2} GFLOP/s", flops / best / 1e9);
+            println!(
+                "{name}, {label}, {threads} threads: {total} warp instructions, {rate:.1} M/s, {:.2} GFLOP/s",
+                flops / best / 1e9
+            );
         }
     }
 }
 
 fn main() {
-    measure("rows", ROWS, "rows", [512, 1, 1], 128, &[2048 * 768, 768, 768, 2048 * 768], &[768], 0.0);
-    measure("product", PRODUCT, "product", [8, 8, 1], 128, &[512 * 256 / 2, 512 * 256 / 2, 512 * 512], &[512, 512, 256], 2.0 * 512.0 * 512.0 * 256.0);
+    let only = std::env::args().nth(1);
+    let asked = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if asked("rows") {
+        measure("rows", ROWS, "rows", [512, 1, 1], 128, &[2048 * 768, 768, 768, 2048 * 768], &[768], 0.0);
+    }
+    if asked("product") {
+        measure(
+            "product",
+            PRODUCT,
+            "product",
+            [8, 8, 1],
+            128,
+            &[512 * 256 / 2, 512 * 256 / 2, 512 * 512],
+            &[512, 512, 256],
+            2.0 * 512.0 * 512.0 * 256.0,
+        );
+    }
 }

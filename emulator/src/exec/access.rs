@@ -321,6 +321,18 @@ impl Cx<'_> {
                 continue;
             }
             ideal += 1;
+            // Most requests put every lane on banks of its own: one bit for each group of banks tells.
+            let (unit, groups) = (u64::from(bytes.clamp(4, 16)), 128 / u64::from(bytes.clamp(4, 16)));
+            let (mut seen, mut apart) = (0u32, true);
+            for lane in lanes(part) {
+                let bit = 1 << (at[lane] / unit % groups);
+                apart &= seen & bit == 0;
+                seen |= bit;
+            }
+            if apart {
+                total += 1;
+                continue;
+            }
             let mut first = [u64::MAX; 32];
             let mut depth = [0u8; 32];
             let mut extra: [u64; 128] = [0; 128];

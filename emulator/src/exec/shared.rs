@@ -176,6 +176,35 @@ impl Shared {
         conflict
     }
 
+    /// Records a write of whole words.
+    #[inline(always)]
+    pub fn write_words(
+        &mut self,
+        words: std::ops::Range<usize>,
+        warp: u32,
+        lane: u32,
+        clocks: &[u32; 32],
+    ) -> Option<Conflict> {
+        let clock = clocks[warp as usize];
+        if clock >= LAST_CLOCK {
+            return None;
+        }
+        let mine = stamp(warp, lane, clock, 15);
+        let mut conflict = None;
+        let writers = &mut self.writer[words.clone()];
+        let readers = &self.reader[words.clone()];
+        let before = &self.reader_before[words];
+        for ((writer, reader), before) in writers.iter_mut().zip(readers).zip(before) {
+            for (earlier, write) in [(*before, false), (*reader, false), (*writer, true)] {
+                if Self::unordered(earlier, 15, warp, lane, clocks) {
+                    conflict = Some(Conflict { write, thread: earlier & 1023 });
+                }
+            }
+            *writer = mine;
+        }
+        conflict
+    }
+
     /// Whether all of these bytes were written.
     #[inline(always)]
     pub fn all_written(&self, offset: usize, bytes: usize) -> bool {

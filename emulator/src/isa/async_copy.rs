@@ -9,7 +9,7 @@ use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
 use crate::exec::access::lanes;
-use crate::exec::shared::{Access, bytes_of_word};
+use crate::exec::shared::Access;
 use crate::ptx::ast::Operand;
 
 /// The global address register has 64 bits.
@@ -162,10 +162,17 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         cx.check_written(allocation, &from, part, size);
         cx.check_race(allocation, &from, part, size, Access::Read, false);
         for lane in lanes(part) {
-            allocation.data.read((from[lane] - allocation.address) as usize, &mut data[lane][..size]);
+            let place = (from[lane] - allocation.address) as usize;
+            if size == 16 {
+                data[lane][..8].copy_from_slice(&allocation.data.load64(place).to_le_bytes());
+                data[lane][8..].copy_from_slice(&allocation.data.load64(place + 8).to_le_bytes());
+            } else {
+                allocation.data.read(place, &mut data[lane][..size]);
+            }
         }
     }
     let line = cx.w.pc;
+    cx.w.copies.waiting.reserve(32);
     for lane in lanes(mask) {
         let place = to[lane] as usize;
         for pending in &mut cx.b.shared.pending[place / 4..(place + bytes) / 4] {
@@ -173,12 +180,10 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         }
         if cx.g.config.checks.race {
             // The bytes may come from now on: whoever reads them must have been kept apart before.
-            for word in place / 4..=(place + bytes - 1) / 4 {
-                let part = bytes_of_word(word, place, bytes);
-                let found = cx.b.shared.touch(word, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
-                if let Some(conflict) = found {
-                    cx.shared_race(place as u64, lane, true, conflict);
-                }
+            let words = place / 4..(place + bytes) / 4;
+            let found = cx.b.shared.write_words(words, cx.w.number, lane as u32, &cx.w.clocks);
+            if let Some(conflict) = found {
+                cx.shared_race(place as u64, lane, true, conflict);
             }
         }
         let group = cx.w.copies.closed[lane];
@@ -228,15 +233,13 @@ fn arrived(cx: &mut Cx, copy: &Copy) {
     if !cx.g.config.checks.race {
         return;
     }
-    for word in place / 4..=(place + bytes - 1) / 4 {
-        let part = bytes_of_word(word, place, bytes);
-        let found = cx.b.shared.touch(word, part, Access::Write, cx.w.number, u32::from(copy.lane), &cx.w.clocks);
-        if let Some(conflict) = found {
-            // The report names the copy, not the wait.
-            let here = std::mem::replace(&mut cx.w.pc, copy.line);
-            cx.shared_race(place as u64, usize::from(copy.lane), true, conflict);
-            cx.w.pc = here;
-        }
+    let words = place / 4..(place + bytes) / 4;
+    let found = cx.b.shared.write_words(words, cx.w.number, u32::from(copy.lane), &cx.w.clocks);
+    if let Some(conflict) = found {
+        // The report names the copy, not the wait.
+        let here = std::mem::replace(&mut cx.w.pc, copy.line);
+        cx.shared_race(place as u64, usize::from(copy.lane), true, conflict);
+        cx.w.pc = here;
     }
 }
 

@@ -40,7 +40,18 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 return Ok(true);
             }
             d.take_if(|m| {
-                matches!(m, "sc" | "mbarrier_init" | "acq_rel" | "acquire" | "release" | "cta" | "gl" | "gpu" | "sys" | "cluster")
+                matches!(
+                    m,
+                    "sc" | "mbarrier_init"
+                        | "acq_rel"
+                        | "acquire"
+                        | "release"
+                        | "cta"
+                        | "gl"
+                        | "gpu"
+                        | "sys"
+                        | "cluster"
+                )
             });
             if d.count() != 0 {
                 return Ok(false);

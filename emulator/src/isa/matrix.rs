@@ -285,17 +285,23 @@ fn product(cx: &mut Cx, i: &Ins, mask: u32, elements: usize, value: impl Fn(u32,
     for (r, index) in list_a.iter().enumerate() {
         let lanes = u32::get(cx.w, *index);
         let (row, column) = (8 * (r % 2), 4 * elements * (r / 2));
-        for lane in 0..32 {
-            for e in 0..elements {
-                a[row + lane / 4][column + elements * (lane % 4) + e] = value(lanes[lane], e);
+        for g in 0..8 {
+            let target = &mut a[row + g][column..column + 4 * elements];
+            for t in 0..4 {
+                for e in 0..elements {
+                    target[elements * t + e] = value(lanes[4 * g + t], e);
+                }
             }
         }
     }
     for (r, index) in list_b.iter().enumerate() {
         let lanes = u32::get(cx.w, *index);
-        for lane in 0..32 {
+        for t in 0..4 {
             for e in 0..elements {
-                b[4 * elements * r + elements * (lane % 4) + e][lane / 4] = value(lanes[lane], e);
+                let target = &mut b[4 * elements * r + elements * t + e];
+                for (g, target) in target.iter_mut().enumerate() {
+                    *target = value(lanes[4 * g + t], e);
+                }
             }
         }
     }
