@@ -35,7 +35,7 @@ fn damaged_kernels_end_in_order() {
             for function in module.functions() {
                 let mut params = vec![0u8; function.param_bytes as usize];
                 for place in params.chunks_exact_mut(8) {
-                    if random.next() % 8 > 0 {
+                    if !random.next().is_multiple_of(8) {
                         let address = memory.alloc(1 << 14).unwrap();
                         memory.fill(address, &[1], 1 << 14).unwrap();
                         place.copy_from_slice(&address.to_le_bytes());

@@ -206,15 +206,16 @@ fn pairs_of_16_bit_integers() {
     let pair = |f: &dyn Fn(u16, u16) -> u16, a: u64, b: u64| {
         u64::from(f(a as u16, b as u16)) | u64::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
     };
-    let models: [(&str, &dyn Fn(u16, u16) -> u16); 3] = [
-        ("add.u16x2", &|a, b| a.wrapping_add(b)),
-        ("max.s16x2", &|a, b| (a as i16).max(b as i16) as u16),
-        ("min.u16x2", &|a, b| a.min(b)),
+    type Model = (&'static str, fn(u16, u16) -> u16);
+    let models: [Model; 3] = [
+        ("add.u16x2", |a, b| a.wrapping_add(b)),
+        ("max.s16x2", |a, b| (a as i16).max(b as i16) as u16),
+        ("min.u16x2", |a, b| a.min(b)),
     ];
     for (op, model) in models {
         let got = lanes::run_for(&format!("{op} %r10, %r1, %r2; {OUT32}"), &rows, 90);
         for ([a, b], got) in rows.iter().zip(got) {
-            assert_eq!(got, pair(model, *a, *b), "{op} of {a:x}, {b:x}");
+            assert_eq!(got, pair(&model, *a, *b), "{op} of {a:x}, {b:x}");
         }
     }
 }

@@ -4,6 +4,8 @@ use software_gpu::{Config, Launch, Memory, Module, launch};
 
 const N: usize = 64;
 
+type Named = (&'static str, fn(f64) -> f64);
+
 #[test]
 fn mathematics_agree_with_the_host() {
     let memory = Memory::new(1 << 24);
@@ -27,7 +29,7 @@ fn mathematics_agree_with_the_host() {
     let (mut doubles, mut singles) = (vec![0; 12 * N * 8], vec![0; 12 * N * 4]);
     memory.read(y, &mut doubles).unwrap();
     memory.read(z, &mut singles).unwrap();
-    let functions: [(&str, fn(f64) -> f64); 12] = [
+    let functions: [Named; 12] = [
         ("sin", f64::sin),
         ("cos", f64::cos),
         ("exp", |x| (x / 1e3).exp()),

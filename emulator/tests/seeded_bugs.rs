@@ -21,8 +21,12 @@ fn run(kernel: &str, grid: u32, block: u32, words: &[(u64, bool)], last: Option<
         params.extend(last.to_le_bytes());
     }
     let shape = Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, params: &params };
-    let config =
-        Config { seed, max_instructions: 10_000_000, threads: if seed.is_multiple_of(2) { 1 } else { 2 }, ..Config::default() };
+    let config = Config {
+        seed,
+        max_instructions: 10_000_000,
+        threads: if seed.is_multiple_of(2) { 1 } else { 2 },
+        ..Config::default()
+    };
     match launch(&memory, &module, kernel, &shape, &config) {
         Ok(report) => report.findings,
         Err(Failure::Fault(fault)) => {
