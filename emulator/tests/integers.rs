@@ -199,3 +199,23 @@ fn comparisons_in_every_form() {
     });
     check("slct.u64.s32 %rd0, %rd1, %rd2, %r3;", &integers(), |[a, b, c]| if c as i32 >= 0 { a } else { b });
 }
+
+#[test]
+fn pairs_of_16_bit_integers() {
+    let rows = integers::<2>();
+    let pair = |f: &dyn Fn(u16, u16) -> u16, a: u64, b: u64| {
+        u64::from(f(a as u16, b as u16)) | u64::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
+    };
+    type Model = (&'static str, fn(u16, u16) -> u16);
+    let models: [Model; 3] = [
+        ("add.u16x2", |a, b| a.wrapping_add(b)),
+        ("max.s16x2", |a, b| (a as i16).max(b as i16) as u16),
+        ("min.u16x2", |a, b| a.min(b)),
+    ];
+    for (op, model) in models {
+        let got = lanes::run_for(&format!("{op} %r10, %r1, %r2; {OUT32}"), &rows, 90);
+        for ([a, b], got) in rows.iter().zip(got) {
+            assert_eq!(got, pair(&model, *a, *b), "{op} of {a:x}, {b:x}");
+        }
+    }
+}

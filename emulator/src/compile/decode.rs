@@ -348,7 +348,7 @@ impl<'c, 'a> Decoder<'c, 'a> {
                     return Ok(register.index);
                 }
                 let d = self.fresh(1)?;
-                self.c.push(Ins { exec: isa::logic::not_pred, d, a: register.index, ..blank() });
+                self.c.push(Ins { exec: isa::moves::not_pred, d, a: register.index, ..blank() });
                 Ok(d)
             }
             Operand::Int(value) => self.filled(Bank::Pred, Special::Bits(u64::from(*value != 0))),

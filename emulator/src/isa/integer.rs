@@ -47,7 +47,27 @@ fn emit(d: &mut Decoder, ty: Ty, sources: usize, exec: Option<Exec>) -> Result<b
     }
 }
 
+/// Two 16-bit integers in a register, from sm_90 on.
+fn packed(d: &mut Decoder) -> Result<bool> {
+    fn each(a: u32, b: u32, f: impl Fn(u16, u16) -> u16) -> u32 {
+        u32::from(f(a as u16, b as u16)) | u32::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
+    }
+    let signed = d.take_any(&["u16x2", "s16x2"]) == Some("s16x2");
+    let exec = match (d.op, signed) {
+        ("add", _) => exec!(|a: u32, b: u32| each(a, b, u16::wrapping_add)),
+        ("min", false) => exec!(|a: u32, b: u32| each(a, b, u16::min)),
+        ("max", false) => exec!(|a: u32, b: u32| each(a, b, u16::max)),
+        ("min", true) => exec!(|a: u32, b: u32| each(a, b, |a, b| (a as i16).min(b as i16) as u16)),
+        ("max", true) => exec!(|a: u32, b: u32| each(a, b, |a, b| (a as i16).max(b as i16) as u16)),
+        _ => return Ok(false),
+    };
+    d.binary(Ty::B32, Class::Integer, exec)
+}
+
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
+    if d.c.program.target >= 90 && (d.has("u16x2") || d.has("s16x2")) {
+        return packed(d);
+    }
     let Some(ty) = d.types.first().copied() else { return Ok(false) };
     if ty.float() || ty == Ty::Pred || d.has("cc") {
         return Ok(false);

@@ -1,6 +1,7 @@
 //! Text to statements: a tokeniser and a parser that know PTX's grammar and no instruction.
 
 pub(crate) mod ast;
+mod body;
 mod lexer;
 mod parser;
 
