@@ -52,7 +52,7 @@ fn calls_with_random_arguments_answer_with_a_code() {
             handles.extend([stream as usize, event as usize, alloc(64) as usize]);
         }
         let stranger = random.next() as usize;
-        let mut any = || if random.next() % 4 == 0 { stranger } else { random.pick(&handles) };
+        let mut any = || if random.next().is_multiple_of(4) { stranger } else { random.pick(&handles) };
         let (a, b) = (any(), any());
         let (size, small) = (random.pick(&sizes), random.next() as i32 % 24);
         let (first, second): (Handle, Handle) = (a as Handle, b as Handle);
