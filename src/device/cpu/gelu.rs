@@ -81,14 +81,8 @@ simd_kernel! {
 
 #[cfg(target_arch = "x86_64")]
 mod native {
-    use super::super::math::native::normal;
+    use super::super::math::native::{lanes, normal};
     use std::arch::x86_64::*;
-
-    /// Lanes of the vector that begins at element `start` of `len`.
-    #[inline]
-    fn lanes(start: usize, len: usize) -> __mmask16 {
-        if len - start >= 16 { 0xffff } else { (1u16 << (len - start)) - 1 }
-    }
 
     /// Elements `start` on of x + bias.
     ///

@@ -43,6 +43,7 @@ pub(super) use native::kept;
 
 #[cfg(target_arch = "x86_64")]
 mod native {
+    use super::super::math::native::lanes;
     use super::{MULTIPLIER, Mask};
     use std::arch::x86_64::*;
 
@@ -78,12 +79,6 @@ mod native {
     pub fn kept(mask: &Mask, block: u32) -> [__mmask16; 2] {
         let threshold = _mm512_set1_epi32(mask.threshold as i32);
         words(mask, block).map(|words| _mm512_cmpge_epu32_mask(words, threshold))
-    }
-
-    /// Lanes of a vector that begins at element `start` of `len`.
-    #[inline]
-    fn lanes(start: usize, len: usize) -> __mmask16 {
-        if len - start >= 16 { 0xffff } else { (1u16 << (len - start)) - 1 }
     }
 
     /// # Safety

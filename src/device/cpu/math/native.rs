@@ -2,6 +2,12 @@
 
 use std::arch::x86_64::*;
 
+/// Lanes of a vector that begins at element `start` of `len`, which is not below it.
+#[inline]
+pub fn lanes(start: usize, len: usize) -> __mmask16 {
+    if len - start >= 16 { 0xffff } else { (1u16 << (len - start)) - 1 }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn set(x: f32) -> __m512 {
