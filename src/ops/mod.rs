@@ -4,9 +4,11 @@
 //! An op is called as a function on a tape: `linear(tape, x, weight, bias)?`.
 
 mod activation;
+mod add;
 mod attention;
 mod binary_cross_entropy;
 mod cross_entropy;
+mod divergence;
 mod dropout;
 mod embedding;
 mod feed_forward;
@@ -19,9 +21,11 @@ mod projections;
 mod rms_norm;
 
 pub use activation::{Activation, activation};
+pub use add::add;
 pub use attention::{AttentionOptions, attention, attention_of_projections, cross_attention};
 pub use binary_cross_entropy::{binary_cross_entropy, sigmoid};
 pub use cross_entropy::{CrossEntropyOptions, IGNORE, Reduction, Rows, cross_entropy, log_softmax};
+pub use divergence::{Divergence, DivergenceRows, LegacyDivergence, divergence};
 pub use dropout::dropout;
 pub use embedding::{EmbeddingInputs, embedding};
 pub use feed_forward::{FeedForwardWeights, feed_forward};

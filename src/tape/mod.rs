@@ -90,6 +90,13 @@ impl TapeMemory {
     }
 }
 
+/// A place on a tape that [`Tape::rewind`] goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    values: usize,
+    nodes: usize,
+}
+
 /// A tape over the parameters `params`.
 pub struct Tape<'p> {
     params: &'p Params,
@@ -151,6 +158,37 @@ impl<'p> Tape<'p> {
     pub fn leaf(&mut self, tensor: Tensor) -> Var {
         self.memory.values.push(Value::Here(tensor));
         Var::Value(self.memory.values.len() - 1)
+    }
+
+    /// Puts what a value holds on the tape once more, as a constant: no gradient goes back through it.
+    pub fn detached(&mut self, var: Var) -> Result<Var> {
+        let View { shape, data, .. } = view(self.params, &self.memory.values, var)?;
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
+        tensor.data_mut().copy_from_slice(data);
+        Ok(self.leaf(tensor))
+    }
+
+    /// Computes on `device` from here on: in another precision, for a part that bears it.
+    pub fn set_device(&mut self, device: &Device) {
+        self.device = device.clone();
+    }
+
+    /// The place where the tape stands.
+    pub fn mark(&self) -> Mark {
+        Mark { values: self.memory.values.len(), nodes: self.memory.nodes.len() }
+    }
+
+    /// Forgets everything that was recorded since `mark`; its buffers serve what is recorded next.
+    pub fn rewind(&mut self, mark: Mark) {
+        let TapeMemory { workspace, values, nodes, .. } = &mut self.memory;
+        for node in nodes.drain(mark.nodes.min(nodes.len())..) {
+            node.saved.into_iter().for_each(|tensor| tensor.give(workspace));
+        }
+        for mut value in values.drain(mark.values.min(values.len())..) {
+            if let Some(tensor) = value.take() {
+                tensor.give(workspace);
+            }
+        }
     }
 
     /// Puts a copy of `data` on the tape, in a buffer of the workspace.

@@ -1,0 +1,208 @@
+//! How far two sets of logits are apart: f-divergences of their softmax, value and both gradients in one pass.
+//!
+//! With p = softmax(first), q = softmax(second), row by row, in nats:
+//!
+//! | form | value of a row | d(first) | d(second) |
+//! |---|---|---|---|
+//! | [`Divergence::KlSecondFirst`] | KL(q‖p) = Σ q (ln q − ln p) | p − q | q ∘ (ln q − ln p − KL) |
+//! | [`Divergence::KlFirstSecond`] | KL(p‖q) | p ∘ (ln p − ln q − KL) | q − p |
+//! | [`Divergence::SymmetricKl`] | KL(p‖q) + KL(q‖p) = Σ (p − q)(ln p − ln q) | the sum of both | the sum of both |
+//! | [`Divergence::OneSidedKl`] | the same | p − q | q − p |
+//! | [`Divergence::JensenShannon`] | ½ KL(p‖m) + ½ KL(q‖m), m = ½ (p + q) | ½ p ∘ (ln p − ln m − KL(p‖m)) | likewise |
+//! | [`Divergence::Hellinger`] | ½ Σ (√p − √q)² = 1 − Σ √(p q) | ½ (p Σ√(pq) − √(pq)) | likewise |
+//!
+//! The value is the mean over the rows (those that `counted` names). A row is one of the leading extents, a group of
+//! candidates, or one number as the logit of a Bernoulli distribution: see [`DivergenceRows`].
+//!
+//! [`Divergence::Legacy`] has the forms of MT-DNN's toolkit, as they were computed there: other divisors, and sides that
+//! are held constant where the mathematics does not hold them. KL: Kullback and Leibler 1951; one-sided and symmetric: SMART
+//! (Jiang et al., ACL 2020, eq. 3), ALUM (Liu et al. 2020); Jensen–Shannon and Hellinger: posterior differential
+//! regularisation (Cheng et al., NAACL 2021, section 3).
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::check_segments;
+use crate::error::{Error, Result};
+use crate::tape::{Backward, Forward, Op, Tape, Var, View};
+use crate::tensor::Tensor;
+
+/// A form of divergence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Divergence {
+    /// KL(q‖p): the second side is what the first one is measured against.
+    KlSecondFirst,
+    /// KL(p‖q).
+    KlFirstSecond,
+    /// KL(p‖q) + KL(q‖p).
+    SymmetricKl,
+    /// The value of [`Divergence::SymmetricKl`]; each of its terms sends a gradient to one side, the side that it does not
+    /// weight by: KL(q*‖p) + KL(p*‖q), * = constant.
+    OneSidedKl,
+    /// ½ KL(p‖m) + ½ KL(q‖m) with m = ½ (p + q).
+    JensenShannon,
+    /// ½ Σ (√p − √q)².
+    Hellinger,
+    /// As MT-DNN's toolkit computed it.
+    Legacy(LegacyDivergence),
+}
+
+/// The toolkit's forms, by the names of its criteria, for comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacyDivergence {
+    /// `KlCriterion`: KL(q‖p) summed, divided by the first extent alone.
+    Kl,
+    /// `SymKlCriterion`: [`Divergence::OneSidedKl`], divided by the first extent alone.
+    SymmetricKl,
+    /// `NsKlCriterion`: 2/N Σ p (L(p) − L(q)) with L(x) = −ln(1/(x + 10⁻⁶) − 1 + 10⁻⁶) held constant, N rows. No divergence:
+    /// it can be negative. The second side gets no gradient.
+    StableKl,
+    /// The same without 1/N, as the toolkit's inner loop had it.
+    StableKlSum,
+    /// `NsSymKlCriterion`: the sum over both orders, each with the other side constant.
+    StableSymmetricKl,
+    /// `JSCriterion`: KL(m‖p) + KL(m‖q) with m held constant, summed, divided by the first extent alone.
+    JensenShannon,
+    /// `HLCriterion`: the mean over all elements of (√q − √p)², both sides constant: its gradient is zero.
+    Hellinger,
+}
+
+/// How logits become rows.
+#[derive(Clone, Debug, Default)]
+pub enum DivergenceRows {
+    /// One row for each index of the leading extents.
+    #[default]
+    Width,
+    /// Group i is elements `[i] .. [i + 1]` of the flattened logits: the candidates of one question.
+    Groups(Arc<[u32]>),
+    /// Each element x is a row: the distribution (σ(x), 1 − σ(x)) of a label that applies or not.
+    Bernoulli,
+}
+
+struct DivergenceOp {
+    form: Divergence,
+    rows: DivergenceRows,
+    counted: Option<Arc<[bool]>>,
+}
+
+/// The divergence of two sets of logits of one shape, as one number; 0 if no row counts. `counted` tells of each row
+/// whether it counts (all do without it).
+///
+/// # Errors
+/// Logits of different shapes; rows that do not fit; a legacy form of rows that it has no meaning for.
+pub fn divergence(
+    tape: &mut Tape<'_>,
+    first: Var,
+    second: Var,
+    form: Divergence,
+    rows: DivergenceRows,
+    counted: Option<Arc<[bool]>>,
+) -> Result<Var> {
+    tape.apply(DivergenceOp { form, rows, counted }, &[first, second])
+}
+
+impl DivergenceOp {
+    fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<cpu::Problem<'a>> {
+        let fail = |message: String| Err(Error::shape("divergence", message));
+        if first.shape != second.shape {
+            return fail(format!("logits {:?} and {:?} differ in shape", first.shape, second.shape));
+        }
+        let (mut rows, mut width) = first.matrix();
+        let mut groups = None;
+        match &self.rows {
+            DivergenceRows::Width => {}
+            DivergenceRows::Groups(borders) => {
+                check_segments("divergence", borders, first.data.len())?;
+                (rows, groups) = (borders.len() - 1, Some(&**borders));
+            }
+            DivergenceRows::Bernoulli => (rows, width) = (first.data.len(), 1),
+        }
+        if let Some(counted) = &self.counted
+            && counted.len() != rows
+        {
+            return fail(format!("{} marks of rows that count, for {rows} rows", counted.len()));
+        }
+        let bernoulli = matches!(self.rows, DivergenceRows::Bernoulli);
+        Ok(cpu::Problem {
+            first: first.data,
+            second: second.data,
+            rows,
+            width,
+            groups,
+            bernoulli,
+            counted: self.counted.as_deref(),
+            form: self.form,
+        })
+    }
+
+    /// What the sum over the rows is divided by.
+    fn divisor(&self, problem: &cpu::Problem<'_>, shape: crate::tensor::Shape) -> f64 {
+        use LegacyDivergence as Legacy;
+        let counted = match problem.counted {
+            Some(counted) => counted.iter().filter(|counts| **counts).count(),
+            None => problem.rows,
+        };
+        let leading =
+            if problem.groups.is_some() { problem.rows } else { shape.extents().first().copied().unwrap_or(1) };
+        let divisor = match self.form {
+            Divergence::Legacy(Legacy::Kl | Legacy::SymmetricKl | Legacy::JensenShannon) => leading,
+            Divergence::Legacy(Legacy::StableKlSum) => 1,
+            Divergence::Legacy(Legacy::Hellinger) => problem.first.len(),
+            _ => counted,
+        };
+        divisor.max(1) as f64
+    }
+}
+
+impl Op for DivergenceOp {
+    fn name(&self) -> &'static str {
+        "divergence"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let (first, second) = (ctx.input(0), ctx.input(1));
+        let problem = self.problem(first, second)?;
+        let divisor = self.divisor(&problem, first.shape);
+        let mut values = ctx.take([problem.rows]);
+        let cpu = ctx.device.as_cpu();
+        // Without a backward pass nobody wants the gradients.
+        let length = if ctx.recording() { first.data.len() } else { 0 };
+        let mut slopes = [ctx.take([length]), ctx.take([length])];
+        let [a, b] = &mut slopes;
+        cpu::forward(cpu, &problem, divisor, values.data_mut(), [a.data_mut(), b.data_mut()]);
+        let sum: f64 = values.data().iter().map(|value| *value as f64).sum();
+        let mut value = ctx.take([1]);
+        value.data_mut()[0] = (sum / divisor) as f32;
+        values.give(ctx.workspace);
+        slopes.into_iter().for_each(|slopes| ctx.save(slopes));
+        Ok(value)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
+        let upstream = ctx.upstream[0];
+        for input in 0..2 {
+            let slopes = ctx.saved(input)?;
+            if let Some(slot) = ctx.slot(input) {
+                crate::device::cpu::vector::scaled(
+                    ctx.device.as_cpu().isa(),
+                    slot.data,
+                    slopes,
+                    upstream,
+                    slot.accumulate,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn reads_input(&self, _i: usize) -> bool {
+        false
+    }
+
+    fn reads_output(&self) -> bool {
+        false
+    }
+}
