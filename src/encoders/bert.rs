@@ -4,6 +4,7 @@
 //! pooler (first token → dense → tanh). Names are those of Hugging Face's `BertModel`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -172,6 +173,28 @@ impl Bert {
         Ok(Bert { config, read_from: Value::Null, word, position, token_type, norm, blocks, pooler })
     }
 
+    /// The embedding block over the rows `ids` of a table of word vectors.
+    fn embed_words(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        word: Var,
+        ids: &Arc<[u32]>,
+        delta: Option<Var>,
+    ) -> Result<Var> {
+        let inputs = EmbeddingInputs {
+            word,
+            position: Var::Param(self.position),
+            token_type: Some(Var::Param(self.token_type)),
+            weight: Var::Param(self.norm.weight),
+            bias: Var::Param(self.norm.bias),
+            delta,
+            epsilon: self.config.layer_norm_eps,
+            dropout: self.config.hidden_dropout_prob,
+        };
+        ops::embedding(tape, inputs, ids, &batch.positions, &batch.type_ids)
+    }
+
     /// All blocks; with `first` the last one computes the states of the first tokens alone.
     fn run_blocks(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var, first: bool) -> Result<Var> {
         let options = BlockOptions {
@@ -224,17 +247,13 @@ impl EncoderNet for Bert {
     }
 
     fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, delta: Option<Var>) -> Result<Var> {
-        let inputs = EmbeddingInputs {
-            word: Var::Param(self.word),
-            position: Var::Param(self.position),
-            token_type: Some(Var::Param(self.token_type)),
-            weight: Var::Param(self.norm.weight),
-            bias: Var::Param(self.norm.bias),
-            delta,
-            epsilon: self.config.layer_norm_eps,
-            dropout: self.config.hidden_dropout_prob,
-        };
-        ops::embedding(tape, inputs, &batch.ids, &batch.positions, &batch.type_ids)
+        self.embed_words(tape, batch, Var::Param(self.word), &batch.ids, delta)
+    }
+
+    fn embed_vectors(&self, tape: &mut Tape<'_>, batch: &PackedBatch, vectors: Var) -> Result<Var> {
+        // Each token has a row of its own in this table.
+        let ids: Arc<[u32]> = (0..batch.tokens() as u32).collect();
+        self.embed_words(tape, batch, vectors, &ids, None)
     }
 
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {

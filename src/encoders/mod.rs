@@ -25,6 +25,11 @@ pub trait EncoderNet: Send + Sync {
     /// Width of the hidden states, H.
     fn hidden_size(&self) -> usize;
 
+    /// Width of the word vectors and of the embedding block's output, E.
+    fn embedding_size(&self) -> usize {
+        self.hidden_size()
+    }
+
     /// Number of word vectors.
     fn vocab_size(&self) -> usize;
 
@@ -36,6 +41,9 @@ pub trait EncoderNet: Send + Sync {
 
     /// Output of the embedding block, `[T, E]`; `delta` `[T, E]` is added to the word vectors.
     fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, delta: Option<Var>) -> Result<Var>;
+
+    /// The embedding block with `vectors` `[T, E]` in the place of the looked-up word vectors.
+    fn embed_vectors(&self, tape: &mut Tape<'_>, batch: &PackedBatch, vectors: Var) -> Result<Var>;
 
     /// From the output of the embedding block to the last hidden states, `[T, H]`.
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var>;

@@ -34,10 +34,25 @@ impl Head {
 
     /// Token ids → logits, through `net`: the encoder computes no more hidden states than the head reads.
     pub fn logits(&self, tape: &mut Tape<'_>, net: &dyn EncoderNet, batch: &PackedBatch) -> Result<Var> {
+        let embedded = net.embed(tape, batch, None)?;
+        self.logits_of(tape, net, batch, embedded)
+    }
+
+    /// The same from the output of the embedding block on.
+    pub fn logits_of(
+        &self,
+        tape: &mut Tape<'_>,
+        net: &dyn EncoderNet,
+        batch: &PackedBatch,
+        embedded: Var,
+    ) -> Result<Var> {
         match self {
-            Head::Pooled(head) => head.logits(tape, net, batch),
+            Head::Pooled(head) => {
+                let first = net.encode_first(tape, batch, embedded)?;
+                head.of_first(tape, first)
+            }
             Head::Token(head) => {
-                let hidden = net.forward(tape, batch)?;
+                let hidden = net.encode(tape, batch, embedded)?;
                 head.forward(tape, hidden)
             }
         }

@@ -4,7 +4,6 @@
 //! (`heads.TASK.dense.{weight,bias}`); the last layer is `heads.TASK.out.{weight,bias}`.
 
 use super::DEVIATION;
-use crate::encoders::EncoderNet;
 use crate::error::Result;
 use crate::nn::{Linear, PackedBatch, Pooler};
 use crate::ops::{self, Activation, Pooling};
@@ -52,15 +51,8 @@ impl PooledHead {
         self.of_first(tape, first)
     }
 
-    /// Token ids → `[B, outputs]`, through `net`.
-    pub fn logits(&self, tape: &mut Tape<'_>, net: &dyn EncoderNet, batch: &PackedBatch) -> Result<Var> {
-        let embedded = net.embed(tape, batch, None)?;
-        let first = net.encode_first(tape, batch, embedded)?;
-        self.of_first(tape, first)
-    }
-
     /// The states of the first tokens, `[B, H]` → `[B, outputs]`.
-    fn of_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
+    pub(super) fn of_first(&self, tape: &mut Tape<'_>, first: Var) -> Result<Var> {
         let pooled = self.pooler.forward(tape, first)?;
         let pooled = ops::dropout(tape, pooled, self.dropout)?;
         self.out.forward_unquantised(tape, pooled)

@@ -12,6 +12,7 @@ use crate::heads::Head;
 use crate::interop::safetensors::TensorFile;
 use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::PackedBatch;
+use crate::ops::Divergence;
 use crate::tape::{Tape, TapeMemory, Var};
 use crate::tasks::{HeadSite, Kind, Label, Prediction, TaskBatch, TaskDef};
 
@@ -272,11 +273,48 @@ impl MultiTaskModel {
         head.logits(tape, self.encoder.net(), batch)
     }
 
+    /// The output of the embedding block for a batch; `delta` `[T, E]` is added to the word vectors.
+    pub fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, delta: Option<Var>) -> Result<Var> {
+        self.encoder.check_length(batch)?;
+        self.encoder.net().embed(tape, batch, delta)
+    }
+
+    /// Logits of a batch of one task, from the output of the embedding block on.
+    pub fn logits_of(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch, embedded: Var) -> Result<Var> {
+        self.encoder.check_length(batch)?;
+        self.head(task)?.head.logits_of(tape, self.encoder.net(), batch, embedded)
+    }
+
+    /// The mean loss of logits against labels.
+    pub fn loss_of(
+        &self,
+        tape: &mut Tape<'_>,
+        task: usize,
+        batch: &TaskBatch,
+        logits: Var,
+        labels: &[Label],
+    ) -> Result<Var> {
+        let TaskHead { def, kind, .. } = self.head(task)?;
+        kind.loss(def, tape, logits, batch, labels)
+    }
+
+    /// How far two sets of logits for a batch are apart, as the kind of the task measures it.
+    pub fn divergence(
+        &self,
+        tape: &mut Tape<'_>,
+        task: usize,
+        batch: &TaskBatch,
+        [first, second]: [Var; 2],
+        form: Divergence,
+    ) -> Result<Var> {
+        let TaskHead { def, kind, .. } = self.head(task)?;
+        kind.divergence(def, tape, first, second, batch, form)
+    }
+
     /// The mean loss of a batch with labels.
     pub fn loss(&self, tape: &mut Tape<'_>, task: usize, batch: &TaskBatch, labels: &[Label]) -> Result<Var> {
         let logits = self.logits(tape, task, &batch.packed)?;
-        let TaskHead { def, kind, .. } = self.head(task)?;
-        kind.loss(def, tape, logits, batch, labels)
+        self.loss_of(tape, task, batch, logits, labels)
     }
 
     /// Predictions for texts or pairs, in order.

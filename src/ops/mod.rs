@@ -16,6 +16,7 @@ mod layer_norm;
 mod linear;
 mod lookup;
 mod mse;
+pub mod perturbation;
 mod pool;
 mod projections;
 mod rms_norm;

@@ -2,7 +2,7 @@
 //!
 //! | event | keys, in this order |
 //! |---|---|
-//! | `batch` | `epoch`, `batch`, `update`, `task`, `loss`, `loss_terms` {NAME: value}, `tokens`, `examples`, `seconds` |
+//! | `batch` | `epoch`, `batch`, `update`, `task`, `loss`, `loss_terms` {NAME: value}, `tokens`, `examples`, `seconds`; with adversarial training `perturbations` {TERM: size}, and `dropped` [TERM] if the gradient of an ascent was not finite |
 //! | `update` | `update`, `grad_norm` (before clipping), `learning_rate` |
 //! | `eval` | `epoch` (null: before training), `split`, `metrics` {TASK: {NAME: fraction}}, `losses` {TASK: value} |
 //!
@@ -106,7 +106,20 @@ impl Observer for JsonlLog {
 }
 
 fn batch_line(event: &Event<'_>) -> Value {
-    let Event::Batch { epoch, batch, update, task, loss, loss_terms, tokens, examples, seconds } = event else {
+    let Event::Batch {
+        epoch,
+        batch,
+        update,
+        task,
+        loss,
+        loss_terms,
+        perturbations,
+        dropped,
+        tokens,
+        examples,
+        seconds,
+    } = event
+    else {
         return Value::Null;
     };
     let mut non_finite = false;
@@ -114,10 +127,18 @@ fn batch_line(event: &Event<'_>) -> Value {
     let terms = loss_terms.iter().map(|(name, value)| (name.to_string(), json::number(*value, &mut non_finite)));
     let terms: Map<String, Value> = terms.collect();
     let seconds = json::number(*seconds, &mut non_finite);
-    let line = json!({
+    let sizes = perturbations.iter().map(|(name, size)| (name.to_string(), json::number(*size, &mut non_finite)));
+    let sizes: Map<String, Value> = sizes.collect();
+    let mut line = json!({
         "event": "batch", "epoch": epoch, "batch": batch, "update": update, "task": task, "loss": loss,
         "loss_terms": terms, "tokens": tokens, "examples": examples, "seconds": seconds,
     });
+    if !sizes.is_empty() {
+        line["perturbations"] = Value::Object(sizes);
+    }
+    if !dropped.is_empty() {
+        line["dropped"] = json!(dropped);
+    }
     marked(line, non_finite)
 }
 

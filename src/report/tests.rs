@@ -17,7 +17,19 @@ fn start(epochs_done: u64, batches_done: u64, updates_done: u64) -> Event<'stati
 fn batch(epoch: u64, batch: u64, loss: f64) -> Event<'static> {
     let (update, task) = (batch / 2, if batch.is_multiple_of(2) { "films" } else { "news" });
     let terms: &'static [(&'static str, f64)] = if loss.is_nan() { &[("task", f64::NAN)] } else { &[("task", 0.5)] };
-    Event::Batch { epoch, batch, update, task, loss, loss_terms: terms, tokens: 40, examples: 4, seconds: 0.25 }
+    Event::Batch {
+        epoch,
+        batch,
+        update,
+        task,
+        loss,
+        loss_terms: terms,
+        perturbations: &[],
+        dropped: &[],
+        tokens: 40,
+        examples: 4,
+        seconds: 0.25,
+    }
 }
 
 fn result(task: &str, split: &str, metrics: Vec<(Metric, Score)>) -> SplitEvaluation {

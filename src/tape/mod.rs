@@ -16,6 +16,7 @@ mod times;
 
 use std::time::Instant;
 
+use crate::device::cpu::vector;
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
@@ -166,6 +167,19 @@ impl<'p> Tape<'p> {
         let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
         tensor.data_mut().copy_from_slice(data);
         Ok(self.leaf(tensor))
+    }
+
+    /// What a value holds plus `change`, number by number, as a constant.
+    pub fn shifted(&mut self, var: Var, change: &[f32]) -> Result<Var> {
+        let shifted = self.detached(var)?;
+        if let Some(Value::Here(tensor)) = self.memory.values.last_mut() {
+            if tensor.data().len() != change.len() {
+                let message = format!("{} numbers to be added to {:?}", change.len(), tensor.shape());
+                return Err(Error::shape("shifted", message));
+            }
+            vector::add(self.device.as_cpu().isa(), tensor.data_mut(), change);
+        }
+        Ok(shifted)
     }
 
     /// Computes on `device` from here on: in another precision, for a part that bears it.

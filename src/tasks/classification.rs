@@ -7,6 +7,7 @@ use super::{Label, TaskBatch, TaskDef};
 use crate::error::{Error, Result};
 use crate::heads::{Head, PooledHead};
 use crate::metrics::{self, Metric, Score};
+use crate::ops::Divergence;
 use crate::tape::{Tape, Var, View};
 use crate::{losses, ops};
 
@@ -35,6 +36,18 @@ impl Kind for Classification {
             })
             .collect();
         losses::classification(tape, logits, &classes?)
+    }
+
+    fn divergence(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        _batch: &TaskBatch,
+        form: Divergence,
+    ) -> Result<Var> {
+        losses::class_divergence(tape, first, second, form)
     }
 
     fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {

@@ -8,7 +8,9 @@ use super::names::{DataFormat, Format, Quoting};
 use super::yaml::{Entry, Node, Value};
 use crate::Result;
 
-const KEYS: &[&str] = &["train", "dev", "test", "format", "header", "quoting", "columns"];
+const KEYS: &[&str] = &["train", "dev", "test", "unlabelled", "format", "header", "quoting", "columns"];
+/// The split of texts without labels.
+pub const UNLABELLED: &str = "unlabelled";
 const ROLES: [&str; 4] = ["uid", "label", "premise", "hypothesis"];
 /// No sensible file has more columns.
 const MAX_COLUMN: usize = 9999;
@@ -48,7 +50,9 @@ pub struct DataSpec {
     pub dev: Option<PathBuf>,
     /// Data to predict.
     pub test: Option<PathBuf>,
-    /// Layout of all three files.
+    /// Texts without labels, for adversarial training.
+    pub unlabelled: Option<PathBuf>,
+    /// Layout of all files.
     pub format: Format,
     /// tsv and csv: whether the first line names the columns.
     pub header: bool,
@@ -59,12 +63,13 @@ pub struct DataSpec {
 }
 
 impl DataSpec {
-    /// The file of `split`; none if that split has no file, or is not one of train, dev and test.
+    /// The file of `split`; none if that split has no file, or is none of train, dev, test and unlabelled.
     pub fn file(&self, split: &str) -> Option<&Path> {
         match split {
             "train" => self.train.as_deref(),
             "dev" => self.dev.as_deref(),
             "test" => self.test.as_deref(),
+            UNLABELLED => self.unlabelled.as_deref(),
             _ => None,
         }
     }
@@ -76,8 +81,8 @@ impl DataSpec {
 
         let folder = task.path.parent().unwrap_or(Path::new(""));
         let file = |split| fields.get(split).map(|entry| fields.text(entry).map(|name| folder.join(name))).transpose();
-        let (train, dev, test) = (file("train")?, file("dev")?, file("test")?);
-        let files = [&train, &dev, &test];
+        let (train, dev, test, unlabelled) = (file("train")?, file("dev")?, file("test")?, file(UNLABELLED)?);
+        let files = [&train, &dev, &test, &unlabelled];
         if files.iter().all(|file| file.is_none()) {
             return Err(fields.error(data.line, "no file is named; add 'train: PATH', 'dev: PATH' or 'test: PATH'"));
         }
@@ -113,7 +118,7 @@ impl DataSpec {
             columns.check_for(format, &fields)?;
         }
         let quoting = quoting.unwrap_or(if format == Format::Csv { Quoting::Csv } else { Quoting::None });
-        Ok(Some(DataSpec { line: data.line, train, dev, test, format, header, quoting, columns }))
+        Ok(Some(DataSpec { line: data.line, train, dev, test, unlabelled, format, header, quoting, columns }))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::Pooler;
-use crate::ops::Activation;
+use crate::ops::{Activation, Divergence};
 use crate::tape::{Params, Tape, Var, View};
 
 /// What a model says of one example.
@@ -66,6 +66,17 @@ pub trait Kind: Send + Sync {
         logits: Var,
         batch: &TaskBatch,
         labels: &[Label],
+    ) -> Result<Var>;
+
+    /// How far two outputs for the same batch are apart, in the given form where they are distributions. Needs no labels.
+    fn divergence(
+        &self,
+        task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        batch: &TaskBatch,
+        form: Divergence,
     ) -> Result<Var>;
 
     /// How many losses the mean of a batch is made of: its weight in the mean over a split.

@@ -7,6 +7,7 @@
 //!
 //! This floor knows nothing of `data/`: it says where files are and what a label means; `data/` reads them.
 
+mod adversarial_change;
 mod agreement;
 mod batch;
 mod classification;
@@ -27,9 +28,10 @@ mod task;
 mod write;
 pub(crate) mod yaml;
 
+pub use adversarial_change::AdversarialChange;
 pub use agreement::Agreement;
 pub use batch::{TaskBatch, WordRows};
-pub use data_spec::{Column, Columns, DataSpec};
+pub use data_spec::{Column, Columns, DataSpec, UNLABELLED};
 pub use file::TaskFile;
 pub use kind::{HeadSite, Kind, Prediction};
 pub use label::Label;

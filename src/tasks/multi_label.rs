@@ -8,6 +8,7 @@ use super::{Label, TaskBatch, TaskDef};
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::metrics::{self, Metric, Score};
+use crate::ops::Divergence;
 use crate::tape::{Tape, Var, View};
 use crate::{losses, ops};
 
@@ -39,6 +40,18 @@ impl Kind for MultiLabel {
         }
         let targets: Arc<[f32]> = targets.into();
         losses::multi_label(tape, logits, &targets)
+    }
+
+    fn divergence(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        _batch: &TaskBatch,
+        form: Divergence,
+    ) -> Result<Var> {
+        losses::label_divergence(tape, first, second, form)
     }
 
     fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::losses;
 use crate::metrics::{EmptyGroups, Metric, Score, mean_ranking, rank_group};
-use crate::ops::IGNORE;
+use crate::ops::{Divergence, IGNORE};
 use crate::tape::{Tape, Var, View};
 
 /// Pooled head with one output, cross-entropy over the candidates of a question.
@@ -50,6 +50,18 @@ impl Kind for Ranking {
         }
         let targets: Arc<[i32]> = targets.into();
         losses::ranking(tape, logits, &batch.groups, &targets)
+    }
+
+    fn divergence(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        batch: &TaskBatch,
+        form: Divergence,
+    ) -> Result<Var> {
+        losses::candidate_divergence(tape, first, second, form, &batch.groups)
     }
 
     fn counted(&self, _task: &TaskDef, _batch: &TaskBatch, labels: &[Label]) -> usize {

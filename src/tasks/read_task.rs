@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::adversarial_change::AdversarialChange;
 use super::data_spec::DataSpec;
 use super::fields::Fields;
 use super::message::{listed, shown};
@@ -29,6 +30,7 @@ const KEYS: &[&str] = &[
     "weight",
     "learning_rate",
     "max_length",
+    "adversarial",
 ];
 
 /// More classes than the largest vocabularies have tokens: an error, not an allocation.
@@ -81,6 +83,7 @@ impl TaskDef {
             loss: read_loss(&fields, kind, n_class)?,
             kd_loss: fields.optional_named("kd_loss")?,
             adv_loss: fields.optional_named("adv_loss")?,
+            adversarial: AdversarialChange::from_yaml(&fields)?,
             split_names: read_split_names(&fields)?,
             actf: actf.map(str::to_string),
             data: DataSpec::from_yaml(&fields, data_format)?,

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::heads::Head;
 use crate::losses;
 use crate::metrics::{self, Metric, Score};
+use crate::ops::Divergence;
 use crate::tape::{Tape, Var, View};
 
 /// Pooled head with one output, mean squared error.
@@ -34,6 +35,18 @@ impl Kind for Regression {
             })
             .collect();
         losses::regression(tape, logits, &values?)
+    }
+
+    fn divergence(
+        &self,
+        _task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        _batch: &TaskBatch,
+        _form: Divergence,
+    ) -> Result<Var> {
+        losses::squared_difference(tape, first, second)
     }
 
     fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::heads::{Head, TokenHead};
 use crate::losses;
 use crate::metrics::{EntityDetails, EntityRule, Metric, Score, entity_report, mean_sentence_f1};
-use crate::ops::IGNORE;
+use crate::ops::{Divergence, IGNORE};
 use crate::tape::{Tape, Var, View};
 
 /// Token head with `n_class` outputs, mean cross-entropy over the words.
@@ -112,6 +112,27 @@ impl Kind for SequenceLabeling {
     ) -> Result<Var> {
         let targets: Arc<[i32]> = targets(task, batch, labels)?.into();
         losses::token_labels(tape, logits, &targets)
+    }
+
+    fn divergence(
+        &self,
+        task: &TaskDef,
+        tape: &mut Tape<'_>,
+        first: Var,
+        second: Var,
+        batch: &TaskBatch,
+        form: Divergence,
+    ) -> Result<Var> {
+        // The tokens that are trained: the first of each word, or all of them.
+        let mut counted = vec![task.no_words()?.is_some(); batch.packed.tokens()];
+        let words = batch.words.as_ref();
+        let words = words.ok_or_else(|| Error::shape("sequence labelling", "a batch without words"))?;
+        for row in words.rows.iter().filter_map(|row| usize::try_from(*row).ok()) {
+            if let Some(counted) = counted.get_mut(row) {
+                *counted = true;
+            }
+        }
+        losses::word_divergence(tape, first, second, form, counted.into())
     }
 
     fn counted(&self, task: &TaskDef, batch: &TaskBatch, labels: &[Label]) -> usize {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::adversarial_change::AdversarialChange;
 use super::data_spec::DataSpec;
 use super::names::{DataFormat, LossName, TaskType};
 use crate::{Error, Result};
@@ -43,6 +44,8 @@ pub struct TaskDef {
     pub kd_loss: Option<LossName>,
     /// Divergence for adversarial training.
     pub adv_loss: Option<LossName>,
+    /// What this task changes of the run's adversarial training.
+    pub adversarial: Option<AdversarialChange>,
     /// Splits the task's files come in; `train`, `dev`, `test` where the file names none.
     pub split_names: Vec<String>,
     /// The pooler's activation, out of [`super::ACTIVATIONS`].

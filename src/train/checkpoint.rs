@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::ema::Ema;
-use super::optimizer::Optimizer;
+use super::step::Step;
 use crate::error::{Error, Result};
 use crate::hash;
 use crate::interop::atomic;
@@ -20,6 +20,8 @@ use crate::tape::Params;
 const FILES: [&str; 3] = ["params.safetensors", "optimizer.safetensors", "state.json"];
 /// The tensor of the averaged weights, beside the moments.
 const EMA: &str = "ema";
+/// That of the teacher of the proximal term.
+const TEACHER: &str = "teacher";
 const MANIFEST: &str = "manifest.json";
 
 /// Where a run stands.
@@ -96,7 +98,7 @@ impl State {
 pub fn write(
     folder: &Path,
     params: &Params,
-    optimizer: &Optimizer,
+    step: &Step,
     ema: Option<&Ema>,
     state: &State,
     keep: usize,
@@ -104,7 +106,7 @@ pub fn write(
     let target = folder.join(format!("step-{}", state.updates));
     let temporary = temporary_beside(&target)?;
     let written =
-        write_files(&temporary, params, optimizer, ema, state).and_then(|()| atomic::replace_dir(&temporary, &target));
+        write_files(&temporary, params, step, ema, state).and_then(|()| atomic::replace_dir(&temporary, &target));
     if let Err(error) = written {
         let _ = std::fs::remove_dir_all(&temporary);
         return Err(error);
@@ -131,24 +133,24 @@ pub fn tidy(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_files(folder: &Path, params: &Params, optimizer: &Optimizer, ema: Option<&Ema>, state: &State) -> Result<()> {
+fn write_files(folder: &Path, params: &Params, step: &Step, ema: Option<&Ema>, state: &State) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
     let entries = params.entries().iter().zip(params.ids());
     let weights: Vec<_> =
         entries.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect();
     safetensors::write(folder.join(FILES[0]), &weights, None)?;
-    let (first, second, steps) = optimizer.state();
+    let (first, second, steps) = step.optimizer().state();
     let steps: Vec<i64> = steps.iter().map(|step| *step as i64).collect();
     let (first_shape, second_shape, steps_shape) = ([first.len()], [second.len()], [steps.len()]);
-    let shadow = ema.map(Ema::shadow).unwrap_or_default();
-    let shadow_shape = [shadow.len()];
     let mut tensors: Vec<(&str, &[usize], TensorData<'_>)> = vec![
         ("first_moment", &first_shape, TensorData::F32(first)),
         ("second_moment", &second_shape, TensorData::F32(second)),
         ("steps", &steps_shape, TensorData::I64(&steps)),
     ];
-    if ema.is_some() {
-        tensors.push((EMA, &shadow_shape, TensorData::F32(shadow)));
+    let followers = [(EMA, ema.map(Ema::shadow)), (TEACHER, step.terms().teacher())];
+    let shapes = followers.map(|(_, weights)| [weights.map_or(0, <[f32]>::len)]);
+    for ((name, weights), shape) in followers.into_iter().zip(&shapes) {
+        tensors.extend(weights.map(|weights| (name, &shape[..], TensorData::F32(weights))));
     }
     safetensors::write(folder.join(FILES[1]), &tensors, None)?;
     write_json(&folder.join(FILES[2]), &state.to_json())?;
@@ -182,17 +184,17 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads the newest checkpoint that is whole into `params` and `optimizer`. Damaged ones are reported to `damaged`
+/// Reads the newest checkpoint that is whole into `params` and `step`. Damaged ones are reported to `damaged`
 /// and passed over; None if there is no checkpoint.
 ///
 /// # Errors
 /// There are checkpoints, but none is whole; the newest whole one is of another run than `run` (nothing has been read
-/// into `params` and `optimizer` then).
+/// into `params` and `step` then).
 pub fn read_newest(
     folder: &Path,
     run: &[(String, String)],
     params: &mut Params,
-    optimizer: &mut Optimizer,
+    step: &mut Step,
     mut ema: Option<&mut Ema>,
     mut damaged: impl FnMut(&Path, &Error) -> Result<()>,
 ) -> Result<Option<State>> {
@@ -207,7 +209,7 @@ pub fn read_newest(
         };
         // Before its tensors are looked at: those of another run would not fit, and look damaged.
         state.require_same_run(folder, run)?;
-        match read_tensors(path, params, optimizer, ema.as_deref_mut()) {
+        match read_tensors(path, params, step, ema.as_deref_mut()) {
             Ok(()) => return Ok(Some(state)),
             Err(error) => damaged(path, &error)?,
         }
@@ -242,7 +244,7 @@ fn read_state(folder: &Path) -> Result<State> {
     State::from_json(&path, &read_json(&path)?)
 }
 
-fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer, ema: Option<&mut Ema>) -> Result<()> {
+fn read_tensors(folder: &Path, params: &mut Params, step: &mut Step, ema: Option<&mut Ema>) -> Result<()> {
     let moments = TensorFile::open(folder.join(FILES[1]))?;
     let (_, first) = moments.read_f32("first_moment")?;
     let (_, second) = moments.read_f32("second_moment")?;
@@ -251,13 +253,16 @@ fn read_tensors(folder: &Path, params: &mut Params, optimizer: &mut Optimizer, e
     if let Some(ema) = ema {
         ema.restore(moments.read_f32(EMA)?.1)?;
     }
+    if step.terms().teacher().is_some() {
+        step.terms_mut().restore_teacher(&moments.read_f32(TEACHER)?.1)?;
+    }
     let weights = TensorFile::open(folder.join(FILES[0]))?;
     let ids: Vec<_> = params.ids().collect();
     for id in ids {
         let entry = params.entry(id).clone();
         weights.read_f32_into(&entry.name, entry.shape.extents(), params.get_mut(id))?;
     }
-    optimizer.restore(&first, &second, &steps)
+    step.optimizer_mut().restore(&first, &second, &steps)
 }
 
 fn read_json(path: &Path) -> Result<Value> {

@@ -6,7 +6,7 @@ use crate::data::readers::Labels;
 use crate::data::{Dataset, ReadOptions};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
-use crate::tasks::TaskDef;
+use crate::tasks::{TaskDef, UNLABELLED};
 
 /// The splits of one task.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct TaskData {
     pub train: Dataset,
     /// What it is evaluated on after each epoch: every split of the task that is neither `train` nor `test`, by name.
     pub dev: Vec<(String, Dataset)>,
+    /// Texts without labels, which terms of adversarial training learn from, too.
+    pub unlabelled: Option<Dataset>,
 }
 
 /// The splits of all tasks, in the model's order.
@@ -45,12 +47,15 @@ impl TrainingData {
                 return Err(Error::input(&task.path, task.line, message));
             };
             let mut dev = Vec::new();
-            for split in task.split_names.iter().filter(|split| !["train", "test"].contains(&split.as_str())) {
+            for split in
+                task.split_names.iter().filter(|split| !["train", "test", UNLABELLED].contains(&split.as_str()))
+            {
                 if let Some(dataset) = read_split(model, index, task, split, data_dir, options)? {
                     dev.push((split.clone(), dataset));
                 }
             }
-            all.tasks.push(TaskData { train, dev });
+            let unlabelled = read_split_to_predict(model, index, task, UNLABELLED, data_dir, options)?;
+            all.tasks.push(TaskData { train, dev, unlabelled });
         }
         Ok(all)
     }

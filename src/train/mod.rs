@@ -5,6 +5,7 @@
 //! function of its inputs alone: the same bits with any number of threads. Nothing is printed: an [`Observer`] is told
 //! what happens.
 
+pub mod adversarial;
 mod checkpoint;
 pub mod clip;
 mod data;
@@ -18,6 +19,7 @@ pub mod schedule;
 mod step;
 mod trainer;
 
+pub use adversarial::{AdversarialOptions, BatchReport};
 pub use clip::{check_norm, clip_factor, grad_norm};
 pub use data::{TaskData, TrainingData, read_split, read_split_to_predict};
 pub use observer::{Event, Observer, SplitEvaluation, Totals};

@@ -56,8 +56,12 @@ pub enum Event<'a> {
         task: &'a str,
         /// Unscaled loss.
         loss: f64,
-        /// The terms it is the sum of, by name.
+        /// The loss against the labels (`task`) and each further term, without their factors.
         loss_terms: &'a [(&'a str, f64)],
+        /// The sizes of the perturbations of adversarial training, by the same names.
+        perturbations: &'a [(&'a str, f64)],
+        /// Terms that the batch went without, because the gradient of their ascent was not finite.
+        dropped: &'a [&'a str],
         tokens: usize,
         examples: usize,
         seconds: f64,

@@ -1,5 +1,6 @@
 //! Options of a run, with their defaults in one place.
 
+use super::adversarial::AdversarialOptions;
 use super::data::TrainingData;
 use super::optimizer::{OptimizerKind, OptimizerOptions};
 use super::schedule::{ScheduleKind, warmup_updates};
@@ -61,6 +62,8 @@ pub struct TrainOptions {
     pub precision: Option<Precision>,
     /// What happens to tensors that no batch of an update touched.
     pub untouched: Untouched,
+    /// Adversarial training.
+    pub adversarial: AdversarialOptions,
     /// Check after each backward pass that every parameter the loss depends on has got a gradient.
     pub check: bool,
     /// End after so many updates (the schedule is that of the whole run).
@@ -93,6 +96,7 @@ impl Default for TrainOptions {
             seed: 1,
             precision: None,
             untouched: Untouched::Skip,
+            adversarial: AdversarialOptions::default(),
             check: false,
             max_updates: None,
             checkpoint_every: None,
@@ -125,6 +129,7 @@ impl TrainOptions {
         let ema = self.ema.unwrap_or(0.5);
         require(ema > 0.0 && ema < 1.0, "ema", format!("{ema} is not between 0 and 1"))?;
         warmup_updates(self.warmup, 1)?;
+        self.adversarial.validate()?;
         let decay = self.optimizer.weight_decay;
         require(decay.is_finite() && decay >= 0.0, "weight-decay", format!("{decay} is not 0 or above"))
     }
@@ -173,7 +178,7 @@ impl TrainOptions {
 
     /// What decides the weights, as (flag, value): a resumed run must have the same.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut all = vec![
             ("epochs", self.epochs.to_string()),
             ("batch-size", self.batch_size.to_string()),
             ("batch-tokens", self.batch_tokens.map_or("no limit".into(), |limit| limit.to_string())),
@@ -192,6 +197,8 @@ impl TrainOptions {
             ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
-        ]
+        ];
+        all.extend(self.adversarial.describe());
+        all
     }
 }

@@ -1,5 +1,6 @@
 //! One update: batches forward and backward, clipping, the optimizer.
 
+use super::adversarial::{BatchNoise, BatchOptions, BatchReport, ModelBatch, Terms};
 use super::clip::{check_norm, clip_factor, grad_norm};
 use super::optimizer::Optimizer;
 use super::options::{TrainOptions, Untouched};
@@ -20,6 +21,9 @@ pub struct Step {
     untouched: Untouched,
     check: bool,
     updates: u64,
+    terms: Terms,
+    /// Whether a batch of this update has spoilt its gradients.
+    spoilt: bool,
 }
 
 impl Step {
@@ -37,20 +41,23 @@ impl Step {
             untouched: options.untouched,
             check: options.check,
             updates: 0,
+            terms: Terms::new(&options.adversarial, model.tasks(), params)?,
+            spoilt: false,
         })
     }
 
     /// Forward and backward of one batch; its gradient, times `scale`, is added to what this update has so far.
-    /// `number` is the batch's number in the run: the masks are drawn from it. Returns the unscaled loss.
+    /// `number` is the batch's number in the run: the masks are drawn from it. A batch without labels has the terms that
+    /// need none.
     pub fn batch(
         &mut self,
         model: &MultiTaskModel,
         task: usize,
         batch: &TaskBatch,
-        labels: &[Label],
+        labels: Option<&[Label]>,
         scale: f32,
         number: u64,
-    ) -> Result<f64> {
+    ) -> Result<BatchReport> {
         // On the device's own threads from beginning to end: its parallel parts then start without a hand-over.
         model.encoder().device().as_cpu().run(|| self.forward_backward(model, task, batch, labels, scale, number))
     }
@@ -60,33 +67,37 @@ impl Step {
         model: &MultiTaskModel,
         task: usize,
         batch: &TaskBatch,
-        labels: &[Label],
+        labels: Option<&[Label]>,
         scale: f32,
         number: u64,
-    ) -> Result<f64> {
+    ) -> Result<BatchReport> {
         let encoder = model.encoder();
         let random = Some(Random::new(self.seed, number));
         let own = encoder.device();
         let device = self.precision.map_or_else(|| own.clone(), |precision| own.with_precision(precision));
         let mut tape = Tape::recording(encoder.params(), &device, std::mem::take(&mut self.memory), random);
         tape.check_slots(self.check);
-        let loss = model.loss(&mut tape, task, batch, labels)?;
-        let value = tape.scalar(loss)?;
-        if !value.is_finite() {
+        let objective = ModelBatch { model, task, batch, labels };
+        let noise = BatchNoise { seed: self.seed, batch: number };
+        let options = BatchOptions { task, update: self.updates, scale, check: self.check };
+        let report = self.terms.batch(&mut tape, &objective, &noise, options, &mut self.gradients)?;
+        self.memory = tape.finish();
+        if !report.loss.is_finite() {
             let hint = "lower --learning-rate, or look at the labels of this task";
             return Err(Error::NonFinite { what: format!("the loss of batch {number}"), hint: hint.into() });
         }
-        tape.backward(loss, scale, &mut self.gradients)?;
-        if self.check {
-            self.gradients.check(encoder.params(), tape.used())?;
-        }
-        self.memory = tape.finish();
-        Ok(value as f64)
+        self.spoilt |= report.spoilt;
+        Ok(report)
     }
 
     /// Changes the weights by the gradients of the batches since the last update. Returns the gradient's norm before
-    /// clipping.
+    /// clipping; NaN, and the weights stay as they are, if a term has spoilt the gradients.
     pub fn update(&mut self, model: &mut MultiTaskModel, learning_rate: f64) -> Result<f64> {
+        if std::mem::take(&mut self.spoilt) {
+            self.gradients.clear();
+            self.updates += 1;
+            return Ok(f64::NAN);
+        }
         let device = model.encoder().device().clone();
         let params = &mut model.encoder_mut().params;
         if self.untouched == Untouched::Zero {
@@ -104,6 +115,22 @@ impl Step {
     /// The optimizer.
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
+    }
+
+    /// The terms of adversarial training.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The same, to restore their state.
+    pub fn terms_mut(&mut self) -> &mut Terms {
+        &mut self.terms
+    }
+
+    /// Tells the terms that update number `update` of `total` is done.
+    pub fn after_update(&mut self, model: &MultiTaskModel, update: u64, total: u64) {
+        let encoder = model.encoder();
+        self.terms.after_update(encoder.params(), encoder.device(), update, total);
     }
 
     /// Counts on from so many updates (messages name them).

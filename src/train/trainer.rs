@@ -15,13 +15,14 @@ use super::step::Step;
 use crate::data::{BatchPlan, Dataset, ahead, epoch_plan};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
+use crate::rng::Stream;
 use crate::tasks::{Label, TaskBatch};
 
 /// Batches that are cut while a step runs.
 const AHEAD: usize = 2;
 
-/// A batch of the plan with its labels; an error comes when it is its turn.
-type Cut = Result<(TaskBatch, Vec<Label>)>;
+/// A batch of the plan with its labels, and one of the task's unlabelled texts; an error comes when it is its turn.
+type Cut = Result<(TaskBatch, Vec<Label>, Option<TaskBatch>)>;
 
 /// Trains a model. With an output folder it writes `checkpoints/` and `best/` there.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +69,23 @@ impl Trainer {
         Run::new(self, model, data)?.go(model, observer)
     }
 }
+
+/// Batches of unlabelled texts have numbers of their own, so that their masks and noise are their own.
+const UNLABELLED_BATCHES: u64 = 1 << 62;
+
+/// The examples of the unlabelled batch that goes with batch number `number`: `count` in a row of an order that is shuffled
+/// anew whenever all have had their turn. A function of the number alone: a resumed run goes on where it stood.
+fn unlabelled_examples(texts: usize, count: usize, seed: u64, number: u64) -> Vec<u32> {
+    let count = count.min(texts).max(1);
+    let rounds = (texts / count).max(1) as u64;
+    let mut order: Vec<u32> = (0..texts as u32).collect();
+    Stream { seed, step: number / rounds, instance: UNLABELLED_ORDER }.shuffle(&mut order);
+    let start = (number % rounds) as usize * count;
+    order.get(start..start + count).unwrap_or(&order).to_vec()
+}
+
+/// The instance of the streams that shuffle unlabelled texts.
+const UNLABELLED_ORDER: u32 = 0x7fff_ffff;
 
 /// Evaluates every dev split of every task; also the mean of the tasks' first metrics (of a task with several dev
 /// splits: the mean over them). None if one of them is undefined or there is no dev split.
@@ -140,7 +158,12 @@ impl<'a> Run<'a> {
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
         let rates: Vec<Option<f64>> = model.tasks().map(|task| task.learning_rate).collect();
         run.push(("the tasks' learning rates".into(), format!("{rates:?}")));
-        let fingerprint = train.iter().fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
+        let unlabelled = data.tasks.iter().flat_map(|task| &task.unlabelled);
+        let fingerprint = train
+            .iter()
+            .copied()
+            .chain(unlabelled)
+            .fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let dev = data.tasks.iter().flat_map(|task| &task.dev);
         let fingerprint = dev.fold(0u64, |hash, (_, dataset)| hash.rotate_left(7) ^ dataset.fingerprint());
@@ -176,13 +199,20 @@ impl<'a> Run<'a> {
             // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
             let accumulate = self.trainer.options.accumulate;
             let done = (self.state.position as usize).div_ceil(accumulate);
-            let train = self.train.clone();
-            let cut = |plan: &BatchPlan| -> Cut {
+            let (train, data) = (self.train.clone(), self.data);
+            // A run without terms for them leaves unlabelled texts alone, also those before the terms begin.
+            let wanted: Vec<bool> = (0..train.len()).map(|task| self.step.terms().use_unlabelled(task)).collect();
+            let (first, seed) = (self.state.batches - self.state.position, self.trainer.options.seed);
+            let cut = |(index, plan): (usize, &BatchPlan)| -> Cut {
                 let dataset = train[plan.task];
-                Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?))
+                let unlabelled = data.tasks[plan.task].unlabelled.as_ref().filter(|_| wanted[plan.task]);
+                let texts = unlabelled.filter(|texts| !texts.is_empty()).map(|texts| {
+                    texts.batch(&unlabelled_examples(texts.len(), plan.examples.len(), seed, first + index as u64))
+                });
+                Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?, texts.transpose()?))
             };
             let cpu = model.encoder().device().as_cpu().clone();
-            ahead(&cpu, AHEAD, plan.iter().skip(done * accumulate).map(cut), |batches| -> Result<()> {
+            ahead(&cpu, AHEAD, plan.iter().enumerate().skip(done * accumulate).map(cut), |batches| -> Result<()> {
                 for group in plan.chunks(accumulate).skip(done) {
                     self.update(model, group, batches, observer)?;
                     self.after_update(model, observer)?;
@@ -242,8 +272,9 @@ impl<'a> Run<'a> {
             observer.event(&Event::Message(&format!("passing over the checkpoint {}: {error}", path.display())))
         };
         let params = &mut model.encoder_mut().params;
-        let (optimizer, ema) = (self.step.optimizer_mut(), self.ema.as_mut());
-        if let Some(state) = checkpoint::read_newest(&folder, &self.state.run, params, optimizer, ema, damaged)? {
+        if let Some(state) =
+            checkpoint::read_newest(&folder, &self.state.run, params, &mut self.step, self.ema.as_mut(), damaged)?
+        {
             self.step.set_updates(state.updates);
             self.best = state.best;
             self.state = state;
@@ -259,25 +290,37 @@ impl<'a> Run<'a> {
         batches: &mut dyn Iterator<Item = Cut>,
         observer: &mut (dyn Observer + '_),
     ) -> Result<()> {
+        let begun = self.step.terms().have_begun(self.state.updates);
         for plan in group {
             let start = Instant::now();
             // One batch for each plan, in the same order.
             let cut = batches.next().unwrap_or_else(|| Err(Error::argument("batches", "ended before the epoch")));
-            let (batch, labels) = cut?;
+            let (batch, labels, unlabelled) = cut?;
             let scale = self.weights[plan.task] / group.len() as f32;
-            let loss = self.step.batch(model, plan.task, &batch, &labels, scale, self.state.batches);
             let name = &self.names[plan.task];
-            let loss = loss.map_err(|error| match error {
-                Error::NonFinite { what, hint } => Error::NonFinite { what: format!("task '{name}': {what}"), hint },
-                other => other,
-            })?;
+            let number = self.state.batches;
+            let step = &mut self.step;
+            let mut run = |batch: &TaskBatch, labels: Option<&[Label]>, number: u64| {
+                step.batch(model, plan.task, batch, labels, scale, number).map_err(|error| match error {
+                    Error::NonFinite { what, hint } => {
+                        Error::NonFinite { what: format!("task '{name}': {what}"), hint }
+                    }
+                    other => other,
+                })
+            };
+            let mut report = run(&batch, Some(&labels), number)?;
+            if let Some(texts) = unlabelled.filter(|_| begun) {
+                report.join(run(&texts, None, number | UNLABELLED_BATCHES)?);
+            }
             observer.event(&Event::Batch {
                 epoch: self.state.epoch,
-                batch: self.state.batches,
+                batch: number,
                 update: self.state.updates,
                 task: name,
-                loss,
-                loss_terms: &[("task", loss)],
+                loss: report.loss,
+                loss_terms: &report.terms,
+                perturbations: &report.perturbations,
+                dropped: &report.dropped,
                 tokens: batch.packed.tokens(),
                 examples: plan.examples.len(),
                 seconds: start.elapsed().as_secs_f64(),
@@ -287,6 +330,11 @@ impl<'a> Run<'a> {
         }
         let learning_rate = self.schedule.learning_rate(self.state.updates);
         let grad_norm = self.step.update(model, learning_rate)?;
+        if grad_norm.is_nan() {
+            let message = format!("update {}: the gradients were not finite; it is left out", self.state.updates);
+            observer.event(&Event::Message(&message))?;
+        }
+        self.step.after_update(model, self.state.updates, self.totals.updates);
         if let Some(ema) = &mut self.ema {
             ema.update(model);
         }
@@ -308,8 +356,7 @@ impl<'a> Run<'a> {
     fn checkpoint(&self, model: &MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<()> {
         let Some(folder) = self.checkpoints() else { return Ok(()) };
         let (params, keep) = (model.encoder().params(), self.trainer.options.keep_checkpoints);
-        let (optimizer, ema) = (self.step.optimizer(), self.ema.as_ref());
-        let written = checkpoint::write(&folder, params, optimizer, ema, &self.state, keep)?;
+        let written = checkpoint::write(&folder, params, &self.step, self.ema.as_ref(), &self.state, keep)?;
         observer.event(&Event::Checkpoint { update: self.state.updates, folder: &written })
     }
 

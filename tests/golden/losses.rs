@@ -3,17 +3,25 @@
 
 use std::sync::Arc;
 
-use manyhead::ops::{CrossEntropyOptions, Reduction, Rows, cross_entropy, mse, weighted_mse};
+use manyhead::ops::{
+    CrossEntropyOptions, Divergence, DivergenceRows, LegacyDivergence, Reduction, Rows, cross_entropy, divergence, mse,
+    weighted_mse,
+};
 use manyhead::tape::{Tape, Var};
+use manyhead::tensor::Shape;
 
 use crate::Runner;
 use crate::case::{Case, Report, Tensors};
-use crate::ops::{compare_gradients, differentiate, matrix};
+use crate::ops::{compare_gradients, differentiate};
 
 /// The runner of one kind of loss.
 pub fn runner(case: &Case) -> Option<Runner> {
-    let kinds: [(&str, Runner); 3] =
-        [("losses/cross-entropy", run_cross_entropy), ("losses/mse", run_mse), ("losses/ranking", run_ranking)];
+    let kinds: [(&str, Runner); 4] = [
+        ("losses/cross-entropy", run_cross_entropy),
+        ("losses/divergences", run_divergences),
+        ("losses/mse", run_mse),
+        ("losses/ranking", run_ranking),
+    ];
     kinds.into_iter().find(|(prefix, _)| case.is_a(prefix)).map(|(_, run)| run)
 }
 
@@ -49,7 +57,7 @@ impl<'a> Variants<'a> {
         let mut leaves = Vec::new();
         for name in inputs {
             let name = format!("input.{name}");
-            leaves.push((self.data.f32(&name)?, matrix(self.data, &name)?));
+            leaves.push((self.data.f32(&name)?, Shape::new(self.data.shape(&name)?)));
         }
         let outcome = differentiate(&leaves, &[1.0], build).map_err(|error| format!("{variant}: {error}"))?;
         let value = format!("{variant}.value");
@@ -88,6 +96,42 @@ fn run_cross_entropy(case: &Case, report: &mut Report) -> Result<(), String> {
             data.i32s(if variant == "mean" { "input.target" } else { "input.target_ignored" })?.into();
         let options = CrossEntropyOptions { sample_weights, reduction, smoothing, ..CrossEntropyOptions::default() };
         variants.compare(variant, &["logits"], |tape, leaves| cross_entropy(tape, leaves[0], &targets, options))?;
+    }
+    variants.finish()
+}
+
+/// Two sets of logits `[…, classes]`; of a `_masked` form rows with mask 1 count, of a `_detached` one b is a constant.
+fn run_divergences(case: &Case, report: &mut Report) -> Result<(), String> {
+    let data = case.tensors("data.safetensors")?;
+    let mut variants = Variants::new(case, &data, report)?;
+    for variant in variants.names() {
+        let detached = variant.ends_with("_detached");
+        let mask: Option<Arc<[bool]>> = match variant.ends_with("_masked") {
+            true => Some(data.f64("input.mask")?.iter().map(|mask| *mask == 1.0).collect()),
+            false => None,
+        };
+        let form = match variant.trim_end_matches("_detached").trim_end_matches("_masked") {
+            "kl_qp" => Divergence::KlSecondFirst,
+            "kl_pq" => Divergence::KlFirstSecond,
+            "symkl" => Divergence::SymmetricKl,
+            "js" => Divergence::JensenShannon,
+            "hellinger" => Divergence::Hellinger,
+            "legacy_kl" => Divergence::Legacy(LegacyDivergence::Kl),
+            "legacy_symkl" => Divergence::Legacy(LegacyDivergence::SymmetricKl),
+            "legacy_stable_kl" => Divergence::Legacy(LegacyDivergence::StableKl),
+            "legacy_stable_kl_sum" => Divergence::Legacy(LegacyDivergence::StableKlSum),
+            "legacy_stable_symkl" => Divergence::Legacy(LegacyDivergence::StableSymmetricKl),
+            "legacy_js" => Divergence::Legacy(LegacyDivergence::JensenShannon),
+            "legacy_hellinger" => Divergence::Legacy(LegacyDivergence::Hellinger),
+            _ => {
+                variants.unknown(variant);
+                continue;
+            }
+        };
+        variants.compare(variant, &["a", "b"], |tape, leaves| {
+            let b = if detached { tape.detached(leaves[1])? } else { leaves[1] };
+            divergence(tape, leaves[0], b, form, DivergenceRows::Width, mask)
+        })?;
     }
     variants.finish()
 }

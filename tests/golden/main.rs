@@ -21,6 +21,7 @@ mod metrics;
 mod minilm;
 mod ops;
 mod optim;
+mod smart;
 #[cfg(feature = "cli")]
 mod tokenizer;
 mod trajectory;
@@ -51,6 +52,7 @@ fn runner(case: &Case) -> Option<Runner> {
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
+        "trajectory" if case.is_a("trajectory/smart") => Some(smart::run),
         "trajectory" => trajectory::runner(case),
         _ => None,
     }

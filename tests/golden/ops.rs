@@ -7,6 +7,7 @@ use manyhead::ops::{
     cross_entropy, layer_norm, log_softmax, lookup, pool, rms_norm,
 };
 use manyhead::tape::{Params, Tape, TapeMemory, Var};
+use manyhead::tensor::Shape;
 
 use crate::Runner;
 use crate::case::{Case, Report, Tensors, device};
@@ -32,7 +33,7 @@ pub struct Outcome {
 /// Puts `inputs`, each with its `[rows, width]`, on a tape, builds the operation, and goes back from `upstream` (1 for a
 /// loss).
 pub fn differentiate(
-    inputs: &[(&[f32], [usize; 2])],
+    inputs: &[(&[f32], impl Into<Shape> + Copy)],
     upstream: &[f32],
     build: impl FnOnce(&mut Tape<'_>, &[Var]) -> manyhead::Result<Var>,
 ) -> Result<Outcome, String> {

@@ -70,7 +70,7 @@ impl Training {
     fn new(case: &Case) -> Result<Training, String> {
         let initial = case.tensors("initial.safetensors")?;
         let mut params = Params::default();
-        let config = encoder_config(case, &initial)?;
+        let config = encoder_config(case.config(), &initial)?;
         let net = encoders::build(&case.path("case.json"), &config, &mut params).map_err(text_of)?;
         let mut tasks = Vec::new();
         for task in case.config()["tasks"].as_array().ok_or("config.tasks is no list")? {
@@ -145,14 +145,14 @@ impl Outcome {
 }
 
 /// The name that the cases store a parameter under: those of the encoder have its prefix.
-fn stored_name(prefix: &str, name: &str) -> String {
+pub fn stored_name(prefix: &str, name: &str) -> String {
     if name.starts_with("heads.") { name.to_owned() } else { format!("{prefix}{name}") }
 }
 
 /// The encoder's part of the case's configuration, as `config.json` would have it.
-fn encoder_config(case: &Case, initial: &Tensors) -> Result<Value, String> {
-    let mut config = case.config().clone();
-    let act = first_word(case.config_str("hidden_act")?).to_owned();
+pub fn encoder_config(config: &Value, initial: &Tensors) -> Result<Value, String> {
+    let mut config = config.clone();
+    let act = first_word(config["hidden_act"].as_str().ok_or("config.hidden_act is no text")?).to_owned();
     let object = config.as_object_mut().ok_or("config is no object")?;
     object.insert("hidden_act".into(), act.into());
     object.insert("hidden_dropout_prob".into(), 0.0.into());
@@ -163,7 +163,7 @@ fn encoder_config(case: &Case, initial: &Tensors) -> Result<Value, String> {
 }
 
 /// `gelu (erf)` → `gelu`.
-fn first_word(text: &str) -> &str {
+pub fn first_word(text: &str) -> &str {
     text.split_whitespace().next().unwrap_or("")
 }
 
@@ -206,7 +206,7 @@ fn schedule(case: &Case) -> Result<Schedule, String> {
     })
 }
 
-fn optimizer(case: &Case) -> Result<OptimizerOptions, String> {
+pub fn optimizer(case: &Case) -> Result<OptimizerOptions, String> {
     let config = &case.config()["optimizer"];
     let number = |key: &str| config[key].as_f64().ok_or_else(|| format!("config.optimizer.{key} is not a number"));
     let kind = match config["kind"].as_str().unwrap_or("") {

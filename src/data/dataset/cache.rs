@@ -95,9 +95,9 @@ fn rules(task: &TaskDef) -> String {
     (task.name, task.path, task.line) = Default::default();
     (task.metrics, task.split_names) = Default::default();
     (task.dropout_p, task.actf, task.weight, task.learning_rate, task.max_length) = Default::default();
-    (task.loss, task.kd_loss, task.adv_loss) = Default::default();
+    (task.loss, task.kd_loss, task.adv_loss, task.adversarial) = Default::default();
     if let Some(data) = &mut task.data {
-        (data.line, data.train, data.dev, data.test) = Default::default();
+        (data.line, data.train, data.dev, data.test, data.unlabelled) = Default::default();
     }
     format!("{task:?}")
 }

@@ -6,6 +6,7 @@
 pub(crate) mod gelu;
 mod gemm;
 pub mod math;
+pub(crate) mod noise;
 mod peak;
 mod philox;
 mod rows;
@@ -23,6 +24,7 @@ use crate::device::pages;
 use crate::error::{Error, Result};
 pub(crate) use gemm::{BLOCK_ROWS, CHUNK, Left, MOST_QUANTISED, WordRows};
 pub use gemm::{Matrix, Output, Panels, Tile, Write};
+pub use noise::Law;
 pub(crate) use philox::Mask;
 pub use rows::ROWS_PER_TASK;
 pub use simd::{Isa, Precision};

@@ -138,7 +138,7 @@ const LANES: usize = 16;
 
 simd_kernel! {
     /// The words of blocks `first` on.
-    fn fill(mask: Mask, first: u32, words: &mut [u32]) {
+    pub(super) fn fill(mask: Mask, first: u32, words: &mut [u32]) {
         let mut first = first;
         for chunk in words.chunks_mut(4 * LANES) {
             let mut c0 = [0u32; LANES];

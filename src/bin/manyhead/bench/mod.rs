@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use manyhead::device::Precision;
 use manyhead::encoders::{self, EncoderNet};
-use manyhead::heads::PooledHead;
+use manyhead::heads::{Head, PooledHead};
 use manyhead::nn::PackedBatch;
 use manyhead::ops::{self, Activation, CrossEntropyOptions};
 use manyhead::rng::Stream;
@@ -145,7 +145,7 @@ struct Bench {
     device: Device,
     params: Params,
     net: Box<dyn EncoderNet>,
-    head: PooledHead,
+    head: Head,
     optimizer: Optimizer,
     gradients: Gradients,
     memory: TapeMemory,
@@ -184,7 +184,7 @@ impl Bench {
             gradients: Gradients::new(trained),
             params,
             net,
-            head,
+            head: Head::Pooled(head),
             memory: TapeMemory::default(),
             lengths,
             batch: arguments.batch as usize,

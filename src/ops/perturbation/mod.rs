@@ -1,0 +1,182 @@
+//! The perturbation of adversarial training: steps of gradient ascent within a ball. No op of the tape: nothing is
+//! differentiated through it.
+//!
+//! A perturbation δ `[T, H]` falls into groups: the H numbers of a token, or all numbers of a sequence ([`Level`]). With g
+//! the gradient and ‖·‖ the norm of a group ([`Norm`]), a step is δ ← Π(δ + η g / (‖g‖ + 10⁻¹²)), where Π projects the
+//! group to the ball of radius ε: each number is clamped (∞), the group is scaled down if it is longer (2), or, for the
+//! norm 1, scaled down or taken to the nearest point of the ball ([`Projection`]; Duchi, Shalev-Shwartz, Singer and
+//! Chandra, ICML 2008). SMART (Jiang et al., ACL 2020), algorithm 1; FreeLB (Zhu et al., ICLR 2020), algorithm 1.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use super::check_segments;
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// What a perturbation's size is measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Norm {
+    /// The sum of absolute values.
+    L1,
+    /// The root of the sum of squares.
+    L2,
+    /// The largest absolute value.
+    #[default]
+    Inf,
+}
+
+/// What has a ball of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Level {
+    /// Each token.
+    #[default]
+    Token,
+    /// Each sequence.
+    Sequence,
+}
+
+/// How a group outside of the ball of the norm 1 is brought back; the other norms have one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Projection {
+    /// To the nearest point of the ball: a sparse one.
+    #[default]
+    Euclidean,
+    /// Along the ray to the centre.
+    Radial,
+}
+
+/// The ball that a perturbation stays in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ball {
+    /// Its norm.
+    pub norm: Norm,
+    /// What has one.
+    pub level: Level,
+    /// How one comes back into it.
+    pub projection: Projection,
+    /// ε, its radius; infinite: no projection.
+    pub radius: f32,
+}
+
+/// Groups of the numbers of a perturbation.
+struct Groups<'a> {
+    segments: Option<&'a [u32]>,
+    width: usize,
+    count: usize,
+}
+
+impl<'a> Groups<'a> {
+    /// Those of `len` numbers, `width` a token, in sequences with these borders.
+    fn new(level: Level, segments: &'a [u32], width: usize, len: usize) -> Result<Groups<'a>> {
+        let tokens = len / width.max(1);
+        if width == 0 || !len.is_multiple_of(width) {
+            return Err(Error::shape("perturbation", format!("{len} numbers for tokens of width {width}")));
+        }
+        check_segments("perturbation", segments, tokens)?;
+        Ok(match level {
+            Level::Token => Groups { segments: None, width, count: tokens },
+            Level::Sequence => Groups { segments: Some(segments), width, count: segments.len() - 1 },
+        })
+    }
+
+    fn range(&self, group: usize) -> std::ops::Range<usize> {
+        match self.segments {
+            Some(segments) => segments[group] as usize * self.width..segments[group + 1] as usize * self.width,
+            None => group * self.width..(group + 1) * self.width,
+        }
+    }
+}
+
+/// One step of ascent, δ ← Π(δ + `step` · g / (‖g‖ + 10⁻¹²)), of tokens of width `width` in sequences with the borders
+/// `segments`.
+///
+/// # Errors
+/// Lengths that do not fit.
+pub fn ascend(
+    device: &Device,
+    delta: &mut [f32],
+    gradient: &[f32],
+    segments: &[u32],
+    width: usize,
+    ball: Ball,
+    step: f32,
+) -> Result<()> {
+    check_length(delta, gradient)?;
+    let groups = Groups::new(ball.level, segments, width, delta.len())?;
+    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
+        cpu::ascend(delta, &gradient[at], ball.norm, step);
+        cpu::project(delta, ball);
+    });
+    Ok(())
+}
+
+/// Brings a perturbation into its ball.
+///
+/// # Errors
+/// Lengths that do not fit.
+pub fn project(device: &Device, delta: &mut [f32], segments: &[u32], width: usize, ball: Ball) -> Result<()> {
+    let groups = Groups::new(ball.level, segments, width, delta.len())?;
+    cpu::each_group(device.as_cpu(), &groups, delta, |_, delta| cpu::project(delta, ball));
+    Ok(())
+}
+
+/// The step of MT-DNN's toolkit, which normalises the sum of noise and gradient and has no ball: v = δ + `step` · g, then
+/// v / (max|v| + ε), v / (‖v‖₂ + ε) or sign(v). The result is of size 1, whatever step and ε are.
+///
+/// # Errors
+/// Lengths that do not fit.
+pub fn legacy_step(
+    device: &Device,
+    delta: &mut [f32],
+    gradient: &[f32],
+    segments: &[u32],
+    width: usize,
+    (norm, level): (Norm, Level),
+    (step, epsilon): (f32, f32),
+) -> Result<()> {
+    check_length(delta, gradient)?;
+    let groups = Groups::new(level, segments, width, delta.len())?;
+    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
+        cpu::legacy_step(delta, &gradient[at], norm, step, epsilon);
+    });
+    Ok(())
+}
+
+/// Multiplies the numbers of sequence i by `factor(its tokens)`.
+///
+/// # Errors
+/// Lengths that do not fit.
+pub fn scale_sequences(
+    device: &Device,
+    delta: &mut [f32],
+    segments: &[u32],
+    width: usize,
+    factor: impl Fn(usize) -> f32 + Send + Sync,
+) -> Result<()> {
+    let groups = Groups::new(Level::Sequence, segments, width, delta.len())?;
+    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
+        let factor = factor(at.len() / width);
+        delta.iter_mut().for_each(|x| *x *= factor);
+    });
+    Ok(())
+}
+
+/// The mean over the groups of their norms: the size of a perturbation.
+///
+/// # Errors
+/// Lengths that do not fit.
+pub fn mean_norm(delta: &[f32], segments: &[u32], width: usize, norm: Norm, level: Level) -> Result<f64> {
+    let groups = Groups::new(level, segments, width, delta.len())?;
+    let sum: f64 = (0..groups.count).map(|group| cpu::norm(&delta[groups.range(group)], norm)).sum();
+    Ok(sum / groups.count.max(1) as f64)
+}
+
+fn check_length(delta: &[f32], gradient: &[f32]) -> Result<()> {
+    if delta.len() == gradient.len() {
+        return Ok(());
+    }
+    let message = format!("a gradient of {} numbers for a perturbation of {}", gradient.len(), delta.len());
+    Err(Error::shape("perturbation", message))
+}

@@ -1,0 +1,132 @@
+//! Smoothness under a perturbation of the embedding output: SMART, ALUM, posterior differential regularisation, and what
+//! MT-DNN's toolkit called SMART.
+//!
+//! With E the output of the embedding block, f(E) the output of the head and D a divergence: δ₀ = σ · N(0, 1); K times
+//! δ ← Π(δ + η g / ‖g‖), g = ∂D(f(E), f(E + δ))/∂δ, where nothing but δ is differentiated; the term is
+//! weight · D(f(E), f(E + δ)).
+//!
+//! - SMART (Jiang et al., ACL 2020, algorithm 1): D the symmetric KL, or the squared difference; gradients reach the
+//!   weights through both sides and, through E, the embedding block.
+//! - ALUM (Liu et al., arXiv 2004.08994): ascent on KL(clean‖perturbed), E constant in the perturbed pass, each KL of the
+//!   term sends its gradient to one side.
+//! - PDR (Cheng et al., NAACL 2021): as SMART, with any f-divergence.
+//! - The toolkit's: δ ← (δ + ηg) / (max|δ + ηg| + ε), of size 1 whatever ε is; E + δ goes through the embedding block once
+//!   more, as if it were word vectors; the noise-stable KL in the ascent.
+
+use super::options::{CleanSide, Method, Plan};
+use super::term::{Added, Pass, Term, finite};
+use crate::device::{Device, Precision};
+use crate::error::Result;
+use crate::ops::{self, Divergence, LegacyDivergence, perturbation};
+use crate::tape::Var;
+
+/// The term, with the perturbation's memory.
+pub(super) struct Consistency {
+    pub plan: Plan,
+    /// What the ascent is computed in; None: as the rest.
+    pub ascent: Option<Precision>,
+    pub delta: Vec<f32>,
+}
+
+impl Consistency {
+    fn legacy(&self) -> bool {
+        self.plan.method == Method::SmartLegacy
+    }
+
+    /// What the ascent climbs.
+    fn inner_form(&self) -> Divergence {
+        match self.plan.method {
+            // The clean distribution is the reference.
+            Method::Alum => Divergence::KlFirstSecond,
+            Method::SmartLegacy => Divergence::Legacy(LegacyDivergence::StableKlSum),
+            _ => self.plan.form,
+        }
+    }
+
+    /// (E + δ) → logits; `perturbed` is the sum.
+    fn logits(&self, pass: &mut Pass<'_, '_>, perturbed: Var) -> Result<Var> {
+        let legacy = self.legacy();
+        pass.with_masks(self.plan.fresh_masks, usize::from(!legacy), |tape, objective| {
+            let embedded = if legacy { objective.embed_vectors(tape, perturbed)? } else { perturbed };
+            objective.logits(tape, embedded)
+        })
+    }
+
+    /// One step of ascent; false if its gradient is not finite.
+    fn climb(&mut self, pass: &mut Pass<'_, '_>, width: usize) -> Result<bool> {
+        let own = pass.tape.device().clone();
+        if let Some(precision) = self.ascent {
+            pass.tape.set_device(&own.with_precision(precision));
+        }
+        let climbed = pass.aside(|pass| self.climb_aside(pass, &own, width));
+        pass.tape.set_device(&own);
+        climbed
+    }
+
+    fn climb_aside(&mut self, pass: &mut Pass<'_, '_>, device: &Device, width: usize) -> Result<bool> {
+        let embedded = pass.clean.embedded;
+        let perturbed = pass.tape.shifted(embedded, &self.delta)?;
+        let logits = self.logits(pass, perturbed)?;
+        let clean = pass.tape.detached(pass.clean.logits)?;
+        // The toolkit hands the perturbed side over first, and a squared difference does not mind.
+        let sides = if self.legacy() { [logits, clean] } else { [clean, logits] };
+        let inner = pass.objective.divergence(pass.tape, sides, self.inner_form())?;
+        let climbed = pass.tape.scalar(inner)? as f64;
+        let gradient = pass.tape.gradient(inner, &[perturbed])?;
+        let usable = gradient.first().is_some_and(|gradient| finite(gradient.data()));
+        for gradient in gradient {
+            if usable {
+                let (segments, plan) = (pass.objective.segments(), &self.plan);
+                let (delta, g) = (&mut self.delta, gradient.data());
+                if plan.method == Method::SmartLegacy {
+                    let (of, sizes) = ((plan.ball.norm, plan.ball.level), (plan.step, plan.ball.radius));
+                    perturbation::legacy_step(device, delta, g, segments, width, of, sizes)?;
+                } else {
+                    perturbation::ascend(device, delta, g, segments, width, plan.ball, plan.step)?;
+                }
+            }
+            pass.note(climbed, gradient.data(), &self.delta);
+            pass.tape.give(gradient);
+        }
+        Ok(usable)
+    }
+}
+
+impl Term for Consistency {
+    fn name(&self) -> &'static str {
+        self.plan.method.name()
+    }
+
+    fn add(&mut self, pass: &mut Pass<'_, '_>) -> Result<Added> {
+        let device = pass.tape.device().clone();
+        let embedded = pass.tape.view(pass.clean.embedded)?;
+        let (shape, width) = (embedded.shape, embedded.shape.width());
+        self.delta.resize(shape.len(), 0.0);
+        pass.noise.normal(&device, pass.number, self.plan.noise, &mut self.delta);
+        pass.note(f64::NAN, &[], &self.delta);
+        for _ in 0..self.plan.steps {
+            if !self.climb(pass, width)? {
+                return Ok(Added::Dropped);
+            }
+        }
+        let ball = self.plan.ball;
+        let size = perturbation::mean_norm(&self.delta, pass.objective.segments(), width, ball.norm, ball.level)?;
+        let perturbed = match self.plan.method {
+            Method::Alum => pass.tape.shifted(pass.clean.embedded, &self.delta)?,
+            _ => {
+                let delta = pass.tape.leaf_from(shape, &self.delta)?;
+                ops::add(pass.tape, pass.clean.embedded, delta)?
+            }
+        };
+        let logits = self.logits(pass, perturbed)?;
+        let clean = match self.plan.clean_side {
+            CleanSide::Constant => pass.tape.detached(pass.clean.logits)?,
+            CleanSide::Full | CleanSide::OneSided => pass.clean.logits,
+        };
+        let value = pass.objective.divergence(pass.tape, [clean, logits], self.plan.outer_form())?;
+        if !pass.tape.scalar(value)?.is_finite() {
+            return Ok(Added::Dropped);
+        }
+        Ok(Added::Losses { losses: vec![(value, self.plan.weight)], value, size: Some(size) })
+    }
+}

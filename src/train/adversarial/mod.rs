@@ -1,0 +1,255 @@
+//! Adversarial training: terms that the training step adds to the loss of a batch.
+//!
+//! A term sees a batch through [`Objective`] and never asks what kind of task it is. Those that compare outputs
+//! ([`consistency`], R-Drop, the proximal term) stand on the tape beside the clean pass and go back in one backward pass with
+//! it; their ascent differentiates towards the perturbation alone and is forgotten afterwards. FreeLB takes the place of the
+//! clean pass, the fast gradient method follows it.
+
+mod consistency;
+mod dropout_consistency;
+mod noise;
+mod objective;
+mod options;
+mod proximal;
+mod report;
+mod term;
+mod word_vectors;
+
+pub(super) use noise::BatchNoise;
+pub use noise::Noise;
+pub(super) use objective::ModelBatch;
+pub use objective::Objective;
+pub use options::{
+    AdversarialOptions, CLEAN_SIDES, CleanSide, DIVERGENCES, MASKS, Masks, Method, ProximalOptions, Settings,
+};
+pub use proximal::Momentum;
+pub use report::{AscentStep, BatchReport};
+
+use crate::device::{Device, Precision};
+use crate::error::{Error, Result};
+use crate::ops::Divergence;
+use crate::tape::{Gradients, Params, Tape, TapeMemory, Var};
+use crate::tasks::TaskDef;
+use consistency::Consistency;
+use dropout_consistency::DropoutConsistency;
+use options::Plan;
+use proximal::Proximal;
+use term::{Added, Clean, Pass, Term};
+
+/// What one task is trained with.
+#[derive(Default)]
+struct TaskTerms {
+    free: Option<Plan>,
+    fast_gradient: Option<Plan>,
+    /// Whether the loss of the clean pass counts half: R-Drop's other pass has the other half.
+    halved: bool,
+    terms: Vec<Box<dyn Term + Send>>,
+    proximal: bool,
+}
+
+impl TaskTerms {
+    fn new(plans: Vec<Plan>, ascent: Option<Precision>, proximal: bool) -> TaskTerms {
+        let mut all = TaskTerms { proximal, ..TaskTerms::default() };
+        for plan in plans {
+            match plan.method {
+                Method::FreeLb => all.free = Some(plan),
+                Method::Fgm => all.fast_gradient = Some(plan),
+                Method::RDrop => {
+                    all.halved = true;
+                    all.terms.push(Box::new(DropoutConsistency { plan }));
+                }
+                Method::Smart | Method::Alum | Method::Pdr | Method::SmartLegacy => {
+                    all.terms.push(Box::new(Consistency { plan, ascent, delta: Vec::new() }));
+                }
+            }
+        }
+        all
+    }
+
+    /// Terms that stand beside a clean pass.
+    fn needs_clean_pass(&self) -> bool {
+        !self.terms.is_empty() || self.proximal
+    }
+}
+
+/// All terms of a run, with their state.
+#[derive(Default)]
+pub struct Terms {
+    tasks: Vec<TaskTerms>,
+    proximal: Option<Proximal>,
+    start: u64,
+    delta: Vec<f32>,
+    traced: bool,
+}
+
+/// How a batch enters an update.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOptions {
+    /// The task that it is of.
+    pub task: usize,
+    /// Updates done before: terms begin after some.
+    pub update: u64,
+    /// What its gradient is multiplied by.
+    pub scale: f32,
+    /// Whether every parameter that the loss depends on must have got a gradient.
+    pub check: bool,
+}
+
+impl Terms {
+    /// The terms of a run over `tasks`; the proximal term's teacher begins as `params`.
+    ///
+    /// # Errors
+    /// Options that do not fit each other or a task.
+    pub fn new<'t>(
+        options: &AdversarialOptions,
+        tasks: impl IntoIterator<Item = &'t TaskDef>,
+        params: &Params,
+    ) -> Result<Terms> {
+        options.validate()?;
+        let proximal = options.proximal.is_some();
+        let one = |task: &TaskDef| {
+            let off = matches!(task.adversarial, Some(crate::tasks::AdversarialChange::Off));
+            Ok(TaskTerms::new(options.plans(task)?, options.ascent_precision, proximal && !off))
+        };
+        let tasks: Result<Vec<TaskTerms>> = tasks.into_iter().map(one).collect();
+        let proximal = options.proximal.map(|ProximalOptions { weight, momentum }| Proximal {
+            weight: weight as f32,
+            momentum,
+            form: Divergence::SymmetricKl,
+            teacher: params.clone(),
+            memory: TapeMemory::default(),
+        });
+        Ok(Terms { tasks: tasks?, proximal, start: options.start, delta: Vec::new(), traced: false })
+    }
+
+    /// Notes every step of every ascent down in the reports from here on: to look at one, for tests.
+    pub fn trace(&mut self, on: bool) {
+        self.traced = on;
+    }
+
+    /// The proximal term's teacher, with the layout of the parameter arena.
+    pub fn teacher(&self) -> Option<&[f32]> {
+        self.proximal.as_ref().map(|proximal| proximal.teacher.arena())
+    }
+
+    /// Puts a stored teacher back.
+    ///
+    /// # Errors
+    /// Another number of weights; no proximal term.
+    pub fn restore_teacher(&mut self, weights: &[f32]) -> Result<()> {
+        let missing = || Error::argument("--bregman", "this run has no teacher");
+        self.proximal.as_mut().ok_or_else(missing)?.restore(weights)
+    }
+
+    /// Tells the teacher, if there is one, that update number `update` of `total` is done.
+    pub fn after_update(&mut self, params: &Params, device: &Device, update: u64, total: u64) {
+        if let Some(proximal) = &mut self.proximal {
+            proximal.follow(params, device, update, total);
+        }
+    }
+
+    /// Whether texts without labels of this task have anything to learn from.
+    pub fn use_unlabelled(&self, task: usize) -> bool {
+        self.tasks.get(task).is_some_and(|task| task.needs_clean_pass())
+    }
+
+    /// Whether the terms are there at this update.
+    pub fn have_begun(&self, update: u64) -> bool {
+        update >= self.start
+    }
+
+    /// Forward and backward of one batch with all terms of its task: its gradient, times the scale, is added to
+    /// `gradients`. The tape must be a fresh one that records.
+    ///
+    /// # Errors
+    /// A loss against the labels that is not finite; what the ops refuse.
+    pub fn batch(
+        &mut self,
+        tape: &mut Tape<'_>,
+        objective: &dyn Objective,
+        noise: &dyn Noise,
+        options: BatchOptions,
+        gradients: &mut Gradients,
+    ) -> Result<BatchReport> {
+        let BatchOptions { task, update, scale, check } = options;
+        let mut report = BatchReport::default();
+        let mut none = TaskTerms::default();
+        let own = self.tasks.get_mut(task).filter(|_| update >= self.start).unwrap_or(&mut none);
+        let mark = tape.mark();
+        if let Some(plan) = &own.free {
+            let number = Method::FreeLb as u32;
+            let mut batch = word_vectors::Batch { tape, objective, noise, number, scale, gradients, check };
+            word_vectors::free_large_batch(&mut batch, plan, &mut self.delta, self.traced, &mut report)?;
+            if report.spoilt || !(own.needs_clean_pass() || own.fast_gradient.is_some()) {
+                return Ok(report);
+            }
+        }
+        let embedding_masks = tape.random();
+        let leaf = match own.fast_gradient {
+            None => None,
+            Some(_) => {
+                let shape = [objective.segments().last().copied().unwrap_or(0) as usize, objective.width()];
+                Some(tape.leaf_from(shape, &vec![0.0; shape[0] * shape[1]])?)
+            }
+        };
+        let embedded = objective.embed(tape, leaf)?;
+        let masks = [embedding_masks, tape.random()];
+        let logits = objective.logits(tape, embedded)?;
+        let mut losses: Vec<(Var, f32)> = Vec::new();
+        if own.free.is_none()
+            && let Some(loss) = objective.loss(tape, logits)?
+        {
+            let (value, factor) = (tape.scalar(loss)? as f64, if own.halved { 0.5 } else { 1.0 });
+            report.add("task", value, factor as f64, None);
+            losses.push((loss, factor));
+            if !value.is_finite() {
+                return Ok(report);
+            }
+        }
+        let clean = Clean { embedded, logits, masks };
+        let proximal = self.proximal.as_mut().filter(|_| own.proximal).map(|term| term as &mut dyn Term);
+        let terms = own.terms.iter_mut().map(|term| &mut **term as &mut dyn Term).chain(proximal);
+        for (number, term) in terms.enumerate() {
+            let trace = self.traced.then_some(&mut report.trace);
+            let number = FIRST_TERM + number as u32;
+            let mut pass = Pass { tape: &mut *tape, objective, noise, number, clean, trace };
+            match term.add(&mut pass)? {
+                Added::Dropped => report.dropped.push(term.name()),
+                Added::Losses { losses: added, value, size } => {
+                    for (loss, factor) in &added {
+                        report.loss += *factor as f64 * tape.scalar(*loss)? as f64;
+                    }
+                    report.add(term.name(), tape.scalar(value)? as f64, 0.0, size);
+                    losses.extend(added);
+                }
+            }
+        }
+        if losses.is_empty() {
+            return Ok(report);
+        }
+        let factors: Vec<[f32; 1]> = losses.iter().map(|(_, factor)| [scale * factor]).collect();
+        let seeds: Vec<(Var, &[f32])> = losses.iter().zip(&factors).map(|((loss, _), f)| (*loss, &f[..])).collect();
+        let leaves = leaf.as_slice();
+        let found = tape.backward_from(&seeds, Some(gradients), leaves)?;
+        if check {
+            gradients.check(tape.params(), tape.used())?;
+        }
+        for gradient in found {
+            if let Some(plan) = &own.fast_gradient {
+                tape.rewind(mark);
+                if !plan.fresh_masks {
+                    tape.set_random(embedding_masks);
+                }
+                let number = Method::Fgm as u32;
+                let mut batch =
+                    word_vectors::Batch { tape: &mut *tape, objective, noise, number, scale, gradients, check };
+                word_vectors::fast_gradient(&mut batch, plan, gradient.data(), &mut report)?;
+            }
+            tape.give(gradient);
+        }
+        Ok(report)
+    }
+}
+
+/// Terms are numbered from here on, after the methods that draw noise of their own.
+const FIRST_TERM: u32 = 16;

@@ -1,0 +1,135 @@
+//! Adversarial training against the labels, by perturbing the word vectors: FreeLB and the fast gradient method.
+
+use super::options::Plan;
+use super::report::{AscentStep, BatchReport};
+use super::term::finite;
+use super::{Noise, Objective};
+use crate::error::Result;
+use crate::ops::perturbation;
+use crate::tape::{Gradients, Tape};
+use crate::tensor::Tensor;
+
+/// What both go through: a batch, whose gradient, times `scale`, is added to `gradients`.
+pub(super) struct Batch<'b, 'p> {
+    pub tape: &'b mut Tape<'p>,
+    pub objective: &'b dyn Objective,
+    pub noise: &'b dyn Noise,
+    /// The number of the term, which its noise is drawn by.
+    pub number: u32,
+    pub scale: f32,
+    pub gradients: &'b mut Gradients,
+    /// Whether every parameter that was used must have a gradient afterwards.
+    pub check: bool,
+}
+
+impl Batch<'_, '_> {
+    fn tokens(&self) -> usize {
+        self.objective.segments().last().copied().unwrap_or(0) as usize
+    }
+
+    /// The loss with word vectors moved by `delta`, forward and backward, its gradient added with `factor`: (loss, gradient
+    /// of delta); None without labels.
+    fn pass(&mut self, delta: &[f32], factor: f32) -> Result<Option<(f64, Tensor)>> {
+        let width = self.objective.width();
+        let tape = &mut *self.tape;
+        let leaf = tape.leaf_from([delta.len() / width.max(1), width], delta)?;
+        let embedded = self.objective.embed(tape, Some(leaf))?;
+        let logits = self.objective.logits(tape, embedded)?;
+        let Some(loss) = self.objective.loss(tape, logits)? else { return Ok(None) };
+        let value = tape.scalar(loss)? as f64;
+        let mut found = tape.backward_from(&[(loss, &[factor])], Some(self.gradients), &[leaf])?;
+        if self.check {
+            self.gradients.check(tape.params(), tape.used())?;
+        }
+        Ok(found.pop().map(|gradient| (value, gradient)))
+    }
+}
+
+/// FreeLB (Zhu, Cheng, Gan, Sun, Goldstein and Liu, ICLR 2020, algorithm 1): the mean loss over K passes, between which the
+/// perturbation of the word vectors climbs the loss; the masks are the same in all of them. δ₀ is uniform on
+/// (−ε, ε) / √(numbers of the sequence).
+///
+/// The gradient of each pass serves twice, so that nothing is spent on the ascent alone. If one is not finite, the weights'
+/// gradients are spoilt with it, and the report says so.
+pub(super) fn free_large_batch(
+    batch: &mut Batch<'_, '_>,
+    plan: &Plan,
+    delta: &mut Vec<f32>,
+    traced: bool,
+    report: &mut BatchReport,
+) -> Result<()> {
+    let device = batch.tape.device().clone();
+    let width = batch.objective.width();
+    let segments = batch.objective.segments().to_vec();
+    delta.resize(batch.tokens() * width, 0.0);
+    batch.noise.uniform(&device, batch.number, plan.ball.radius, delta);
+    perturbation::scale_sequences(&device, delta, &segments, width, |tokens| {
+        1.0 / ((tokens * width).max(1) as f32).sqrt()
+    })?;
+    let masks = batch.tape.random();
+    let (mut total, mut passes) = (0.0, Vec::with_capacity(plan.steps));
+    for pass in 0..plan.steps {
+        if !plan.fresh_masks {
+            batch.tape.set_random(masks);
+        }
+        let mark = batch.tape.mark();
+        let perturbation = if traced { delta.clone() } else { Vec::new() };
+        let Some((loss, gradient)) = batch.pass(delta, batch.scale / plan.steps as f32)? else { return Ok(()) };
+        passes.push(loss);
+        total += loss;
+        let usable = loss.is_finite() && finite(gradient.data());
+        // The last pass has nobody to climb for.
+        if usable && pass + 1 < plan.steps {
+            perturbation::ascend(&device, delta, gradient.data(), &segments, width, plan.ball, plan.step)?;
+        }
+        if traced {
+            report.trace.push(AscentStep { loss, gradient: gradient.data().to_vec(), perturbation });
+        }
+        batch.tape.give(gradient);
+        batch.tape.rewind(mark);
+        if pass == 0 && !loss.is_finite() {
+            // Nothing has been climbed yet: it is the model that has diverged.
+            report.loss = loss;
+            return Ok(());
+        }
+        if !usable {
+            report.dropped.push(plan.method.name());
+            report.spoilt = true;
+            return Ok(());
+        }
+    }
+    let value = total / plan.steps.max(1) as f64;
+    let size = perturbation::mean_norm(delta, &segments, width, plan.ball.norm, plan.ball.level)?;
+    report.passes = passes;
+    report.add(plan.method.name(), value, 1.0, Some(size));
+    Ok(())
+}
+
+/// The fast gradient method (Miyato, Dai and Goodfellow, ICLR 2017, section 3): adds weight · loss(words + r) with
+/// r = ε g / ‖g‖, where g, the gradient of the word vectors in the pass before, costs nothing extra.
+pub(super) fn fast_gradient(
+    batch: &mut Batch<'_, '_>,
+    plan: &Plan,
+    gradient: &[f32],
+    report: &mut BatchReport,
+) -> Result<()> {
+    if !finite(gradient) {
+        report.dropped.push(plan.method.name());
+        return Ok(());
+    }
+    let device = batch.tape.device().clone();
+    let (width, segments) = (batch.objective.width(), batch.objective.segments().to_vec());
+    let mut delta = vec![0.0; gradient.len()];
+    let free = perturbation::Ball { radius: f32::INFINITY, ..plan.ball };
+    perturbation::ascend(&device, &mut delta, gradient, &segments, width, free, plan.ball.radius)?;
+    let size = perturbation::mean_norm(&delta, &segments, width, plan.ball.norm, plan.ball.level)?;
+    if let Some((loss, gradient)) = batch.pass(&delta, batch.scale * plan.weight)? {
+        report.spoilt |= !(loss.is_finite() && finite(gradient.data()));
+        batch.tape.give(gradient);
+        match report.spoilt {
+            true => report.dropped.push(plan.method.name()),
+            false => report.add(plan.method.name(), loss, plan.weight as f64, Some(size)),
+        }
+    }
+    Ok(())
+}
