@@ -41,7 +41,7 @@ impl Step {
             untouched: options.untouched,
             check: options.check,
             updates: 0,
-            terms: Terms::new(&options.adversarial, model.tasks(), params)?,
+            terms: Terms::new(&options.adversarial, model.tasks().map(Some), params)?,
             spoilt: false,
         })
     }

@@ -14,7 +14,6 @@ use manyhead::nn::PackedBatch;
 use manyhead::ops::perturbation::{Level, Norm, Projection};
 use manyhead::ops::{Activation, Divergence};
 use manyhead::tape::{Gradients, Params, Tape, TapeMemory, Var};
-use manyhead::tasks::TaskFile;
 use manyhead::train::adversarial::{
     AdversarialOptions, BatchOptions, CleanSide, Method, Momentum, Noise, Objective, ProximalOptions, Settings, Terms,
 };
@@ -247,10 +246,7 @@ fn terms(case: &Case, params: &Params) -> Result<Terms, String> {
         false => vec![(method, settings)],
     };
     let options = AdversarialOptions { methods, proximal: proximal.transpose()?, ..Default::default() };
-    let task = "task:\n  data_format: PremiseOnly\n  task_type: Classification\n  n_class: 3\n  metric_meta: [ACC]\n  \
-                enable_san: false\n";
-    let file = TaskFile::parse("task.yml", task).map_err(text_of)?;
-    let mut terms = Terms::new(&options, &file.tasks, params).map_err(text_of)?;
+    let mut terms = Terms::new(&options, [None], params).map_err(text_of)?;
     terms.trace(true);
     Ok(terms)
 }

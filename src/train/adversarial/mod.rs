@@ -15,8 +15,7 @@ mod report;
 mod term;
 mod word_vectors;
 
-pub(super) use noise::BatchNoise;
-pub use noise::Noise;
+pub use noise::{BatchNoise, Noise};
 pub(super) use objective::ModelBatch;
 pub use objective::Objective;
 pub use options::{
@@ -29,7 +28,7 @@ use crate::device::{Device, Precision};
 use crate::error::{Error, Result};
 use crate::ops::Divergence;
 use crate::tape::{Gradients, Params, Tape, TapeMemory, Var};
-use crate::tasks::TaskDef;
+use crate::tasks::{AdversarialChange, TaskDef};
 use consistency::Consistency;
 use dropout_consistency::DropoutConsistency;
 use options::Plan;
@@ -96,19 +95,20 @@ pub struct BatchOptions {
 }
 
 impl Terms {
-    /// The terms of a run over `tasks`; the proximal term's teacher begins as `params`.
+    /// The terms of a run over `tasks` (None: one whose definition changes nothing); the proximal term's teacher begins as `params`.
     ///
     /// # Errors
     /// Options that do not fit each other or a task.
     pub fn new<'t>(
         options: &AdversarialOptions,
-        tasks: impl IntoIterator<Item = &'t TaskDef>,
+        tasks: impl IntoIterator<Item = Option<&'t TaskDef>>,
         params: &Params,
     ) -> Result<Terms> {
         options.validate()?;
         let proximal = options.proximal.is_some();
-        let one = |task: &TaskDef| {
-            let off = matches!(task.adversarial, Some(crate::tasks::AdversarialChange::Off));
+        let one = |task: Option<&TaskDef>| {
+            let change = task.and_then(|task| task.adversarial);
+            let off = matches!(change, Some(AdversarialChange::Off));
             Ok(TaskTerms::new(options.plans(task)?, options.ascent_precision, proximal && !off))
         };
         let tasks: Result<Vec<TaskTerms>> = tasks.into_iter().map(one).collect();

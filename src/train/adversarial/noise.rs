@@ -15,8 +15,10 @@ pub trait Noise {
 
 /// Philox, by the seed of the run and the number of the batch.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::train) struct BatchNoise {
+pub struct BatchNoise {
+    /// The seed of the run.
     pub seed: u64,
+    /// The number of the batch in the run.
     pub batch: u64,
 }
 

@@ -77,14 +77,6 @@ pub enum Masks {
     Fresh,
 }
 
-/// Names of an enumeration's values, and how they are read.
-pub(crate) fn parse<T: Copy>(option: &str, name: &str, known: &[(&str, T)]) -> Result<T> {
-    known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        Error::argument(option, format!("'{name}' is none of {}", names.join(", ")))
-    })
-}
-
 /// The values of `--adversarial-clean-side`.
 pub const CLEAN_SIDES: [(&str, CleanSide); 3] =
     [("constant", CleanSide::Constant), ("full", CleanSide::Full), ("one-sided", CleanSide::OneSided)];
@@ -346,11 +338,15 @@ impl AdversarialOptions {
         Ok(plan)
     }
 
-    /// What `task` is trained with.
+    /// What `task` is trained with; None: a task that changes nothing.
     ///
     /// # Errors
     /// A divergence that the task names and that is none.
-    pub(super) fn plans(&self, task: &TaskDef) -> Result<Vec<Plan>> {
+    pub(super) fn plans(&self, task: Option<&TaskDef>) -> Result<Vec<Plan>> {
+        let Some(task) = task else {
+            let plan = |(method, _): &(Method, Settings)| self.settle(*method, &Settings::default(), None);
+            return self.methods.iter().map(plan).collect();
+        };
         let change = match &task.adversarial {
             None => Settings::default(),
             Some(AdversarialChange::Off) => return Ok(Vec::new()),

@@ -2,6 +2,7 @@
 
 mod lengths;
 mod machine;
+mod objective;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,16 +12,19 @@ use manyhead::device::Precision;
 use manyhead::encoders::{self, EncoderNet};
 use manyhead::heads::{Head, PooledHead};
 use manyhead::nn::PackedBatch;
-use manyhead::ops::{self, Activation, CrossEntropyOptions};
+use manyhead::ops::Activation;
 use manyhead::rng::Stream;
 use manyhead::tape::{Gradients, OpTimes, Params, Random, Tape, TapeMemory};
+use manyhead::train::adversarial::{BatchNoise, BatchOptions, Terms};
 use manyhead::train::{Optimizer, OptimizerKind, OptimizerOptions, clip_factor, grad_norm};
 use manyhead::{Device, Error};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print, tell};
 use super::table::Table;
+use super::train::adversarial::Adversarial;
 use lengths::Lengths;
+use objective::Objective;
 
 /// Measure the speed of training or inference on this machine
 #[derive(Args, Clone)]
@@ -55,6 +59,8 @@ pub struct Arguments {
     /// Seed of weights, texts, lengths and masks
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    #[command(flatten)]
+    pub adversarial: Adversarial,
 }
 
 /// What is measured.
@@ -98,21 +104,27 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     ));
     let load_average = machine::load_average();
     for number in 0..WARM_UP {
-        bench.step(number)?;
+        bench.step(number, false)?;
     }
     bench.memory.time_ops();
     let operations = cpu.operations();
-    let (mut seconds, mut tokens) = (Vec::new(), Vec::new());
+    let (mut seconds, mut tokens, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..u64::from(arguments.steps) {
+        // With adversarial training a plain step over the same batch goes before each step that counts.
+        if bench.adversarial {
+            let start = Instant::now();
+            bench.step(WARM_UP + number, true)?;
+            plain.push(start.elapsed().as_secs_f64());
+        }
         let start = Instant::now();
-        tokens.push(bench.step(WARM_UP + number)? as f64);
+        tokens.push(bench.step(WARM_UP + number, false)? as f64);
         seconds.push(start.elapsed().as_secs_f64());
     }
     let operations = (cpu.operations() - operations) as f64;
-    let gflops = operations / seconds.iter().sum::<f64>() / 1e9;
+    let gflops = operations / seconds.iter().chain(&plain).sum::<f64>() / 1e9;
     let peak = cpu.peak_gflops(PEAK_TIME);
     let rates: Vec<f64> = tokens.iter().zip(&seconds).map(|(tokens, seconds)| tokens / seconds).collect();
-    let result = json!({
+    let mut result = json!({
         "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
         "encoder": arguments.encoder_config,
         "precision": precision.name(),
@@ -132,11 +144,19 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "peak_gflops": peak,
         "share_of_peak": gflops / peak,
         "peak_memory_bytes": machine::peak_memory(),
-        "time_by_op": time_by_op(&bench, seconds.iter().sum(), f64::from(arguments.steps)),
+        "time_by_op": time_by_op(&bench, seconds.iter().chain(&plain).sum(), f64::from(arguments.steps)),
         "load_average": load_average,
         "version": env!("CARGO_PKG_VERSION"),
         "commit": machine::commit(),
     });
+    if bench.adversarial {
+        let ratios = seconds.iter().zip(&plain).map(|(adversarial, plain)| adversarial / plain).collect();
+        let options: Map<String, Value> =
+            arguments.adversarial.list().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        result["adversarial"] = Value::Object(options);
+        result["plain_step_seconds_median"] = json!(median(plain));
+        result["adversarial_ratio"] = json!(median(ratios));
+    }
     if common.json { print(&result.to_string()) } else { print_table(&result) }
 }
 
@@ -153,6 +173,9 @@ struct Bench {
     batch: usize,
     seed: u64,
     mode: Mode,
+    terms: Terms,
+    /// Whether there are any.
+    adversarial: bool,
     /// Seconds of what is not an op of the tape.
     rest: Vec<(&'static str, f64)>,
 }
@@ -177,12 +200,17 @@ impl Bench {
         // What only training needs takes no memory in inference.
         let none = Params::default();
         let trained = if training { &params } else { &none };
+        let adversarial = arguments.adversarial.resolve(device)?;
+        if !training && !adversarial.is_empty() {
+            return Err(
+                Error::argument("--adversarial", "it is a part of training; measure it with bench train").into()
+            );
+        }
         let options = OptimizerOptions { weight_decay: 0.01, ..OptimizerOptions::new(OptimizerKind::AdamW) };
         Ok(Bench {
             device: device.clone(),
             optimizer: Optimizer::new(options, trained)?,
             gradients: Gradients::new(trained),
-            params,
             net,
             head: Head::Pooled(head),
             memory: TapeMemory::default(),
@@ -190,18 +218,21 @@ impl Bench {
             batch: arguments.batch as usize,
             seed,
             mode: arguments.mode,
+            terms: Terms::new(&adversarial, [None], trained)?,
+            adversarial: !adversarial.is_empty(),
+            params,
             rest: Vec::new(),
         })
     }
 
-    /// One step; returns its number of tokens.
-    fn step(&mut self, number: u64) -> Result<usize, Failure> {
+    /// One step, `plain`: without terms of adversarial training; returns its number of tokens.
+    fn step(&mut self, number: u64, plain: bool) -> Result<usize, Failure> {
         let cpu = self.device.as_cpu().clone();
         let batch = self.draw(number)?;
         match self.mode {
             Mode::Infer => cpu.run(|| self.infer(&batch))?,
             Mode::Train => {
-                cpu.run(|| self.forward_backward(&batch, number))?;
+                cpu.run(|| self.forward_backward(&batch, number, plain))?;
                 self.update()?;
             }
         }
@@ -232,13 +263,15 @@ impl Bench {
         Ok(())
     }
 
-    fn forward_backward(&mut self, batch: &PackedBatch, number: u64) -> Result<(), Error> {
+    fn forward_backward(&mut self, batch: &PackedBatch, number: u64, plain: bool) -> Result<(), Error> {
         let random = Some(Random::new(self.seed, number));
         let mut tape = Tape::recording(&self.params, &self.device, std::mem::take(&mut self.memory), random);
-        let logits = self.head.logits(&mut tape, &*self.net, batch)?;
-        let targets = (0..self.batch as i32).map(|i| i % 2).collect();
-        let loss = ops::cross_entropy(&mut tape, logits, &targets, CrossEntropyOptions::default())?;
-        tape.backward(loss, 1.0, &mut self.gradients)?;
+        let objective = Objective { net: &*self.net, head: self.head, batch };
+        let noise = BatchNoise { seed: self.seed, batch: number };
+        let options = BatchOptions { task: 0, update: number, scale: 1.0, check: false };
+        let mut none = Terms::default();
+        let terms = if plain { &mut none } else { &mut self.terms };
+        terms.batch(&mut tape, &objective, &noise, options, &mut self.gradients)?;
         self.memory = tape.finish();
         Ok(())
     }
@@ -318,6 +351,10 @@ fn print_table(result: &Value) -> Result<(), Failure> {
     table.row(pair("tokens/s", tokens("tokens_per_second"), tokens("tokens_per_second_median")));
     let seconds = |key| format!("{:.4}", number(key));
     table.row(pair("s/step", seconds("step_seconds_best"), seconds("step_seconds_median")));
+    if let Some(ratio) = result["adversarial_ratio"].as_f64() {
+        table.row(pair("plain s/step", String::new(), seconds("plain_step_seconds_median")));
+        table.row(pair("times a plain step", String::new(), format!("{ratio:.3}")));
+    }
     print(table.render().trim_end())?;
     let memory = result["peak_memory_bytes"].as_f64();
     let memory = memory.map_or(String::new(), |bytes| format!("; peak memory {:.0} MB", bytes / 1e6));

@@ -1,5 +1,6 @@
 //! `manyhead train`: all tasks of a task file on one encoder.
 
+pub mod adversarial;
 mod options;
 
 use std::ffi::OsString;
@@ -109,7 +110,7 @@ pub fn prepare(
     common: &Common,
 ) -> Result<Prepared, Failure> {
     let device = common.device()?;
-    let train_options = options.resolve(tasks, device.parse_precision(&options.precision)?)?;
+    let train_options = options.resolve(tasks, &device)?;
     for task in tasks {
         task.require_trainable()?;
     }

@@ -7,10 +7,11 @@ use manyhead::device::Precision;
 use manyhead::model::{Freeze, HeadOptions, PoolerChoice};
 use manyhead::tasks::TaskDef;
 use manyhead::train::{OptimizerKind, OptimizerOptions, ScheduleKind, Untouched};
-use manyhead::{Error, MultiTaskModel, TrainOptions};
+use manyhead::{Device, Error, MultiTaskModel, TrainOptions};
 
 use super::super::common::{Common, Failure, training_precisions};
 use super::super::sampling::SamplingOptions;
+use super::adversarial::Adversarial;
 
 /// The options that decide what is learnt.
 #[derive(Args, Clone)]
@@ -85,6 +86,8 @@ pub struct Options {
     /// Tensors that no batch of an update touched: left alone, or treated as having a zero gradient
     #[arg(long, default_value = "skip", value_parser = ["skip", "zero"])]
     pub untouched: String,
+    #[command(flatten)]
+    pub adversarial: Adversarial,
     /// End after so many updates
     #[arg(long, value_name = "N")]
     pub max_updates: Option<u64>,
@@ -110,9 +113,10 @@ pub enum Switch {
 }
 
 impl Options {
-    /// What the library calls it; `tasks` are those whose weights the sampling may name, `precision` is what
+    /// What the library calls it; `tasks` are those whose weights the sampling may name. The precision is what
     /// [`Options::choose_precision`] has left.
-    pub fn resolve(&self, tasks: &[TaskDef], precision: Precision) -> Result<TrainOptions, Failure> {
+    pub fn resolve(&self, tasks: &[TaskDef], device: &Device) -> Result<TrainOptions, Failure> {
+        let precision = device.parse_precision(&self.precision)?;
         let optimizer = OptimizerOptions {
             weight_decay: self.weight_decay,
             ..OptimizerOptions::new(OptimizerKind::parse(&self.optimizer)?)
@@ -137,6 +141,7 @@ impl Options {
             seed: self.seed,
             precision: Some(precision),
             untouched: if self.untouched == "zero" { Untouched::Zero } else { Untouched::Skip },
+            adversarial: self.adversarial.resolve(device)?,
             check: self.check,
             max_updates: self.max_updates,
             checkpoint_every: self.checkpoint_every,
@@ -207,6 +212,7 @@ impl Options {
         ];
         list.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
         list.extend(self.sampling.list());
+        list.extend(self.adversarial.list());
         list.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
 }
