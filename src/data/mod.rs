@@ -19,9 +19,11 @@ mod sampler;
 mod sampling;
 pub mod split;
 pub mod tokenizer;
+mod typos;
 
 pub use ahead::{ahead, ahead_detached};
 pub use dataset::{Dataset, Origin, ReadEvent, ReadOptions, ReadProgress};
 pub use labels::complete_labels;
 pub use sampler::{BatchOptions, BatchPlan, epoch_plan};
 pub use sampling::Sampling;
+pub use typos::Typos;

@@ -4,9 +4,11 @@ mod encoder;
 mod folder;
 mod freeze;
 mod multi_task;
+mod perturbed;
 
 pub(crate) use folder::{temporary_beside, write_json};
 
 pub use encoder::{Embeddings, Encoder, Pool};
 pub use freeze::Freeze;
 pub use multi_task::{Evaluation, HeadOptions, MultiTaskModel, PoolerChoice};
+pub use perturbed::Attack;

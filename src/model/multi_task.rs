@@ -260,7 +260,7 @@ impl MultiTaskModel {
         own.map_or(self.max_length, |own| own.min(self.encoder.net.max_length()))
     }
 
-    fn head(&self, task: usize) -> Result<&TaskHead> {
+    pub(super) fn head(&self, task: usize) -> Result<&TaskHead> {
         let missing =
             || Error::argument("task", format!("there is no task {task}; the model has {}", self.tasks.len()));
         self.tasks.get(task).ok_or_else(missing)
@@ -385,12 +385,24 @@ impl MultiTaskModel {
             labels.extend(gold);
             Ok(())
         })?;
+        self.evaluation_of(def, task, labels, predictions, total / counted.max(1) as f64)
+    }
+
+    /// What predictions are worth.
+    pub(super) fn evaluation_of(
+        &self,
+        def: &TaskDef,
+        task: usize,
+        labels: Vec<Label>,
+        predictions: Vec<Prediction>,
+        loss: f64,
+    ) -> Result<Evaluation> {
+        let kind = self.head(task)?.kind;
         let metrics = def.metric_list()?.into_iter();
         let metrics: Result<Vec<_>> =
             metrics.map(|metric| Ok((metric, kind.metric(def, metric, &labels, &predictions)?))).collect();
         let entities = kind.entities(def, &labels, &predictions)?;
-        let (examples, loss) = (labels.len(), total / counted.max(1) as f64);
-        Ok(Evaluation { examples, loss, metrics: metrics?, entities, predictions })
+        Ok(Evaluation { examples: labels.len(), loss, metrics: metrics?, entities, predictions })
     }
 
     /// Runs the model over consecutive batches of about [`BATCH_TOKENS`] tokens and hands on the logits of each. An
@@ -422,7 +434,7 @@ impl MultiTaskModel {
 }
 
 /// Consecutive batches of about [`BATCH_TOKENS`] tokens, and which examples they hold.
-fn consecutive_batches(dataset: &Dataset) -> impl Iterator<Item = Result<(TaskBatch, Vec<u32>)>> + Send {
+pub(super) fn consecutive_batches(dataset: &Dataset) -> impl Iterator<Item = Result<(TaskBatch, Vec<u32>)>> + Send {
     let mut start = 0;
     std::iter::from_fn(move || {
         let (mut end, mut tokens) = (start, 0);

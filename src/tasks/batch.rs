@@ -32,6 +32,31 @@ impl TaskBatch {
         self.groups.len().saturating_sub(1)
     }
 
+    /// Example `i` alone.
+    ///
+    /// # Errors
+    /// There is no such example.
+    pub fn example(&self, i: usize) -> Result<TaskBatch> {
+        let missing = || Error::shape("batch", format!("there is no example {i} of {}", self.examples()));
+        let [first, last] = *self.groups.get(i..i + 2).ok_or_else(missing)? else { return Err(missing()) };
+        let borders = self.packed.cu_seqlens.get(first as usize..=last as usize).ok_or_else(missing)?;
+        let (start, end) = (borders.first().copied().unwrap_or(0), borders.last().copied().unwrap_or(0));
+        let tokens = start as usize..end as usize;
+        let part = |all: &[u32]| all.get(tokens.clone()).map(Arc::from).ok_or_else(missing);
+        let packed = PackedBatch {
+            ids: part(&self.packed.ids)?,
+            type_ids: part(&self.packed.type_ids)?,
+            positions: part(&self.packed.positions)?,
+            cu_seqlens: borders.iter().map(|border| border - start).collect(),
+        };
+        let words = self.words.as_ref().map(|words| {
+            let rows = words.of(i).iter().map(|row| if *row < 0 { *row } else { row - start as i32 });
+            let rows: Arc<[i32]> = rows.collect();
+            WordRows { borders: [0, rows.len() as u32].into(), rows }
+        });
+        Ok(TaskBatch { packed, groups: [0, last - first].into(), words })
+    }
+
     /// # Errors
     /// Another number of labels than examples.
     pub(super) fn check_labels(&self, labels: usize) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use manyhead::data::ReadOptions;
 use manyhead::device::Precision;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::{Metric, Score};
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::beside_f32::{self, BesideF32};
 use super::common::{Common, Failure, Products, counted, print};
+use super::perturb::{self, Change, Perturb, Perturbed};
 use super::reading::Reading;
 use super::split_files::{Plan, SplitOutput};
 use super::table::{Table, entities, matrices, shown, shown_mean};
@@ -25,7 +27,8 @@ use super::{glue_file, score_file};
 #[command(after_help = "The metrics are those of the task file's metric_meta. A split without labels has none:\n  \
     manyhead predict --model DIR --tasks FILE --split test --glue DIR, or --scores DIR\n\n\
     Examples:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev\n  \
-    manyhead eval --model run1/best --tasks glue.yml --data-dir data --precision int8 --compare-f32")]
+    manyhead eval --model run1/best --tasks glue.yml --data-dir data --precision int8 --compare-f32\n  \
+    manyhead eval --model run1/best --tasks glue.yml --data-dir data --perturb embedding,typo --epsilon 0.1 --rate 0.1")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
@@ -53,6 +56,8 @@ pub struct Arguments {
     /// Evaluate in f32 too, and show both metrics, their difference, and how many predictions stay the same
     #[arg(long)]
     pub compare_f32: bool,
+    #[command(flatten)]
+    pub perturb: Perturb,
     #[command(flatten)]
     pub files: SplitOutput,
 }
@@ -136,6 +141,10 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let message = "this evaluation is in f32 itself; add --precision int8 or bf16";
         return Err(Error::argument("--compare-f32", message).into());
     }
+    arguments.perturb.check()?;
+    if arguments.perturb.perturb.contains(&Change::Embedding) {
+        precision.check_training("--perturb embedding")?;
+    }
     let tasks = TaskFile::read(&arguments.tasks)?;
     check_names(&arguments.task, &[&tasks])?;
     let chosen = |name: &String| arguments.task.is_empty() || arguments.task.contains(name);
@@ -152,6 +161,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         jobs.push((task, own, index, files));
     }
     let (mut results, mut firsts, mut origins, mut exact) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut perturbed: Vec<Vec<Perturbed>> = Vec::new();
     for (task, own, index, files) in jobs {
         let dataset = reading.with(|read| read_split(&model, index, task, split, data_dir, read));
         let dataset = dataset.map_err(|error| {
@@ -174,20 +184,48 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
             model.encoder_mut().set_precision(precision);
             exact.push(BesideF32::new(&evaluation, beside?));
         }
+        let mut changed = Vec::new();
+        for change in &arguments.perturb.perturb {
+            common.say(&format!("evaluating {} with --perturb {}", task.name, change.name()));
+            let evaluation = match change {
+                Change::Embedding => model.evaluate_perturbed(index, &dataset, task, &arguments.perturb.attack())?,
+                Change::Typo => {
+                    let typos = Some(arguments.perturb.typos());
+                    let misspelt = reading.with(|read| {
+                        let read = ReadOptions { typos, ..read };
+                        read_split(&model, index, task, split, data_dir, read)
+                    })?;
+                    model.evaluate_by(index, &misspelt.ok_or_else(|| no_split(task, split))?, task)?
+                }
+            };
+            changed.push(Perturbed::new(*change, evaluation));
+        }
+        perturbed.push(changed);
         results.push(SplitEvaluation::new(&task.name, split, evaluation));
     }
     reading.tell_origins(&origins, common);
     let mean = mean_of(&firsts);
+    let means: Vec<(Change, Option<f64>)> = arguments
+        .perturb
+        .perturb
+        .iter()
+        .enumerate()
+        .map(|(i, change)| {
+            let firsts: Vec<Option<f64>> = perturbed.iter().filter_map(|changed| Some(changed.get(i)?.first)).collect();
+            (*change, mean_of(&firsts))
+        })
+        .collect();
     let exact_mean = mean_of(&exact.iter().map(|exact| exact.first).collect::<Vec<_>>());
     if common.json {
         let tasks: Map<String, Value> =
-            results.iter().enumerate().map(|(i, result)| task_json(result, exact.get(i))).collect();
+            results.iter().enumerate().map(|(i, result)| task_json(result, exact.get(i), &perturbed[i])).collect();
         let mut value = json!({
             "model": arguments.model, "split": arguments.split, "precision": precision.name(), "tasks": tasks, "mean": mean
         });
         if arguments.compare_f32 {
             value["mean_f32"] = json!(exact_mean);
         }
+        arguments.perturb.add_means(&mut value, mean, &means);
         return print(&value.to_string());
     }
     let mut table = Table::default();
@@ -202,6 +240,11 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     if arguments.compare_f32 {
         text.push('\n');
         text.push_str(&beside_f32::render(precision, &results, &exact, [mean, exact_mean]));
+    }
+    if !means.is_empty() {
+        let all: Vec<Option<f64>> = std::iter::once(mean).chain(means.iter().map(|(_, mean)| *mean)).collect();
+        text.push('\n');
+        text.push_str(&perturb::render(&results, &perturbed, &all));
     }
     print(&text)
 }
@@ -247,7 +290,7 @@ pub fn metrics_json(metrics: &[(Metric, Score)]) -> Value {
     metrics.iter().map(|(metric, score)| (metric.name().to_string(), score_json(score))).collect()
 }
 
-fn task_json(result: &SplitEvaluation, exact: Option<&BesideF32>) -> (String, Value) {
+fn task_json(result: &SplitEvaluation, exact: Option<&BesideF32>, perturbed: &[Perturbed]) -> (String, Value) {
     let metrics = metrics_json(&result.metrics);
     // A loss beyond the numbers of JSON is null.
     let mut task = json!({"examples": result.examples, "loss": result.loss, "metrics": metrics});
@@ -257,5 +300,6 @@ fn task_json(result: &SplitEvaluation, exact: Option<&BesideF32>) -> (String, Va
     if let Some(exact) = exact {
         task["comparison"] = exact.json(result);
     }
+    perturb::add_json(&mut task, result, perturbed);
     (result.task.clone(), task)
 }

@@ -12,6 +12,7 @@ mod embed;
 mod eval;
 mod glue_file;
 mod import;
+mod perturb;
 mod predict;
 mod progress;
 mod reading;

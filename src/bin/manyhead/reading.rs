@@ -41,7 +41,12 @@ impl Reading {
             }
             _ => {}
         };
-        read(ReadOptions { bad_rows: self.bad_rows, cache: self.cache.as_deref(), progress: Some(&progress) })
+        read(ReadOptions {
+            bad_rows: self.bad_rows,
+            cache: self.cache.as_deref(),
+            progress: Some(&progress),
+            typos: None,
+        })
     }
 
     /// One line about where the tokens of all splits of a run are, and one a trouble.

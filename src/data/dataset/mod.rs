@@ -13,6 +13,7 @@ use super::ahead;
 use super::encode::encode;
 use super::readers::{BadRows, Content, Labels, Row, RowReader, Skipped};
 use super::tokenizer::Tokenizer;
+use super::typos::Typos;
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
@@ -55,6 +56,8 @@ pub struct ReadOptions<'a> {
     pub cache: Option<&'a Path>,
     /// Told how far the reading is.
     pub progress: Option<ReadProgress<'a>>,
+    /// Spelling mistakes that are put into the texts; such data are never cached.
+    pub typos: Option<Typos>,
 }
 
 impl From<BadRows> for ReadOptions<'_> {
@@ -127,8 +130,12 @@ impl Recipe<'_> {
         ahead(self.cpu, AHEAD, chunks, |chunks| -> Result<()> {
             for rows in chunks {
                 let rows = rows?;
-                let (tokenizer, max_length) = (self.tokenizer, self.max_length);
-                let encoded = self.cpu.map(&rows, |row| encode(&row.content, tokenizer, max_length));
+                let (tokenizer, max_length, typos) = (self.tokenizer, self.max_length, self.options.typos);
+                let numbered: Vec<(u64, &Row)> = (done as u64..).zip(&rows).collect();
+                let encoded = self.cpu.map(&numbered, |(number, row)| match typos {
+                    Some(typos) => encode(&typos.apply(&row.content, *number)?, tokenizer, max_length),
+                    None => encode(&row.content, tokenizer, max_length),
+                });
                 for (row, encoded) in rows.iter().zip(encoded) {
                     let encoded = encoded.map_err(|error| Error::input(self.path, row.line, error.to_string()))?;
                     facts.truncated += usize::from(encoded.truncated);
@@ -183,7 +190,7 @@ impl Dataset {
         cpu: &Cpu,
     ) -> Result<Dataset> {
         let recipe = Recipe { task, path, labels, options, tokenizer, max_length, cpu };
-        match options.cache {
+        match options.cache.filter(|_| options.typos.is_none()) {
             Some(folder) => cache::read(&recipe, folder),
             None => recipe.hold(Origin::Memory),
         }
