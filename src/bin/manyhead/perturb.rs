@@ -45,7 +45,7 @@ pub struct Perturb {
     /// gradient ascent), typo (spelling mistakes); several parted by commas
     #[arg(long, value_name = "WHAT", value_delimiter = ',')]
     pub perturb: Vec<Change>,
-    /// embedding: radius of the ball that the perturbation stays in [default: 0.1]
+    /// embedding: radius of the ball that the perturbation stays in [default: 0.01]
     #[arg(long, allow_negative_numbers = true, value_name = "E")]
     epsilon: Option<f32>,
     /// embedding: steps of ascent [default: 5]
@@ -99,7 +99,7 @@ impl Perturb {
             _ => Norm::Inf,
         };
         let level = if self.level.as_deref() == Some("sequence") { Level::Sequence } else { Level::Token };
-        let radius = self.epsilon.unwrap_or(0.1);
+        let radius = self.epsilon.unwrap_or(0.01);
         let ball = Ball { norm, level, projection: Projection::Euclidean, radius };
         Attack { ball, steps: self.steps.unwrap_or(5) }
     }
