@@ -104,6 +104,10 @@ fn headline(html: &mut String, log: &RunLog, means: &Means) {
     }
     for (count, what) in [
         (log.non_finite, "event(s) of the log have a NaN or infinite value; they are missing below"),
+        (
+            log.dropped,
+            "batch(es) went without a term of adversarial training: the gradient of its ascent was not finite",
+        ),
         (log.unreadable, "line(s) of the log cannot be read; they are missing below"),
     ] {
         if count > 0 {
@@ -235,7 +239,8 @@ fn confusions(html: &mut String, log: &RunLog, evaluation: &Evaluation) {
 
 fn charts(html: &mut String, log: &RunLog) {
     html.push_str("<h2>Course</h2>\n");
-    let all = [losses(log), dev_metrics(log), dev_losses(log), learning_rate(log), grad_norm(log), speed(log)];
+    let all =
+        [losses(log), terms(log), dev_metrics(log), dev_losses(log), learning_rate(log), grad_norm(log), speed(log)];
     let drawn: Vec<String> = all.iter().filter_map(Chart::html).collect();
     if drawn.is_empty() {
         html.push_str("<p class=\"soft\">Nothing has been logged yet.</p>\n");
@@ -278,6 +283,15 @@ fn losses(log: &RunLog) -> Chart {
         smoothed(name, task, per_update(batches, |batch| batch.loss, |_| 1.0))
     });
     updates_chart("Training loss by task", "loss", series.collect())
+}
+
+/// Mean over the batches of an update that have the term.
+fn terms(log: &RunLog) -> Chart {
+    let series = log.terms.iter().enumerate().map(|(term, name)| {
+        let value = |batch: &Batch| batch.terms.iter().find(|(index, _)| *index == term).map(|(_, value)| *value);
+        smoothed(name, term, per_update(log.batches.iter(), value, |_| 1.0))
+    });
+    updates_chart("Terms beside the loss against the labels", "term", series.collect())
 }
 
 fn learning_rate(log: &RunLog) -> Chart {

@@ -17,6 +17,10 @@ pub struct RunLog {
     pub batches: Vec<Batch>,
     pub updates: Vec<Update>,
     pub evaluations: Vec<Evaluation>,
+    /// Names of the terms beside the loss against the labels, as they came.
+    pub terms: Vec<String>,
+    /// Batches that went without a term.
+    pub dropped: usize,
     /// Lines that are no event.
     pub unreadable: usize,
     /// Batches, updates and evaluations in which a number was NaN or infinite.
@@ -29,6 +33,8 @@ pub struct Batch {
     /// Index into [`RunLog::tasks`].
     pub task: usize,
     pub loss: Option<f64>,
+    /// Values of terms, by their index into [`RunLog::terms`].
+    pub terms: Vec<(usize, f64)>,
     pub tokens: u64,
     pub examples: u64,
     pub seconds: f64,
@@ -95,7 +101,14 @@ impl RunLog {
                 let (update, tokens, examples) = (count("update")?, count("tokens")?, count("examples")?);
                 let task = self.task(event.get("task")?.as_str()?);
                 let seconds = number("seconds").unwrap_or(0.0);
-                self.batches.push(Batch { update, task, loss: number("loss"), tokens, examples, seconds });
+                self.dropped += usize::from(event.get("dropped").is_some());
+                let mut terms = Vec::new();
+                for (name, value) in event.get("loss_terms").and_then(Value::as_object).into_iter().flatten() {
+                    if let Some(value) = value.as_f64().filter(|_| name != "task") {
+                        terms.push((index_of(&mut self.terms, name), value));
+                    }
+                }
+                self.batches.push(Batch { update, task, loss: number("loss"), terms, tokens, examples, seconds });
             }
             "update" => {
                 let (grad_norm, learning_rate) = (number("grad_norm"), number("learning_rate"));
@@ -120,11 +133,16 @@ impl RunLog {
     }
 
     fn task(&mut self, name: &str) -> usize {
-        self.tasks.iter().position(|task| task == name).unwrap_or_else(|| {
-            self.tasks.push(name.to_string());
-            self.tasks.len() - 1
-        })
+        index_of(&mut self.tasks, name)
     }
+}
+
+/// The place of a name, which is added if it is new.
+fn index_of(names: &mut Vec<String>, name: &str) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_string());
+        names.len() - 1
+    })
 }
 
 /// The trainer's own summary of its evaluations.

@@ -21,6 +21,8 @@ pub struct Progress {
     batches: u64,
     /// Running mean of each task's loss.
     losses: BTreeMap<String, f64>,
+    /// Batches that went without a term, by its name.
+    dropped: BTreeMap<String, usize>,
     learning_rate: f64,
     spoken: Instant,
     spoken_at: u64,
@@ -45,6 +47,7 @@ impl Progress {
             tokens: 0,
             batches: 0,
             losses: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             learning_rate: 0.0,
             spoken: Instant::now(),
             spoken_at: 0,
@@ -132,15 +135,22 @@ impl Observer for Progress {
             Event::Start { totals, batches_done, updates_done, .. } => {
                 self.start(*totals, *batches_done, *updates_done)
             }
-            Event::Batch { task, loss, tokens, .. } => {
+            Event::Batch { task, loss, tokens, dropped, .. } => {
                 self.tokens += tokens;
                 self.batches += 1;
                 let mean = self.losses.entry(task.to_string()).or_insert(*loss);
                 *mean += 0.05 * (loss - *mean);
+                for name in *dropped {
+                    *self.dropped.entry(name.to_string()).or_default() += 1;
+                }
                 self.after_batch();
             }
             Event::Update { learning_rate, .. } => self.learning_rate = *learning_rate,
             Event::Evaluation { epoch, results, mean, best } => {
+                for (name, count) in std::mem::take(&mut self.dropped) {
+                    let message = "batch(es) of this epoch went without it: the gradient of its ascent was not finite";
+                    self.say(&format!("{name}: {count} {message}"));
+                }
                 let title = epoch.map_or("before".to_string(), |epoch| format!("epoch {}", epoch + 1));
                 self.table.add(title, *best, results, *mean);
                 if !self.table.is_empty() {
