@@ -115,6 +115,8 @@ fn the_teacher_and_the_start_are_options_and_are_logged() {
     tiny.train("bf16", flags).ok();
     assert!(tiny.read("f32/best/model.safetensors") != tiny.read("bf16/best/model.safetensors"));
     assert!(file(&tiny, "bf16/run.yml").contains("ascent-precision: bf16"));
+    assert!(batches(&tiny, "bf16").iter().all(|batch| batch["ascent_precision"] == "bf16"));
+    assert!(batches(&tiny, "f32").iter().all(|batch| batch.get("ascent_precision").is_none()));
 }
 
 #[test]

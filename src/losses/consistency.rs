@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ops::{self, Divergence, DivergenceRows};
+use crate::ops::{self, Divergence, DivergenceRows, LegacyDivergence, Reduction};
 use crate::tape::{Tape, Var};
 
 /// Between the distributions of two sets of logits `[B, C]`.
@@ -39,7 +39,12 @@ pub fn word_divergence(
     ops::divergence(tape, first, second, form, DivergenceRows::Width, Some(counted))
 }
 
-/// The mean squared difference of two predictions `[B, 1]`.
-pub fn squared_difference(tape: &mut Tape<'_>, first: Var, second: Var) -> Result<Var> {
-    ops::mse(tape, first, second)
+/// The mean squared difference of two predictions `[B, 1]`, whatever the form of divergence; where distributions have the
+/// toolkit's sum ([`LegacyDivergence::StableKlSum`]), the sum of squares.
+pub fn squared_difference(tape: &mut Tape<'_>, first: Var, second: Var, form: Divergence) -> Result<Var> {
+    let reduction = match form {
+        Divergence::Legacy(LegacyDivergence::StableKlSum) => Reduction::Sum,
+        _ => Reduction::Mean,
+    };
+    ops::weighted_mse(tape, first, second, None, reduction)
 }

@@ -2,7 +2,7 @@
 //!
 //! | event | keys, in this order |
 //! |---|---|
-//! | `batch` | `epoch`, `batch`, `update`, `task`, `loss`, `loss_terms` {NAME: value}, `tokens`, `examples`, `seconds`; with adversarial training `perturbations` {TERM: size}, and `dropped` [TERM] if the gradient of an ascent was not finite |
+//! | `batch` | `epoch`, `batch`, `update`, `task`, `loss`, `loss_terms` {NAME: value}, `tokens`, `examples`, `seconds`; with adversarial training `perturbations` {TERM: size}, `ascent_precision` if the ascent has one of its own, and `dropped` [TERM] if the gradient of an ascent was not finite |
 //! | `update` | `update`, `grad_norm` (before clipping), `learning_rate` |
 //! | `eval` | `epoch` (null: before training), `split`, `metrics` {TASK: {NAME: fraction}}, `losses` {TASK: value} |
 //!
@@ -114,6 +114,7 @@ fn batch_line(event: &Event<'_>) -> Value {
         loss,
         loss_terms,
         perturbations,
+        ascent_precision,
         dropped,
         tokens,
         examples,
@@ -135,6 +136,9 @@ fn batch_line(event: &Event<'_>) -> Value {
     });
     if !sizes.is_empty() {
         line["perturbations"] = Value::Object(sizes);
+    }
+    if let Some(precision) = ascent_precision {
+        line["ascent_precision"] = json!(precision);
     }
     if !dropped.is_empty() {
         line["dropped"] = json!(dropped);

@@ -25,6 +25,7 @@ fn batch(epoch: u64, batch: u64, loss: f64) -> Event<'static> {
         loss,
         loss_terms: terms,
         perturbations: &[],
+        ascent_precision: None,
         dropped: &[],
         tokens: 40,
         examples: 4,

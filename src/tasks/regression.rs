@@ -44,9 +44,9 @@ impl Kind for Regression {
         first: Var,
         second: Var,
         _batch: &TaskBatch,
-        _form: Divergence,
+        form: Divergence,
     ) -> Result<Var> {
-        losses::squared_difference(tape, first, second)
+        losses::squared_difference(tape, first, second, form)
     }
 
     fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {

@@ -60,6 +60,8 @@ pub enum Event<'a> {
         loss_terms: &'a [(&'a str, f64)],
         /// The sizes of the perturbations of adversarial training, by the same names.
         perturbations: &'a [(&'a str, f64)],
+        /// What the ascent was computed in, where `--ascent-precision` says something else than for the rest.
+        ascent_precision: Option<&'a str>,
         /// Terms that the batch went without, because the gradient of their ascent was not finite.
         dropped: &'a [&'a str],
         tokens: usize,

@@ -320,6 +320,7 @@ impl<'a> Run<'a> {
                 loss: report.loss,
                 loss_terms: &report.terms,
                 perturbations: &report.perturbations,
+                ascent_precision: report.ascent_precision,
                 dropped: &report.dropped,
                 tokens: batch.packed.tokens(),
                 examples: plan.examples.len(),

@@ -82,7 +82,7 @@ impl Objective for Stored<'_> {
     fn divergence(&self, tape: &mut Tape<'_>, [first, second]: [Var; 2], form: Divergence) -> manyhead::Result<Var> {
         match self.kind {
             Kind::Classes => losses::class_divergence(tape, first, second, form),
-            Kind::Number => losses::squared_difference(tape, first, second),
+            Kind::Number => losses::squared_difference(tape, first, second, form),
         }
     }
 

@@ -53,18 +53,17 @@ impl Consistency {
     }
 
     /// One step of ascent; false if its gradient is not finite.
-    fn climb(&mut self, pass: &mut Pass<'_, '_>, width: usize) -> Result<bool> {
+    fn climb(&mut self, pass: &mut Pass<'_, '_>, embedded: Var, width: usize) -> Result<bool> {
         let own = pass.tape.device().clone();
         if let Some(precision) = self.ascent {
             pass.tape.set_device(&own.with_precision(precision));
         }
-        let climbed = pass.aside(|pass| self.climb_aside(pass, &own, width));
+        let climbed = pass.aside(|pass| self.climb_aside(pass, &own, embedded, width));
         pass.tape.set_device(&own);
         climbed
     }
 
-    fn climb_aside(&mut self, pass: &mut Pass<'_, '_>, device: &Device, width: usize) -> Result<bool> {
-        let embedded = pass.clean.embedded;
+    fn climb_aside(&mut self, pass: &mut Pass<'_, '_>, device: &Device, embedded: Var, width: usize) -> Result<bool> {
         let perturbed = pass.tape.shifted(embedded, &self.delta)?;
         let logits = self.logits(pass, perturbed)?;
         let clean = pass.tape.detached(pass.clean.logits)?;
@@ -99,23 +98,28 @@ impl Term for Consistency {
 
     fn add(&mut self, pass: &mut Pass<'_, '_>) -> Result<Added> {
         let device = pass.tape.device().clone();
-        let embedded = pass.tape.view(pass.clean.embedded)?;
-        let (shape, width) = (embedded.shape, embedded.shape.width());
+        let embedded = match self.legacy() {
+            // The toolkit embeds once more for the term, with masks of its own.
+            true => pass.with_masks(self.plan.fresh_masks, 0, |tape, objective| objective.embed(tape, None))?,
+            false => pass.clean.embedded,
+        };
+        let shape = pass.tape.view(embedded)?.shape;
+        let width = shape.width();
         self.delta.resize(shape.len(), 0.0);
         pass.noise.normal(&device, pass.number, self.plan.noise, &mut self.delta);
         pass.note(f64::NAN, &[], &self.delta);
         for _ in 0..self.plan.steps {
-            if !self.climb(pass, width)? {
+            if !self.climb(pass, embedded, width)? {
                 return Ok(Added::Dropped);
             }
         }
         let ball = self.plan.ball;
         let size = perturbation::mean_norm(&self.delta, pass.objective.segments(), width, ball.norm, ball.level)?;
         let perturbed = match self.plan.method {
-            Method::Alum => pass.tape.shifted(pass.clean.embedded, &self.delta)?,
+            Method::Alum => pass.tape.shifted(embedded, &self.delta)?,
             _ => {
                 let delta = pass.tape.leaf_from(shape, &self.delta)?;
-                ops::add(pass.tape, pass.clean.embedded, delta)?
+                ops::add(pass.tape, embedded, delta)?
             }
         };
         let logits = self.logits(pass, perturbed)?;

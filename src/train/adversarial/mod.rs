@@ -76,6 +76,7 @@ impl TaskTerms {
 pub struct Terms {
     tasks: Vec<TaskTerms>,
     proximal: Option<Proximal>,
+    ascent: Option<Precision>,
     start: u64,
     delta: Vec<f32>,
     traced: bool,
@@ -119,7 +120,14 @@ impl Terms {
             teacher: params.clone(),
             memory: TapeMemory::default(),
         });
-        Ok(Terms { tasks: tasks?, proximal, start: options.start, delta: Vec::new(), traced: false })
+        Ok(Terms {
+            tasks: tasks?,
+            proximal,
+            ascent: options.ascent_precision,
+            start: options.start,
+            delta: Vec::new(),
+            traced: false,
+        })
     }
 
     /// Notes every step of every ascent down in the reports from here on: to look at one, for tests.
@@ -218,6 +226,9 @@ impl Terms {
                 Added::Losses { losses: added, value, size } => {
                     for (loss, factor) in &added {
                         report.loss += *factor as f64 * tape.scalar(*loss)? as f64;
+                    }
+                    if size.is_some() {
+                        report.ascent_precision = self.ascent.map(Precision::name);
                     }
                     report.add(term.name(), tape.scalar(value)? as f64, 0.0, size);
                     losses.extend(added);

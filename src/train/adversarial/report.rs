@@ -20,6 +20,8 @@ pub struct BatchReport {
     pub terms: Vec<(&'static str, f64)>,
     /// The size of each term's perturbation in its own norm: the mean over tokens or sequences.
     pub perturbations: Vec<(&'static str, f64)>,
+    /// What the ascent was computed in, where it was not what the rest was.
+    pub ascent_precision: Option<&'static str>,
     /// Terms that the batch went without: the gradient of their ascent was not finite.
     pub dropped: Vec<&'static str>,
     /// Whether a gradient of the weights is no longer finite because of a term, so that the update must be left out.
