@@ -3,9 +3,12 @@
 use crate::config::{Config, Limits};
 use crate::counters::Counters;
 use crate::error::{Error, Finding};
-use crate::exec::{Block, Grid};
+use crate::exec::order::Releases;
+use crate::exec::block::Step;
+use crate::exec::{Block, Grid, Warp};
 use crate::memory::Memory;
 use crate::module::{Function, LoadedModule};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -88,14 +91,14 @@ pub fn launch(
         } else {
             dynamic_base + launch.dynamic_shared
         },
+        race: config.checks.race,
         race_between_blocks: config.checks.race && blocks > 1,
         findings: Mutex::default(),
         printed: Mutex::default(),
         stop: AtomicBool::new(false),
         instructions: AtomicU64::new(0),
         started: Instant::now(),
-        time: AtomicU64::new(1),
-        releases: Mutex::default(),
+        releases: Releases::default(),
     };
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -130,14 +133,56 @@ pub fn launch(
 
 /// One host thread's share of the blocks.
 fn run_blocks(grid: &Grid, next: &AtomicU32, order: &Order) -> Counters {
-    let mut block = Block::new();
-    let mut warps = Vec::new();
+    let mut counters = Counters::default();
+    // Blocks that wait for others are laid aside, so that the others can come.
+    let mut paused: VecDeque<(Block, Vec<Warp>)> = VecDeque::new();
+    let mut spare = Vec::new();
+    let most = resident(grid);
+    let mut turn = 0usize;
     loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= order.blocks || !block.run(grid, &mut warps, order.at(number)) {
-            return block.counters;
+        turn += 1;
+        // A new block, while there is room and there are any; else the one that has waited longest.
+        let number = if paused.len() < most && (paused.is_empty() || turn.is_multiple_of(2)) {
+            Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < order.blocks)
+        } else {
+            None
+        };
+        let (mut block, mut warps) = match number {
+            Some(number) => {
+                let (mut block, mut warps) = spare.pop().unwrap_or_else(|| (Block::new(), Vec::new()));
+                block.start(grid, &mut warps, order.at(number));
+                (block, warps)
+            }
+            None => match paused.pop_front() {
+                Some(found) => found,
+                None => return counters,
+            },
+        };
+        match block.run(grid, &mut warps) {
+            Step::Paused => {
+                paused.push_back((block, warps));
+                continue;
+            }
+            step => {
+                counters.add(&std::mem::take(&mut block.counters));
+                if step == Step::Stopped {
+                    paused.iter().for_each(|(block, _)| counters.add(&block.counters));
+                    return counters;
+                }
+                spare.push((block, warps));
+            }
         }
     }
+}
+
+/// How many blocks a device runs at once; so many can wait for each other.
+fn resident(grid: &Grid) -> usize {
+    let limits = Limits::of(grid.config.arch);
+    let threads = grid.block.iter().product::<u32>().next_multiple_of(32);
+    let by_threads = limits.threads_per_multiprocessor / threads.max(1);
+    let by_shared = limits.shared_per_multiprocessor / (grid.shared_bytes + 1024);
+    let each = by_threads.min(by_shared).min(limits.blocks_per_multiprocessor).max(1);
+    (each * limits.multiprocessors) as usize
 }
 
 /// The order of the blocks: a permutation drawn from the seed, without a table.

@@ -1,4 +1,4 @@
-//! The race shadow of global memory: which block wrote and read each word last, and when in the grid's time.
+//! Who touched a word last, and the shadow that keeps it for global memory: the last writer and two readers of each word.
 
 use crate::bytes::Bytes;
 use std::sync::Mutex;
@@ -6,129 +6,251 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words that are made fresh together when a launch first touches one of them.
 const PAGE: usize = 1024;
-/// A mark, from its top: many or atomic, block plus one, bytes of the word, time.
-const TIME_BITS: u32 = 11;
-const BYTES: u32 = TIME_BITS;
-const LAST_TIME: u32 = (1 << TIME_BITS) - 1;
-/// How many blocks marks can tell apart.
-pub(crate) const BLOCKS: u32 = (1 << 16) - 1;
-const FLAG: u32 = 1 << 31;
 
-/// Two marks per word: the last writer (flag: it was atomic) and the last reader (flag: there were several blocks).
+/// What kind of access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// Atomics, and loads and stores that are volatile, relaxed or stronger.
+    Strong,
+    /// The same, with an effect promised to the own block only (`.cta`).
+    StrongInBlock,
+}
+
+impl Access {
+    pub fn strong(self) -> bool {
+        matches!(self, Access::Strong | Access::StrongInBlock)
+    }
+}
+
+/// One access to a word. From its top: clock of the warp (16 bits), block plus one (16), instruction (15), strong in its
+/// block only, strong, several lanes, bytes of the word (4), warp (5), lane (5). All zero: nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(pub u64);
+
+const CLOCK: u32 = 48;
+const BLOCK: u32 = 32;
+const PLACE: u32 = 17;
+const IN_BLOCK: u64 = 1 << 16;
+const STRONG: u64 = 1 << 15;
+const MANY: u64 = 1 << 14;
+const BYTES: u32 = 10;
+/// From here on clocks cannot be told apart, and races are not looked for any more.
+const LAST_CLOCK: u32 = (1 << 16) - 1;
+/// Blocks beyond cannot be told apart.
+const LAST_BLOCK: u32 = (1 << 16) - 2;
+const LAST_PLACE: u32 = (1 << 15) - 1;
+const THREAD: u64 = (1 << 10) - 1;
+/// Bits that name a warp of the grid.
+const WARP: u64 = (0xffff << BLOCK) | (31 << 5);
+
+impl Stamp {
+    pub const NOBODY: Stamp = Stamp(0);
+
+    /// The stamp of lane 0 of a warp, in global memory with its block; none when clocks or blocks cannot be told apart
+    /// any more.
+    #[inline(always)]
+    pub fn new(block: Option<u32>, warp: u32, clock: u32, place: u32, access: Access) -> Option<Stamp> {
+        if clock >= LAST_CLOCK || block.is_some_and(|block| block > LAST_BLOCK) {
+            return None;
+        }
+        let block = block.map_or(0, |block| u64::from(block) + 1);
+        let flags = match access {
+            Access::Read | Access::Write => 0,
+            Access::Strong => STRONG,
+            Access::StrongInBlock => STRONG | IN_BLOCK,
+        };
+        let place = u64::from(place.min(LAST_PLACE)) << PLACE;
+        Some(Stamp(
+            u64::from(clock) << CLOCK | block << BLOCK | place | flags | u64::from(warp) << 5,
+        ))
+    }
+
+    /// The stamp of one lane that touched some bytes of a word.
+    #[inline(always)]
+    pub fn of(self, lane: u32, bytes: u32) -> Stamp {
+        Stamp(self.0 | u64::from(lane) | u64::from(bytes) << BYTES)
+    }
+
+    /// Of a word of shared memory.
+    pub fn in_shared(self) -> bool {
+        self.0 >> BLOCK & 0xffff == 0
+    }
+
+    #[inline(always)]
+    pub fn clock(self) -> u32 {
+        (self.0 >> CLOCK) as u32
+    }
+
+    pub fn block(self) -> u32 {
+        ((self.0 >> BLOCK) as u32 & 0xffff).wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    pub fn warp(self) -> u32 {
+        (self.0 >> 5) as u32 & 31
+    }
+
+    pub fn lane(self) -> u32 {
+        self.0 as u32 & 31
+    }
+
+    pub fn thread(self) -> u32 {
+        (self.0 & THREAD) as u32
+    }
+
+    /// The instruction, when it can be told.
+    pub fn place(self) -> Option<u32> {
+        let place = (self.0 >> PLACE) as u32 & LAST_PLACE;
+        (place != LAST_PLACE).then_some(place)
+    }
+
+    #[inline(always)]
+    pub fn many(self) -> bool {
+        self.0 & MANY != 0
+    }
+
+    #[inline(always)]
+    pub fn with_many(self) -> Stamp {
+        Stamp(self.0 | MANY)
+    }
+
+    #[inline(always)]
+    pub fn bytes(self) -> u64 {
+        self.0 >> BYTES & 15
+    }
+
+    #[inline(always)]
+    pub fn same_warp(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & WARP == 0
+    }
+
+    #[inline(always)]
+    pub fn same_block(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & (0xffff << BLOCK) == 0
+    }
+
+    #[inline(always)]
+    pub fn same_thread(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & (WARP | THREAD) == 0
+    }
+
+    /// The same instruction of the same warp, between the same barriers.
+    #[inline(always)]
+    pub fn same_instruction(self, other: Stamp) -> bool {
+        let which = WARP | 0xffff << CLOCK | u64::from(LAST_PLACE) << PLACE;
+        (self.0 ^ other.0) & which == 0
+    }
+
+    /// Both are atomic to each other.
+    #[inline(always)]
+    pub fn both_strong(self, other: Stamp) -> bool {
+        self.0 & other.0 & STRONG != 0 && ((self.0 | other.0) & IN_BLOCK == 0 || self.same_block(other))
+    }
+
+    /// Whether this earlier access of the same block may be unordered with one of another now, where `clocks` is what
+    /// the later warp knows of the others. What a thread did itself is ordered before.
+    #[inline(always)]
+    pub fn unordered_in_block(self, mine: Stamp, clocks: &[u32; 32]) -> bool {
+        if self.bytes() & mine.bytes() == 0 {
+            return false;
+        }
+        let warp = self.warp();
+        if warp == mine.warp() {
+            self.clock() >= mine.clock() && (self.lane() != mine.lane() || self.many())
+        } else {
+            self.clock() > clocks[warp as usize]
+        }
+    }
+
+    /// What a writer's word says after another lane of the same instruction wrote other bytes of it.
+    #[inline(always)]
+    pub fn beside(self, before: Stamp) -> Stamp {
+        if self.same_instruction(before) { Stamp(self.0 | before.0 & (15 << BYTES)) } else { self }
+    }
+}
+
+/// The shadow of an allocation.
 pub(crate) struct GlobalShadow {
-    marks: Bytes,
+    writers: Bytes,
+    readers: Bytes,
+    /// Readers that another one's mark could not give way to.
+    second_readers: Bytes,
     /// The launch whose marks a page holds.
     launches: Box<[AtomicU64]>,
     fresh: Mutex<()>,
 }
 
-/// A mark's block and time, when they can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub block: u32,
-    pub time: u64,
-}
-
-#[inline(always)]
-fn mark(block: u32, bytes: u32, time: u64) -> u32 {
-    ((block % BLOCKS + 1) << (BYTES + 4)) | (bytes << BYTES) | (time.min(u64::from(LAST_TIME)) as u32)
-}
-
 impl GlobalShadow {
     pub fn new(bytes: u64) -> Option<GlobalShadow> {
         let words = bytes.div_ceil(4) as usize;
-        let pages = words.div_ceil(PAGE);
-        let launches = (0..pages).map(|_| AtomicU64::new(0)).collect();
-        Some(GlobalShadow { marks: Bytes::zeroed(words * 8)?, launches, fresh: Mutex::new(()) })
+        let launches = (0..words.div_ceil(PAGE)).map(|_| AtomicU64::new(0)).collect();
+        let list = || Bytes::zeroed(words * 8);
+        Some(GlobalShadow {
+            writers: list()?,
+            readers: list()?,
+            second_readers: list()?,
+            launches,
+            fresh: Mutex::new(()),
+        })
     }
 
     #[cold]
     fn freshen(&self, page: usize, launch: u64) {
         let _guard = self.fresh.lock();
-        if self.launches[page].load(Ordering::Acquire) != launch {
+        let old = self.launches[page].load(Ordering::Acquire);
+        if old == launch {
+            return;
+        }
+        // A page that no launch touched is still zero.
+        if old != 0 {
             let start = page * PAGE * 8;
-            let end = (start + PAGE * 8).min(self.marks.len());
-            self.marks.set(start, end - start, 0);
-            self.launches[page].store(launch, Ordering::Release);
-        }
-    }
-
-    #[inline(always)]
-    fn word(&self, word: usize, launch: u64) -> u64 {
-        if self.launches[word / PAGE].load(Ordering::Acquire) != launch {
-            self.freshen(word / PAGE, launch);
-        }
-        self.marks.load64(word * 8)
-    }
-
-    /// Records a plain read of whole words that no block wrote in this launch; false when more has to be looked at.
-    #[inline(always)]
-    pub fn quiet(&self, offset: usize, bytes: usize, launch: u64, block: u32, time: u64) -> bool {
-        let (first, end) = (offset / 4, (offset + bytes) / 4);
-        if bytes < 4 || first / PAGE != (end - 1) / PAGE {
-            return false;
-        }
-        if self.launches[first / PAGE].load(Ordering::Acquire) != launch {
-            self.freshen(first / PAGE, launch);
-        }
-        let mine = mark(block, 15, time);
-        for word in first..end {
-            let found = self.marks.load64(word * 8);
-            if found as u32 != 0 {
-                return false;
-            }
-            let reader = (found >> 32) as u32;
-            // Where several blocks have read, which of them came last makes no difference.
-            if reader != mine && reader & FLAG == 0 {
-                let many = if Self::other(reader, mine).is_some() { FLAG } else { 0 };
-                self.marks.store32(word * 8 + 4, mine | many);
+            let end = (start + PAGE * 8).min(self.writers.len());
+            for list in [&self.writers, &self.readers, &self.second_readers] {
+                list.set(start, end - start, 0);
             }
         }
-        true
+        self.launches[page].store(launch, Ordering::Release);
     }
 
-    /// Another block's mark, if it is one whose order has to be asked for.
+    /// Makes the pages of some words those of this launch.
     #[inline(always)]
-    fn other(found: u32, mine: u32) -> Option<Mark> {
-        let same = (found ^ mine) & !FLAG < 1 << (BYTES + 4);
-        let apart = found & mine & (15 << BYTES) == 0;
-        if same || apart || found & LAST_TIME == LAST_TIME {
-            return None;
+    pub fn open(&self, first: usize, last: usize, launch: u64) {
+        for page in [first / PAGE, last / PAGE] {
+            if self.launches[page].load(Ordering::Acquire) != launch {
+                self.freshen(page, launch);
+            }
         }
-        Some(Mark { block: ((found & !FLAG) >> (BYTES + 4)) - 1, time: u64::from(found & LAST_TIME) })
     }
 
-    /// Records a plain read; gives an earlier plain or atomic write of another block.
+    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
     #[inline(always)]
-    pub fn read(&self, word: usize, bytes: u32, launch: u64, block: u32, time: u64, strong: bool) -> Option<Mark> {
-        let found = self.word(word, launch);
-        let (writer, reader) = (found as u32, (found >> 32) as u32);
-        let mine = mark(block, bytes, time);
-        if !strong && reader & !FLAG != mine {
-            let many = if Self::other(reader, mine).is_some() { FLAG } else { reader & FLAG };
-            self.marks.store32(word * 8 + 4, mine | many);
+    pub fn read(&self, word: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+        let found = Stamp(self.readers.load64(word * 8));
+        if found == Stamp::NOBODY {
+            self.readers.store64(word * 8, mine.0);
+        } else if found.same_instruction(mine) && found.same_thread(mine) {
+            self.readers.store64(word * 8, mine.0 | found.0);
+        } else if found.same_thread(mine) || ordered(found) {
+            self.readers.store64(word * 8, mine.0);
+        } else {
+            self.second_readers.store64(word * 8, mine.0);
         }
-        Self::other(writer, mine).filter(|_| !(strong && writer & FLAG != 0))
+        Stamp(self.writers.load64(word * 8))
     }
 
-    /// Records a write; gives an earlier access of another block, and whether that was a write.
+    /// The last writer, for a read that leaves no mark.
+    pub fn writer(&self, word: usize) -> Stamp {
+        Stamp(self.writers.load64(word * 8))
+    }
+
+    /// Records a write and gives the last writer and the readers before it.
     #[inline(always)]
-    pub fn write(
-        &self,
-        word: usize,
-        bytes: u32,
-        launch: u64,
-        block: u32,
-        time: u64,
-        strong: bool,
-    ) -> Option<(Mark, bool)> {
-        let found = self.word(word, launch);
-        let (writer, reader) = (found as u32, (found >> 32) as u32);
-        let mine = mark(block, bytes, time);
-        self.marks.store32(word * 8, mine | if strong { FLAG } else { 0 });
-        if let Some(other) = Self::other(writer, mine).filter(|_| !(strong && writer & FLAG != 0)) {
-            return Some((other, true));
-        }
-        Self::other(reader, mine).map(|other| (other, false))
+    pub fn write(&self, word: usize, mine: Stamp) -> (Stamp, [Stamp; 2]) {
+        let before = Stamp(self.writers.load64(word * 8));
+        self.writers.store64(word * 8, mine.beside(before).0);
+        let readers = [self.readers.load64(word * 8), self.second_readers.load64(word * 8)];
+        (before, readers.map(Stamp))
     }
 }

@@ -1,11 +1,13 @@
 //! Accesses of a warp to memory: where the lanes' addresses lie, what the checks say, what is counted.
 
-use super::shared::{Access, bytes_of_word};
+use super::shared::bytes_of_word;
+use super::suspects::Suspect;
 use super::{Cx, FUNCTION_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::compile::decode::WIDE;
 use crate::error::Kind;
 use crate::isa::{Flow, Ins, Slot};
 use crate::memory::{Allocation, Place};
+use crate::race::{Access, Stamp};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -209,79 +211,133 @@ impl Cx<'_> {
         }
     }
 
-    /// Looks for races between blocks.
+    /// The stamp of this instruction in global memory, if races are looked for.
     #[inline(always)]
-    pub fn check_race(
-        &self,
-        allocation: &Allocation,
+    fn stamp(&self, block: Option<u32>, access: Access) -> Option<Stamp> {
+        let number = self.w.number;
+        Stamp::new(block, number, self.w.clocks[number as usize], self.w.pc, access)
+    }
+
+    /// The stamp of this instruction in shared memory; none when races are not looked for.
+    #[inline(always)]
+    pub fn shared_stamp(&self, access: Access) -> Option<Stamp> {
+        if self.g.config.checks.race { self.stamp(None, access) } else { None }
+    }
+
+    /// Whether an earlier access in global memory is unordered with one of this warp.
+    #[inline(always)]
+    fn unordered(&self, earlier: Stamp, mine: Stamp) -> bool {
+        if earlier == Stamp::NOBODY {
+            return false;
+        }
+        if earlier.same_block(mine) {
+            return earlier.unordered_in_block(mine, &self.w.clocks);
+        }
+        earlier.bytes() & mine.bytes() != 0
+            && !self.g.releases.seen(earlier.block(), earlier.warp(), earlier.clock(), self.w.known.acquired)
+    }
+
+    /// Looks for races of a read of global memory.
+    #[inline(always)]
+    pub fn check_read(&mut self, index: usize, at: &[u64; 32], mask: u32, bytes: usize, access: Access) {
+        if !self.g.race {
+            return;
+        }
+        let g = self.g;
+        let allocation = &*g.snapshot.allocations[index];
+        let (Some(shadow), Some(stamp)) = (allocation.race(), self.stamp(Some(self.b.number), access)) else { return };
+        for lane in lanes(mask) {
+            let offset = (at[lane] - allocation.address) as usize;
+            let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
+            shadow.open(first, last, g.snapshot.launch);
+            for word in first..=last {
+                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
+                let writer = if access == Access::Read {
+                    shadow.read(word, mine, |earlier| !self.unordered(earlier, mine))
+                } else {
+                    shadow.writer(word)
+                };
+                if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
+                    self.global_race(index, at[lane], (writer, true), (mine, false));
+                }
+            }
+        }
+    }
+
+    /// Looks for races of a write of global memory. `new` gives the bytes that a lane writes; none for atomics.
+    #[inline(always)]
+    pub fn check_write(
+        &mut self,
+        index: usize,
         at: &[u64; 32],
         mask: u32,
         bytes: usize,
         access: Access,
-        write: bool,
+        new: Option<&dyn Fn(usize) -> [u8; 32]>,
     ) {
-        if !self.g.race_between_blocks {
+        if !self.g.race {
             return;
         }
-        let Some(shadow) = allocation.race() else { return };
-        let (launch, block, time) = (self.g.snapshot.launch, self.b.number, self.g.now());
-        let strong = access == Access::Strong;
+        let g = self.g;
+        let allocation = &*g.snapshot.allocations[index];
+        let (Some(shadow), Some(stamp)) = (allocation.race(), self.stamp(Some(self.b.number), access)) else { return };
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
-            if access == Access::Read && shadow.quiet(offset, bytes, launch, block, time) {
-                continue;
-            }
-            let mut word = offset / 4;
-            let end = (offset + bytes - 1) / 4;
-            while word <= end {
-                let part = bytes_of_word(word, offset, bytes);
-                let found = if write {
-                    shadow.write(word, part, launch, block, time, strong)
-                } else {
-                    shadow.read(word, part, launch, block, time, strong).map(|mark| (mark, true))
-                };
-                if let Some((other, wrote)) = found
-                    && !self.ordered(other)
+            let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
+            shadow.open(first, last, g.snapshot.launch);
+            for word in first..=last {
+                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
+                let (writer, readers) = shadow.write(word, mine);
+                if writer != Stamp::NOBODY
+                    && self.unordered(writer, mine)
+                    && !mine.both_strong(writer)
+                    && !(writer.same_block(mine) && self.same_value(index, at, mask, bytes, lane, writer, mine, new))
                 {
-                    self.race_between_blocks(allocation, at[lane], lane, other.block, write, wrote);
-                    return;
+                    self.global_race(index, at[lane], (writer, true), (mine, true));
                 }
-                word += 1;
+                for reader in readers {
+                    if reader != Stamp::NOBODY && self.unordered(reader, mine) {
+                        self.global_race(index, at[lane], (reader, false), (mine, true));
+                    }
+                }
             }
         }
     }
 
-    /// Whether another block's access is ordered before this block's present. Marks tell 65,535 blocks apart; in larger
-    /// grids with releases nothing can be said.
+    /// Whether a store writes what another thread of the block has written there: that does no harm.
     #[cold]
-    fn ordered(&self, other: crate::race::Mark) -> bool {
-        let blocks = self.g.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-        if blocks >= u64::from(crate::race::BLOCKS) && self.g.now() > 1 {
-            return true;
+    fn same_value(
+        &self,
+        index: usize,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: usize,
+        lane: usize,
+        writer: Stamp,
+        mine: Stamp,
+        new: Option<&dyn Fn(usize) -> [u8; 32]>,
+    ) -> bool {
+        let Some(new) = new else { return false };
+        let mine_bytes = new(lane);
+        let other = writer.lane() as usize;
+        if writer.same_instruction(mine) && mask >> other & 1 != 0 && at[other] == at[lane] {
+            return new(other)[..bytes] == mine_bytes[..bytes];
         }
-        self.g.released(other.block, other.time, self.b.acquired)
+        let allocation = &self.g.snapshot.allocations[index];
+        let mut old = [0; 32];
+        allocation.data.read((at[lane] - allocation.address) as usize, &mut old[..bytes]);
+        old[..bytes] == mine_bytes[..bytes]
     }
 
     #[cold]
-    fn race_between_blocks(
-        &self,
-        allocation: &Allocation,
-        address: u64,
-        lane: usize,
-        other: u32,
-        write: bool,
-        wrote: bool,
-    ) {
-        let [gx, gy, _] = self.g.grid;
-        let (x, y, z) = (other % gx, other / gx % gy, other / gx / gy);
-        let (mine, theirs) = (if write { "write" } else { "read" }, if wrote { "wrote" } else { "read" });
-        self.report(
-            Kind::Race,
-            lane as u32,
-            Some(address),
-            Some(allocation.describe()),
-            format!("{mine} of global memory that block ({x},{y},{z}) {theirs} without an order between them"),
-        );
+    fn global_race(&mut self, index: usize, address: u64, earlier: (Stamp, bool), later: (Stamp, bool)) {
+        if earlier.1 != later.1 && earlier.0.same_block(later.0) {
+            let (read, write) = if earlier.1 { (later.0, earlier.0) } else { (earlier.0, later.0) };
+            self.suspect(Suspect { read, write, read_first: !earlier.1, address, allocation: index });
+            return;
+        }
+        let allocation = self.g.snapshot.allocations[index].describe();
+        self.race(address, &allocation, earlier, later);
     }
 
     /// Sectors of 32 bytes that a request touches.
@@ -396,8 +452,8 @@ impl Cx<'_> {
     #[inline(always)]
     pub fn read_shared(&mut self, at: &[u64; 32], mask: u32, bytes: usize, access: Access) {
         let checks = self.g.config.checks;
-        let warp = self.w.number;
-        let mut settled = 0;
+        let stamp = self.shared_stamp(access);
+        let mut settled = Stamp::NOBODY;
         for lane in lanes(mask) {
             let offset = at[lane] as usize;
             let pending = self.b.shared.is_pending(offset, bytes);
@@ -407,21 +463,20 @@ impl Cx<'_> {
             if checks.async_pending && pending {
                 self.pending_shared(at[lane], lane, "read");
             }
-            if !checks.race {
-                continue;
-            }
+            let Some(stamp) = stamp else { continue };
             if bytes >= 4 && access == Access::Read {
                 let words = offset / 4..(offset + bytes) / 4;
-                let found = self.b.shared.read_words(words, warp, lane as u32, &self.w.clocks, &mut settled);
+                let mine = stamp.of(lane as u32, 15);
+                let found = self.b.shared.read_words(words, mine, &self.w.clocks, &mut settled);
                 if let Some(conflict) = found {
-                    self.shared_race(at[lane], lane, false, conflict);
+                    self.shared_race(at[lane], mine, false, conflict);
                 }
                 continue;
             }
             for word in offset / 4..=(offset + bytes - 1) / 4 {
-                let part = bytes_of_word(word, offset, bytes);
-                if let Some(conflict) = self.b.shared.touch(word, part, access, warp, lane as u32, &self.w.clocks) {
-                    self.shared_race(at[lane], lane, false, conflict);
+                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
+                if let Some(conflict) = self.b.shared.touch(word, access, mine, &self.w.clocks) {
+                    self.shared_race(at[lane], mine, false, conflict);
                 }
             }
         }
@@ -440,16 +495,8 @@ impl Cx<'_> {
     }
 
     #[cold]
-    pub fn shared_race(&self, address: u64, lane: usize, write: bool, conflict: super::shared::Conflict) {
-        let (mine, theirs) = (if write { "write" } else { "read" }, if conflict.write { "wrote" } else { "read" });
-        let [x, y, z] = self.w.thread_of(conflict.thread, self.g.block);
-        self.report(
-            Kind::Race,
-            lane as u32,
-            Some(address),
-            Some("shared memory".into()),
-            format!("{mine} of shared memory that thread ({x},{y},{z}) {theirs} with no barrier between them"),
-        );
+    pub fn shared_race(&self, address: u64, mine: Stamp, write: bool, conflict: super::shared::Conflict) {
+        self.race(address, "shared memory", (conflict.other, conflict.write), (mine, write));
     }
 
     /// Bounds and alignment of the lanes' local addresses.

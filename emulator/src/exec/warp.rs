@@ -1,5 +1,6 @@
 //! A warp: registers in lanes, groups of lanes that stand at different places, and the loop that runs them.
 
+use super::order::Known;
 use super::{Cx, FUNCTION_WINDOW, Grid};
 use crate::isa::Flow;
 use crate::isa::async_copy::Copies;
@@ -81,6 +82,9 @@ pub(crate) struct Warp {
     pub last_allocation: usize,
     /// The clock of each warp that this one knows of; its own at its number.
     pub clocks: [u32; 32],
+    pub known: Known,
+    /// Lanes that ran each of the instructions that let values out.
+    pub effects: Vec<u32>,
     pub copies: Copies,
     turns: u32,
     program: usize,
@@ -117,6 +121,8 @@ impl Warp {
             local_capacity: 0,
             last_allocation: 0,
             clocks: [0; 32],
+            known: Known::default(),
+            effects: Vec::new(),
             copies: Copies::default(),
             turns: 0,
             program: 0,
@@ -138,6 +144,9 @@ impl Warp {
         self.wait = Wait::None;
         self.clocks = [0; 32];
         self.clocks[number as usize] = 1;
+        self.known = Known::default();
+        self.effects.clear();
+        self.effects.resize(g.program.dataflow.effects() + 1, 0);
         self.copies.clear();
         self.turns = 0;
         self.last_allocation = 0;

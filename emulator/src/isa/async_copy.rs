@@ -9,7 +9,7 @@ use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
 use crate::exec::access::lanes;
-use crate::exec::shared::Access;
+use crate::race::{Access, Stamp};
 use crate::ptx::ast::Operand;
 
 /// The global address register has 64 bits.
@@ -20,7 +20,7 @@ const IGNORED: u16 = 4;
 const ALL: u16 = 8;
 
 /// One lane's copy: the bytes wait here.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Copy {
     lane: u8,
     bytes: u8,
@@ -36,6 +36,18 @@ pub(crate) struct Copies {
     waiting: Vec<Copy>,
     /// Groups that each lane has closed.
     closed: [u32; 32],
+}
+
+/// An arrival of a lane at an mbarrier, by `cp.async.mbarrier.arrive`, that waits for copies of the lane.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    mbarrier: u64,
+    warp: u32,
+    lane: u8,
+    no_increment: bool,
+    /// What the warp knew when it asked for the arrival.
+    clocks: [u32; 32],
+    copies: Vec<Copy>,
 }
 
 impl Copies {
@@ -160,7 +172,7 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
         cx.check_written(allocation, &from, part, size);
-        cx.check_race(allocation, &from, part, size, Access::Read, false);
+        cx.check_read(index, &from, part, size, Access::Read);
         for lane in lanes(part) {
             let place = (from[lane] - allocation.address) as usize;
             if size == 16 {
@@ -172,18 +184,19 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         }
     }
     let line = cx.w.pc;
+    let stamp = cx.shared_stamp(Access::Write);
     cx.w.copies.waiting.reserve(32);
     for lane in lanes(mask) {
         let place = to[lane] as usize;
         for pending in &mut cx.b.shared.pending[place / 4..(place + bytes) / 4] {
             *pending = pending.saturating_add(1);
         }
-        if cx.g.config.checks.race {
+        if let Some(stamp) = stamp {
             // The bytes may come from now on: whoever reads them must have been kept apart before.
             let words = place / 4..(place + bytes) / 4;
-            let found = cx.b.shared.write_words(words, cx.w.number, lane as u32, &cx.w.clocks);
-            if let Some(conflict) = found {
-                cx.shared_race(place as u64, lane, true, conflict);
+            let mine = stamp.of(lane as u32, 15);
+            if let Some(conflict) = cx.b.shared.write_words(words, mine, &cx.w.clocks) {
+                cx.shared_race(place as u64, mine, true, conflict);
             }
         }
         let group = cx.w.copies.closed[lane];
@@ -207,21 +220,44 @@ fn wait(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     finish(cx, mask, |copy| all || copy.group + keep < closed[copy.lane as usize])
 }
 
-/// Lets copies of some lanes arrive.
+/// Lets copies of some lanes arrive, and what waits for them.
 fn finish(cx: &mut Cx, mask: u32, done: impl Fn(&Copy) -> bool) -> Flow {
+    let (number, clocks) = (cx.w.number, cx.w.clocks);
+    let arrive = |cx: &mut Cx, copies: &mut Vec<Copy>| {
+        copies.retain(|copy| {
+            if mask >> copy.lane & 1 == 0 || !done(copy) {
+                return true;
+            }
+            arrived(cx, copy, number, &clocks);
+            false
+        });
+    };
     let mut waiting = std::mem::take(&mut cx.w.copies.waiting);
-    waiting.retain(|copy| {
-        if mask >> copy.lane & 1 == 0 || !done(copy) {
+    arrive(cx, &mut waiting);
+    cx.w.copies.waiting = waiting;
+    if cx.b.attached.is_empty() {
+        return Flow::Next;
+    }
+    let mut attached = std::mem::take(&mut cx.b.attached);
+    let mut flow = Flow::Next;
+    attached.retain_mut(|entry| {
+        if entry.warp == number {
+            arrive(cx, &mut entry.copies);
+        }
+        if entry.warp != number || !entry.copies.is_empty() {
             return true;
         }
-        arrived(cx, copy);
+        if !complete(cx, entry) {
+            flow = Flow::Fault;
+        }
         false
     });
-    cx.w.copies.waiting = waiting;
-    Flow::Next
+    cx.b.attached = attached;
+    flow
 }
 
-fn arrived(cx: &mut Cx, copy: &Copy) {
+/// The bytes of a copy are there, for a warp that knows of these clocks.
+fn arrived(cx: &mut Cx, copy: &Copy, warp: u32, clocks: &[u32; 32]) {
     let (place, bytes) = (copy.place as usize, usize::from(copy.bytes));
     let shared = &mut cx.b.shared;
     shared.bytes[place..place + bytes].copy_from_slice(&copy.data[..bytes]);
@@ -233,18 +269,58 @@ fn arrived(cx: &mut Cx, copy: &Copy) {
     if !cx.g.config.checks.race {
         return;
     }
-    let words = place / 4..(place + bytes) / 4;
-    let found = cx.b.shared.write_words(words, cx.w.number, u32::from(copy.lane), &cx.w.clocks);
-    if let Some(conflict) = found {
-        // The report names the copy, not the wait.
-        let here = std::mem::replace(&mut cx.w.pc, copy.line);
-        cx.shared_race(place as u64, usize::from(copy.lane), true, conflict);
-        cx.w.pc = here;
+    // A report names the copy, not the wait.
+    let stamp = Stamp::new(None, warp, clocks[warp as usize], copy.line, Access::Write);
+    let Some(mine) = stamp.map(|stamp| stamp.of(u32::from(copy.lane), 15)) else { return };
+    if let Some(conflict) = cx.b.shared.write_words(place / 4..(place + bytes) / 4, mine, clocks) {
+        cx.shared_race(place as u64, mine, true, conflict);
     }
 }
 
-/// `cp.async.mbarrier.arrive`: arrives when all earlier copies of the thread have, which is now.
+/// `cp.async.mbarrier.arrive`: an arrival that comes when all earlier copies of the thread have come, as late as can be.
 fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    finish(cx, mask, |_| true);
-    super::mbarrier::arrive_async(cx, i, mask)
+    let no_increment = i.flags & super::mbarrier::NO_INCREMENT != 0;
+    let at = match super::mbarrier::expect_async(cx, i, mask, no_increment) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    let (warp, clocks) = (cx.w.number, cx.w.clocks);
+    for lane in lanes(mask) {
+        let copies = cx.w.copies.waiting.extract_if(.., |copy| usize::from(copy.lane) == lane).collect();
+        let lane = lane as u8;
+        cx.b.attached.push(Attached { mbarrier: at[lane as usize], warp, lane, no_increment, clocks, copies });
+    }
+    // What comes after is not promised by these arrivals.
+    cx.fence(false);
+    finish(cx, mask, |_| false)
+}
+
+/// Lets the arrival of an entry without copies come.
+fn complete(cx: &mut Cx, entry: &Attached) -> bool {
+    cx.leave_clocks(entry.mbarrier, &entry.clocks);
+    super::mbarrier::arrive_async(cx, entry.mbarrier, usize::from(entry.lane))
+}
+
+/// A thread waits at an mbarrier: the copies whose arrival there it waits for come now, with all before them. False when
+/// the launch faulted.
+pub(crate) fn come(cx: &mut Cx, mbarrier: u64) -> bool {
+    let attached = std::mem::take(&mut cx.b.attached);
+    let last = |entry: &Attached| {
+        let same = |other: &&Attached| other.mbarrier == mbarrier && (other.warp, other.lane) == (entry.warp, entry.lane);
+        attached.iter().rposition(|other| same(&other))
+    };
+    let due: Vec<bool> =
+        attached.iter().enumerate().map(|(at, entry)| last(entry).is_some_and(|last| at <= last)).collect();
+    let mut good = true;
+    for (mut entry, due) in attached.into_iter().zip(due) {
+        if !due {
+            cx.b.attached.push(entry);
+            continue;
+        }
+        for copy in std::mem::take(&mut entry.copies) {
+            arrived(cx, &copy, entry.warp, &entry.clocks);
+        }
+        good &= complete(cx, &entry);
+    }
+    good
 }

@@ -7,8 +7,9 @@ use crate::compile::blank;
 use crate::compile::decode::{Decoder, no_operation};
 use crate::counters::Class;
 use crate::error::Kind;
-use crate::exec::access::lanes;
+use crate::exec::order::join;
 use crate::exec::{Block, Cx, Wait};
+use crate::isa::memory::IN_BLOCK;
 use crate::ptx::ast::Operand;
 
 const ALIGNED: u16 = 1;
@@ -39,24 +40,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 d.emit(Ins { exec: no_operation, class: Class::Barrier, ..blank() });
                 return Ok(true);
             }
-            d.take_if(|m| {
-                matches!(
-                    m,
-                    "sc" | "mbarrier_init"
-                        | "acq_rel"
-                        | "acquire"
-                        | "release"
-                        | "cta"
-                        | "gl"
-                        | "gpu"
-                        | "sys"
-                        | "cluster"
-                )
-            });
+            d.take_if(|m| matches!(m, "sc" | "mbarrier_init" | "acq_rel" | "acquire" | "release"));
+            let flags = match d.take_any(&["cta", "gl", "gpu", "sys", "cluster"]) {
+                Some("cta") => IN_BLOCK,
+                _ => 0,
+            };
             if d.count() != 0 {
                 return Ok(false);
             }
-            d.emit(Ins { exec: fence, class: Class::Barrier, ..blank() });
+            d.emit(Ins { exec: fence, class: Class::Barrier, flags, ..blank() });
             Ok(true)
         }
         _ => Ok(false),
@@ -196,8 +188,7 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let count = if whole { 32.max(mask.count_ones()) } else { mask.count_ones() };
     let truth = if i.flags & (POPC | AND | OR) != 0 { pred(cx.w, i.c) } else { 0 };
     let living = cx.b.living;
-    let barrier = &mut cx.b.barriers[id as usize];
-    let generation = barrier.generation;
+    let generation = cx.b.barriers[id as usize].generation;
     let counted = i.flags & COUNTED != 0;
     let asked = if counted { u32::get(cx.w, i.b)[first as usize] } else { 0 };
     if counted && (asked == 0 || asked % 32 != 0) {
@@ -211,11 +202,14 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     }
     // Without a count, exact threads are counted, so that exits can be told; with one, whole warps.
     let count = if counted { count } else { mask.count_ones() };
-    barrier.arrive(count, &cx.w.clocks, (truth & mask).count_ones(), (!truth & mask).count_ones());
+    let expected = if counted { asked } else { living };
+    check_round(cx, first, id, counted, expected);
+    let barrier = &mut cx.b.barriers[id as usize];
+    barrier.arrive(count, &cx.w.clocks, &cx.w.known, (truth & mask).count_ones(), (!truth & mask).count_ones());
     barrier.whole_block = !counted;
-    barrier.expected = if counted { asked } else { living };
-    let missed = cx.b.exited;
-    let done = barrier.complete(if counted { 0 } else { missed });
+    barrier.expected = expected;
+    barrier.from = cx.w.pc;
+    let done = barrier.complete();
     let number = cx.w.number as usize;
     if i.flags & ARRIVE != 0 {
         cx.w.clocks[number] += 1;
@@ -239,23 +233,34 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     Flow::Choose
 }
 
+/// Reports threads that meet others at a barrier with another number of threads, or at another place: a barrier without
+/// a number is for the whole block, which must come to one and the same.
+fn check_round(cx: &Cx, lane: u32, id: u32, counted: bool, expected: u32) {
+    let barrier = &cx.b.barriers[id as usize];
+    if barrier.arrived == 0 || !cx.g.config.checks.barrier_divergence {
+        return;
+    }
+    if counted == barrier.whole_block || (counted && expected != barrier.expected) {
+        let note = format!("barrier {id} for {expected} threads, where others wait for {}", barrier.expected);
+        cx.report(Kind::BarrierDivergence, lane, None, None, note);
+        return;
+    }
+    if counted || cx.same_line(barrier.from, cx.w.pc) {
+        return;
+    }
+    for (here, there) in [(cx.w.pc, barrier.from), (barrier.from, cx.w.pc)] {
+        let note = format!("a part of the block waits here, another at {}", cx.line(there));
+        cx.report_at(here, Kind::BarrierDivergence, lane, note);
+    }
+}
+
 /// What a warp learns when a barrier has passed.
 fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
     let number = cx.w.number as usize;
     let Some(outcome) = cx.b.barriers[id as usize].outcome(generation).cloned() else { return };
-    for (mine, theirs) in cx.w.clocks.iter_mut().zip(outcome.clocks) {
-        *mine = (*mine).max(theirs);
-    }
+    join(&mut cx.w.clocks, &outcome.clocks);
+    cx.w.known.join(&outcome.known);
     cx.w.clocks[number] += 1;
-    if outcome.missed > 0 && cx.g.config.checks.barrier_divergence {
-        cx.report(
-            Kind::BarrierDivergence,
-            mask.trailing_zeros(),
-            None,
-            None,
-            format!("{} threads of the block exited before this barrier", outcome.missed),
-        );
-    }
     if i.flags & POPC != 0 {
         put(cx.w, i.d, mask, &[outcome.count; 32], u32::MAX);
     } else if i.flags & (AND | OR) != 0 {
@@ -266,41 +271,16 @@ fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
 
 /// Barriers for the whole block expect fewer threads when some exit.
 pub(crate) fn after_exit(b: &mut Block) {
-    let (living, exited) = (b.living, b.exited);
+    let living = b.living;
     for barrier in &mut b.barriers {
         if barrier.arrived > 0 && barrier.whole_block {
             barrier.expected = living;
-            barrier.complete(exited);
+            barrier.complete();
         }
     }
 }
 
-/// What this warp did becomes visible to those that acquire.
-pub(crate) fn release(cx: &mut Cx) {
-    for (published, mine) in cx.b.published.iter_mut().zip(&cx.w.clocks) {
-        *published = (*published).max(*mine);
-    }
-    let number = cx.w.number as usize;
-    cx.w.clocks[number] += 1;
-    if cx.g.race_between_blocks {
-        cx.g.release(cx.b.number);
-    }
-}
-
-/// What others released becomes visible to this warp.
-pub(crate) fn acquire(cx: &mut Cx) {
-    let number = cx.w.number as usize;
-    for (at, (mine, published)) in cx.w.clocks.iter_mut().zip(&cx.b.published).enumerate() {
-        if at != number {
-            *mine = (*mine).max(*published);
-        }
-    }
-    cx.b.acquired = cx.g.now();
-}
-
-fn fence(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
-    let _ = lanes(mask);
-    release(cx);
-    acquire(cx);
+fn fence(cx: &mut Cx, i: &Ins, _: u32) -> Flow {
+    cx.fence(i.flags & IN_BLOCK == 0);
     Flow::Next
 }

@@ -13,7 +13,8 @@ use crate::compile::blank;
 use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
-use crate::exec::shared::{Access, bytes_of_word};
+use crate::exec::shared::bytes_of_word;
+use crate::race::Access;
 use crate::isa::memory::{Named, space};
 use crate::ptx::ast::Operand;
 
@@ -161,12 +162,10 @@ fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
                 } else {
                     at[8 * matrix + g] as usize + 4 * t + 2 * half
                 };
-                if cx.g.config.checks.race {
-                    let part = bytes_of_word(place / 4, place, 2);
-                    let found =
-                        cx.b.shared.touch(place / 4, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
-                    if let Some(conflict) = found {
-                        cx.shared_race(place as u64, lane, true, conflict);
+                if let Some(stamp) = cx.shared_stamp(Access::Write) {
+                    let mine = stamp.of(lane as u32, bytes_of_word(place / 4, place, 2));
+                    if let Some(conflict) = cx.b.shared.touch(place / 4, Access::Write, mine, &cx.w.clocks) {
+                        cx.shared_race(place as u64, mine, true, conflict);
                     }
                 }
                 cx.b.shared.bytes[place..place + 2].copy_from_slice(&bits.to_le_bytes());

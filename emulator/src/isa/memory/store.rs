@@ -23,8 +23,19 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     cx.b.counters.store_requests += 1;
     cx.b.counters.store_sectors += Cx::sectors(at, mask, bytes as u64);
     cx.b.counters.store_bytes += bytes as u64 * u64::from(mask.count_ones());
+    let mut values = [([0u64; 32], 0u32); 8];
+    for (k, value) in values.iter_mut().enumerate().take(usize::from(i.count)) {
+        *value = element(cx, i, k);
+        if mask & !value.1 != 0 {
+            cx.undefined(mask & !value.1, "the stored value");
+        }
+    }
+    let new = |lane: usize| new_bytes(&values, i, lane);
     if i.flags & RELEASE != 0 {
-        crate::isa::barrier::release(cx);
+        cx.fence(i.flags & IN_BLOCK == 0);
+    }
+    if i.flags & STRONG != 0 {
+        lanes(mask).for_each(|lane| cx.leave_at(at[lane]));
     }
     let mut left = mask;
     while left != 0 {
@@ -35,14 +46,11 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         left &= !part;
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
-        cx.check_race(allocation, at, part, bytes, access(i, true), true);
+        cx.check_write(index, at, part, bytes, access(i, true), Some(&new));
         cx.mark_written(allocation, at, part, bytes);
         let (data, start) = (&allocation.data, allocation.address);
         for k in 0..usize::from(i.count) {
-            let (value, known) = element(cx, i, k);
-            if part & !known != 0 {
-                cx.undefined(part & !known, "the stored value");
-            }
+            let value = &values[k].0;
             let skip = k * usize::from(i.width);
             for lane in lanes(part) {
                 let place = (at[lane] - start) as usize + skip;
@@ -55,7 +63,17 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             }
         }
     }
+    cx.w.effects[i.e as usize] |= mask;
     Flow::Next
+}
+
+/// The bytes that a lane stores.
+fn new_bytes(values: &[([u64; 32], u32); 8], i: &Ins, lane: usize) -> [u8; 32] {
+    let (width, mut new) = (usize::from(i.width), [0u8; 32]);
+    for (k, (value, _)) in values.iter().enumerate().take(usize::from(i.count)) {
+        new[k * width..(k + 1) * width].copy_from_slice(&value[lane].to_le_bytes()[..width]);
+    }
+    new
 }
 
 pub(super) fn store_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
@@ -70,11 +88,11 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         return flow;
     }
     if i.flags & RELEASE != 0 {
-        crate::isa::barrier::release(cx);
+        cx.fence(i.flags & IN_BLOCK == 0);
     }
     cx.wavefronts(at, mask, bytes as u32);
     let checks = cx.g.config.checks;
-    let warp = cx.w.number;
+    let stamp = cx.shared_stamp(access(i, true));
     let mut values = [([0u64; 32], 0u32); 8];
     for k in 0..usize::from(i.count) {
         values[k] = element(cx, i, k);
@@ -83,10 +101,7 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         }
     }
     for lane in lanes(mask) {
-        let mut new = [0u8; 32];
-        for k in 0..usize::from(i.count) {
-            new[k * width..(k + 1) * width].copy_from_slice(&values[k].0[lane].to_le_bytes()[..width]);
-        }
+        let new = new_bytes(&values, i, lane);
         let place = at[lane] as usize;
         if checks.async_pending && cx.b.shared.is_pending(place, bytes) {
             cx.pending_shared(at[lane], lane, "write");
@@ -94,23 +109,22 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         // Several threads may write the same value to one place: that is no race.
         let same = cx.b.shared.bytes[place..place + bytes] == new[..bytes]
             && !cx.b.shared.written[place..place + bytes].contains(&0);
-        if checks.race {
+        if let Some(stamp) = stamp {
             for word in place / 4..=(place + bytes - 1) / 4 {
-                if let Some(conflict) = cx.b.shared.touch(
-                    word,
-                    bytes_of_word(word, place, bytes),
-                    access(i, true),
-                    warp,
-                    lane as u32,
-                    &cx.w.clocks,
-                ) && !(same && conflict.write)
+                let mine = stamp.of(lane as u32, bytes_of_word(word, place, bytes));
+                if let Some(conflict) = cx.b.shared.touch(word, access(i, true), mine, &cx.w.clocks)
+                    && !(same && conflict.write)
                 {
-                    cx.shared_race(at[lane], lane, true, conflict);
+                    cx.shared_race(at[lane], mine, true, conflict);
                 }
             }
         }
         cx.b.shared.bytes[place..place + bytes].copy_from_slice(&new[..bytes]);
         cx.b.shared.written[place..place + bytes].fill(1);
+    }
+    cx.w.effects[i.e as usize] |= mask;
+    if i.flags & STRONG != 0 {
+        lanes(mask).for_each(|lane| cx.leave_at(at[lane]));
     }
     Flow::Next
 }
@@ -135,6 +149,7 @@ fn store_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             cx.w.local_written[place..place + width].fill((known >> lane & 1) as u8);
         }
     }
+    cx.w.effects[i.e as usize] |= mask;
     Flow::Next
 }
 

@@ -1,0 +1,129 @@
+//! Where the value of a load can go: which registers each instruction reads and writes, and which instructions let
+//! values leave the registers.
+
+use super::names::Register;
+use crate::ptx::ast::{Instruction, Operand};
+use crate::program::Bank;
+use std::collections::HashSet;
+
+type Name = (Bank, u16);
+
+/// One instruction of the text.
+struct Step {
+    /// The first of its decoded instructions.
+    start: u32,
+    function: u32,
+    writes: Vec<Name>,
+    reads: Vec<Name>,
+    /// Registers whose value decides where memory is touched, or what runs.
+    decides: Vec<Name>,
+    /// Its number among those that let values out; 0 for others.
+    effect: u16,
+    across_lanes: bool,
+}
+
+/// Instructions of a whole module, in order.
+#[derive(Default)]
+pub(crate) struct Dataflow {
+    steps: Vec<Step>,
+    effects: u16,
+}
+
+/// What becomes of a loaded value.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    /// It decides an address or a branch, or leaves by an instruction that is not counted.
+    pub always: bool,
+    /// Instructions through which it leaves.
+    pub effects: Vec<u16>,
+    /// It passes to other lanes on its way.
+    pub across_lanes: bool,
+}
+
+impl Dataflow {
+    /// How many instructions that let values out there are; numbers go from 1.
+    pub fn effects(&self) -> usize {
+        self.effects as usize
+    }
+
+    /// A number for an instruction that lets values out; 0 when there are no more.
+    pub fn new_effect(&mut self) -> u16 {
+        if self.effects < u16::MAX {
+            self.effects += 1;
+            return self.effects;
+        }
+        0
+    }
+
+    /// Notes an instruction. `effect` is none for those that keep values in registers.
+    pub fn note(
+        &mut self,
+        start: u32,
+        function: u32,
+        text: &Instruction,
+        effect: Option<u16>,
+        mut find: impl FnMut(&str) -> Option<Register>,
+    ) {
+        let op = text.opcode.split('.').next().unwrap_or("");
+        let mut step = Step {
+            start,
+            function,
+            writes: Vec::new(),
+            reads: Vec::new(),
+            decides: Vec::new(),
+            effect: effect.unwrap_or(0),
+            across_lanes: matches!(op, "shfl" | "vote" | "match" | "redux" | "mma" | "bar" | "barrier"),
+        };
+        let mut name = |name: &str, list: &mut Vec<Name>| {
+            if let Some(register) = find(name) {
+                list.push((register.bank, register.index));
+            }
+        };
+        if let Some((guard, _)) = text.guard {
+            name(guard, &mut step.decides);
+        }
+        // Instructions without a result, whose first operand is a source, and those whose values go out unseen.
+        let no_result = matches!(op, "st" | "red" | "bra" | "brx" | "cp" | "call" | "stmatrix" | "mbarrier" | "prefetch");
+        let unseen = matches!(op, "brx" | "cp" | "call" | "stmatrix" | "mbarrier") || (effect == Some(0));
+        for (k, operand) in text.operands.iter().enumerate() {
+            let mut left = vec![operand];
+            while let Some(operand) = left.pop() {
+                match operand {
+                    Operand::Name { name: text, .. } if k == 0 && !no_result => name(text, &mut step.writes),
+                    Operand::Name { name: text, .. } if unseen => name(text, &mut step.decides),
+                    Operand::Name { name: text, .. } => name(text, &mut step.reads),
+                    Operand::Memory { base: Some(text), .. } => name(text, &mut step.decides),
+                    Operand::Vector(list) | Operand::Group(list) => left.extend(list),
+                    Operand::Pair(a, b) => left.extend([&**a, &**b]),
+                    _ => {}
+                }
+            }
+        }
+        self.steps.push(step);
+    }
+
+    /// Where the value that an instruction loads can go, whatever the order in which things run.
+    pub fn uses(&self, place: u32) -> Uses {
+        let mut uses = Uses::default();
+        let at = self.steps.partition_point(|step| step.start <= place);
+        let Some(load) = at.checked_sub(1).map(|at| &self.steps[at]) else { return uses };
+        let mut tainted: HashSet<Name> = load.writes.iter().copied().collect();
+        uses.always = load.writes.is_empty();
+        loop {
+            let before = tainted.len();
+            for step in self.steps.iter().filter(|step| step.function == load.function) {
+                uses.always |= step.decides.iter().any(|name| tainted.contains(name));
+                if step.reads.iter().any(|name| tainted.contains(name)) {
+                    tainted.extend(&step.writes);
+                    uses.across_lanes |= step.across_lanes;
+                    if step.effect != 0 && !uses.effects.contains(&step.effect) {
+                        uses.effects.push(step.effect);
+                    }
+                }
+            }
+            if tainted.len() == before {
+                return uses;
+            }
+        }
+    }
+}
