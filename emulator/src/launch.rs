@@ -3,8 +3,8 @@
 use crate::config::{Config, Limits};
 use crate::counters::Counters;
 use crate::error::{Error, Finding};
-use crate::exec::order::Releases;
 use crate::exec::block::Step;
+use crate::exec::order::Releases;
 use crate::exec::{Block, Grid, Warp};
 use crate::memory::Memory;
 use crate::module::{Function, LoadedModule};

@@ -62,9 +62,7 @@ impl Stamp {
             Access::StrongInBlock => STRONG | IN_BLOCK,
         };
         let place = u64::from(place.min(LAST_PLACE)) << PLACE;
-        Some(Stamp(
-            u64::from(clock) << CLOCK | block << BLOCK | place | flags | u64::from(warp) << 5,
-        ))
+        Some(Stamp(u64::from(clock) << CLOCK | block << BLOCK | place | flags | u64::from(warp) << 5))
     }
 
     /// The stamp of one lane that touched some bytes of a word.
@@ -164,10 +162,20 @@ impl Stamp {
         }
     }
 
-    /// What a writer's word says after another lane of the same instruction wrote other bytes of it.
+    /// What a word says of its writer after `before` wrote it: other lanes of one instruction may have written other
+    /// bytes, and an atomic of a thread does not hide its plain write just before.
     #[inline(always)]
     pub fn beside(self, before: Stamp) -> Stamp {
-        if self.same_instruction(before) { Stamp(self.0 | before.0 & (15 << BYTES)) } else { self }
+        if (self.0 ^ before.0) & (WARP | 0xffff << CLOCK) != 0 {
+            return self;
+        }
+        if self.same_instruction(before) {
+            return Stamp(self.0 | before.0 & (15 << BYTES));
+        }
+        if self.0 & STRONG != 0 && before.0 & STRONG == 0 && before.bytes() != 0 && self.same_thread(before) {
+            return Stamp(self.0 & !(STRONG | IN_BLOCK));
+        }
+        self
     }
 }
 

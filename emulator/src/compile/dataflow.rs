@@ -2,8 +2,8 @@
 //! values leave the registers.
 
 use super::names::Register;
+use crate::program::{Bank, Program};
 use crate::ptx::ast::{Instruction, Operand};
-use crate::program::Bank;
 use std::collections::HashSet;
 
 type Name = (Bank, u16);
@@ -20,6 +20,22 @@ struct Step {
     /// Its number among those that let values out; 0 for others.
     effect: u16,
     across_lanes: bool,
+    next: Next,
+}
+
+/// Where an instruction leads, beside to the next one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Following,
+    /// To its target, and with a guard to the next one too.
+    Target {
+        guarded: bool,
+    },
+    Targets,
+    /// Nowhere, or with a guard to the next one.
+    Nowhere {
+        guarded: bool,
+    },
 }
 
 /// Instructions of a whole module, in order.
@@ -65,7 +81,15 @@ impl Dataflow {
         mut find: impl FnMut(&str) -> Option<Register>,
     ) {
         let op = text.opcode.split('.').next().unwrap_or("");
+        let guarded = text.guard.is_some();
+        let next = match op {
+            "bra" => Next::Target { guarded },
+            "brx" => Next::Targets,
+            "ret" | "exit" | "trap" => Next::Nowhere { guarded },
+            _ => Next::Following,
+        };
         let mut step = Step {
+            next,
             start,
             function,
             writes: Vec::new(),
@@ -83,7 +107,8 @@ impl Dataflow {
             name(guard, &mut step.decides);
         }
         // Instructions without a result, whose first operand is a source, and those whose values go out unseen.
-        let no_result = matches!(op, "st" | "red" | "bra" | "brx" | "cp" | "call" | "stmatrix" | "mbarrier" | "prefetch");
+        let no_result =
+            matches!(op, "st" | "red" | "bra" | "brx" | "cp" | "call" | "stmatrix" | "mbarrier" | "prefetch");
         let unseen = matches!(op, "brx" | "cp" | "call" | "stmatrix" | "mbarrier") || (effect == Some(0));
         for (k, operand) in text.operands.iter().enumerate() {
             let mut left = vec![operand];
@@ -102,11 +127,68 @@ impl Dataflow {
         self.steps.push(step);
     }
 
+    fn step_of(&self, place: u32) -> Option<usize> {
+        self.steps.partition_point(|step| step.start <= place).checked_sub(1)
+    }
+
+    /// The steps that can follow one at once.
+    fn followers(&self, at: usize, program: &Program) -> Vec<usize> {
+        let step = &self.steps[at];
+        let end = self.steps.get(at + 1).map_or(program.code.len() as u32, |next| next.start);
+        let last = end.checked_sub(1).and_then(|last| program.code.get(last as usize));
+        let (mut places, on) = match (step.next, last) {
+            (Next::Target { guarded }, Some(ins)) => (vec![ins.imm as u32], guarded),
+            (Next::Targets, Some(ins)) => (program.tables[ins.list as usize].clone(), false),
+            (Next::Nowhere { guarded }, _) => (Vec::new(), guarded),
+            _ => (Vec::new(), true),
+        };
+        if on {
+            places.push(end);
+        }
+        let steps = places.into_iter().filter_map(|place| self.step_of(place));
+        steps.filter(|next| self.steps[*next].function == step.function).collect()
+    }
+
+    fn reached(&self, from: usize, program: &Program) -> HashSet<usize> {
+        let (mut seen, mut left) = (HashSet::new(), vec![from]);
+        while let Some(at) = left.pop() {
+            left.extend(self.followers(at, program).into_iter().filter(|next| seen.insert(*next)));
+        }
+        seen
+    }
+
+    /// Whether another instruction comes after one, and does not just end the thread.
+    pub fn leads_to(&self, place: u32, other: u32, program: &Program) -> bool {
+        let (Some(from), Some(mut to)) = (self.step_of(place), self.step_of(other)) else { return false };
+        if !self.reached(from, program).contains(&to) {
+            return false;
+        }
+        // Jumps to the end end it too.
+        for _ in 0..8 {
+            match self.steps[to].next {
+                Next::Nowhere { guarded: false } => return false,
+                Next::Target { guarded: false } => match self.followers(to, program).first() {
+                    Some(next) => to = *next,
+                    None => return false,
+                },
+                _ => return true,
+            }
+        }
+        true
+    }
+
+    /// Instructions that let values out, which come after one and never before it.
+    pub fn later_effects(&self, place: u32, program: &Program) -> Vec<u16> {
+        let Some(from) = self.step_of(place) else { return Vec::new() };
+        let after = self.reached(from, program);
+        let effects = after.iter().filter(|at| self.steps[**at].effect != 0);
+        effects.filter(|at| !self.reached(**at, program).contains(&from)).map(|at| self.steps[*at].effect).collect()
+    }
+
     /// Where the value that an instruction loads can go, whatever the order in which things run.
     pub fn uses(&self, place: u32) -> Uses {
         let mut uses = Uses::default();
-        let at = self.steps.partition_point(|step| step.start <= place);
-        let Some(load) = at.checked_sub(1).map(|at| &self.steps[at]) else { return uses };
+        let Some(load) = self.step_of(place).map(|at| &self.steps[at]) else { return uses };
         let mut tainted: HashSet<Name> = load.writes.iter().copied().collect();
         uses.always = load.writes.is_empty();
         loop {

@@ -7,7 +7,7 @@ use super::{Cx, Grid, Wait, Warp};
 use crate::counters::Counters;
 use crate::error::Kind;
 use crate::isa::async_copy::Attached;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 /// Instructions that a warp runs before the next one gets its turn.
@@ -40,6 +40,10 @@ pub(crate) struct Block {
     pub suspects: Vec<Suspect>,
     /// Arrivals at mbarriers that wait for copies.
     pub attached: Vec<Attached>,
+    /// Lanes that have exited, by warp.
+    pub exited: [u32; 32],
+    /// Lanes that had exited when others met at an instruction, by warp, and how it counts if they went around it.
+    pub missed: BTreeMap<(Kind, u32), [u32; 32]>,
     /// Strong reads and atomics of global memory: what a block does that waits for another.
     pub polls: u64,
     random: u64,
@@ -58,6 +62,8 @@ impl Block {
             left: HashMap::new(),
             suspects: Vec::new(),
             attached: Vec::new(),
+            exited: [0; 32],
+            missed: BTreeMap::new(),
             polls: 0,
             random: 0,
             order: Vec::new(),
@@ -86,6 +92,8 @@ impl Block {
         self.left.clear();
         self.suspects.clear();
         self.attached.clear();
+        self.exited = [0; 32];
+        self.missed.clear();
         self.random = g.config.seed ^ (u64::from(number) << 32);
         let count = threads.div_ceil(32) as usize;
         while warps.len() < count {

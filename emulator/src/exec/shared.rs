@@ -128,12 +128,7 @@ impl Shared {
 
     /// Records a write of whole words.
     #[inline(always)]
-    pub fn write_words(
-        &mut self,
-        words: std::ops::Range<usize>,
-        mine: Stamp,
-        clocks: &[u32; 32],
-    ) -> Option<Conflict> {
+    pub fn write_words(&mut self, words: std::ops::Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
         let mut conflict = None;
         let writers = &mut self.writer[words.clone()];
         let readers = &self.reader[words.clone()];

@@ -85,6 +85,8 @@ pub(crate) struct Warp {
     pub known: Known,
     /// Lanes that ran each of the instructions that let values out.
     pub effects: Vec<u32>,
+    /// An instruction that lanes wait at for others, and those of the others that stood beyond it.
+    pub around: (u32, u32),
     pub copies: Copies,
     turns: u32,
     program: usize,
@@ -123,6 +125,7 @@ impl Warp {
             clocks: [0; 32],
             known: Known::default(),
             effects: Vec::new(),
+            around: (0, 0),
             copies: Copies::default(),
             turns: 0,
             program: 0,
@@ -146,6 +149,7 @@ impl Warp {
         self.clocks[number as usize] = 1;
         self.known = Known::default();
         self.effects.clear();
+        self.around = (0, 0);
         self.effects.resize(g.program.dataflow.effects() + 1, 0);
         self.copies.clear();
         self.turns = 0;
@@ -359,6 +363,13 @@ impl Warp {
             self.groups.push(Group { pc: self.pc, depth: self.depth, mask: self.mask, wait: self.wait });
             self.mask = 0;
         }
+    }
+
+    /// Leaves lanes of the current group behind at this instruction, to run it on their own.
+    pub fn leave_behind(&mut self, lanes: u32) {
+        self.groups.push(Group { pc: self.pc, depth: self.depth, mask: lanes, wait: Wait::None });
+        self.mask &= !lanes;
+        self.limit = self.limit.min(self.pc);
     }
 
     /// A group that waits for lanes which cannot come goes on without them.

@@ -9,8 +9,8 @@ use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
 use crate::exec::access::lanes;
-use crate::race::{Access, Stamp};
 use crate::ptx::ast::Operand;
+use crate::race::{Access, Stamp};
 
 /// The global address register has 64 bits.
 const GLOBAL_WIDE: u16 = 1;
@@ -306,7 +306,8 @@ fn complete(cx: &mut Cx, entry: &Attached) -> bool {
 pub(crate) fn come(cx: &mut Cx, mbarrier: u64) -> bool {
     let attached = std::mem::take(&mut cx.b.attached);
     let last = |entry: &Attached| {
-        let same = |other: &&Attached| other.mbarrier == mbarrier && (other.warp, other.lane) == (entry.warp, entry.lane);
+        let same =
+            |other: &&Attached| other.mbarrier == mbarrier && (other.warp, other.lane) == (entry.warp, entry.lane);
         attached.iter().rposition(|other| same(&other))
     };
     let due: Vec<bool> =

@@ -8,7 +8,7 @@ use crate::compile::decode::{Decoder, no_operation};
 use crate::counters::Class;
 use crate::error::Kind;
 use crate::exec::order::join;
-use crate::exec::{Block, Cx, Wait};
+use crate::exec::{Cx, Wait};
 use crate::isa::memory::IN_BLOCK;
 use crate::ptx::ast::Operand;
 
@@ -104,11 +104,14 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
     let absent = wanted & cx.w.alive() & !mask;
     if absent != 0 && absent & cx.w.mask == 0 && !cx.w.force {
         cx.w.wait = Wait::Lanes(wanted);
+        stand_beyond(cx, absent);
         return false;
     }
     cx.w.wait = Wait::None;
     let forced = std::mem::take(&mut cx.w.force);
     let gone = wanted & cx.w.exited;
+    let around = if cx.w.around.0 == cx.w.pc { gone & cx.w.around.1 } else { 0 };
+    cx.w.around = (0, 0);
     if cx.g.config.checks.inactive_lane && what != "bar" {
         if absent != 0 || forced {
             let lane = absent.trailing_zeros().min(31);
@@ -119,6 +122,9 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
                 None,
                 format!("{what} names lane {lane}, which does not come here"),
             );
+        } else if gone != 0 && around == 0 && !what.ends_with(".aligned") {
+            let place = cx.w.pc;
+            cx.b.miss(Kind::InactiveLane, place, std::iter::once((cx.w.number as usize, gone)));
         } else if gone != 0 {
             let lane = gone.trailing_zeros();
             cx.report(
@@ -130,8 +136,8 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
             );
         }
     }
-    if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced) {
-        let lane = absent.trailing_zeros().min(31);
+    if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced || around != 0) {
+        let lane = (absent | around).trailing_zeros().min(31);
         cx.report(
             Kind::BarrierDivergence,
             mask.trailing_zeros(),
@@ -143,8 +149,21 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
     true
 }
 
+/// Notes those of the absent lanes that stand where this instruction leads to: should they exit without having come
+/// here, then they went around it, where others may leave early.
+#[cold]
+fn stand_beyond(cx: &mut Cx, absent: u32) {
+    let (program, place) = (cx.g.program, cx.w.pc);
+    let beyond = cx.w.groups.iter().filter(|group| {
+        group.mask & absent != 0 && group.depth == cx.w.depth && program.dataflow.leads_to(place, group.pc, program)
+    });
+    let lanes = beyond.fold(0, |lanes, group| lanes | group.mask);
+    let before = if cx.w.around.0 == place { cx.w.around.1 } else { 0 };
+    cx.w.around = (place, before | lanes);
+}
+
 fn warp_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let wanted = u32::get(cx.w, i.a)[mask.trailing_zeros() as usize];
+    let (mask, wanted) = super::warp::members(cx, mask, i.a);
     if cx.w.force || wanted & cx.w.alive() & !mask == 0 {
         together(cx, mask, wanted, "bar.warp.sync");
         let number = cx.w.number as usize;
@@ -210,6 +229,9 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     barrier.expected = expected;
     barrier.from = cx.w.pc;
     let done = barrier.complete();
+    if done && !counted {
+        missed(cx, cx.w.pc);
+    }
     let number = cx.w.number as usize;
     if i.flags & ARRIVE != 0 {
         cx.w.clocks[number] += 1;
@@ -270,13 +292,25 @@ fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
 }
 
 /// Barriers for the whole block expect fewer threads when some exit.
-pub(crate) fn after_exit(b: &mut Block) {
-    let living = b.living;
-    for barrier in &mut b.barriers {
+pub(crate) fn after_exit(cx: &mut Cx) {
+    for id in 0..cx.b.barriers.len() {
+        let living = cx.b.living;
+        let barrier = &mut cx.b.barriers[id];
         if barrier.arrived > 0 && barrier.whole_block {
             barrier.expected = living;
-            barrier.complete();
+            let from = barrier.from;
+            if barrier.complete() {
+                missed(cx, from);
+            }
         }
+    }
+}
+
+/// A barrier for the whole block has passed without the threads that have exited.
+fn missed(cx: &mut Cx, place: u32) {
+    if cx.g.config.checks.barrier_divergence && cx.b.exited != [0; 32] {
+        let exited = cx.b.exited;
+        cx.b.miss(Kind::BarrierDivergence, place, exited.into_iter().enumerate());
     }
 }
 

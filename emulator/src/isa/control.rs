@@ -122,7 +122,8 @@ pub(crate) fn exit(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
     cx.w.exited |= mask;
     cx.w.mask &= !mask;
     cx.b.living -= mask.count_ones();
-    super::barrier::after_exit(cx.b);
+    cx.b.exited[cx.w.number as usize] |= mask;
+    super::barrier::after_exit(cx);
     if cx.w.mask == 0 {
         return Flow::Choose;
     }

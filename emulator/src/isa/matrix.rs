@@ -14,9 +14,9 @@ use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
 use crate::exec::shared::bytes_of_word;
-use crate::race::Access;
 use crate::isa::memory::{Named, space};
 use crate::ptx::ast::Operand;
+use crate::race::Access;
 
 const TRANSPOSED: u16 = 1;
 const SATURATE: u16 = 1;
@@ -97,7 +97,7 @@ fn rows(cx: &mut Cx, i: &Ins) -> std::result::Result<([u64; 32], u32), Flow> {
 }
 
 fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "ldmatrix") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "ldmatrix.aligned") {
         return Flow::Choose;
     }
     cx.w.wait = crate::exec::Wait::None;
@@ -134,7 +134,7 @@ fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
 }
 
 fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "stmatrix") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "stmatrix.aligned") {
         return Flow::Choose;
     }
     cx.w.wait = crate::exec::Wait::None;
@@ -252,7 +252,7 @@ fn mma(d: &mut Decoder) -> Result<bool> {
 
 /// Sees to it that all lanes are there, and counts.
 fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync.aligned") {
         return false;
     }
     cx.w.wait = crate::exec::Wait::None;

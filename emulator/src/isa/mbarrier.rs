@@ -10,8 +10,8 @@ use crate::counters::Class;
 use crate::error::Kind;
 use crate::exec::access::lanes;
 use crate::exec::{Cx, SHARED_WINDOW, WINDOW};
-use crate::race::Access;
 use crate::ptx::ast::Operand;
+use crate::race::Access;
 
 pub(crate) const NO_INCREMENT: u16 = 1;
 const COUNTED: u16 = 2;
@@ -183,12 +183,14 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         Ok(at) => at,
         Err(flow) => return flow,
     };
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        touch(cx, at[lane], lane, Access::StrongInBlock);
+    }
     cx.fence(false);
     let count = if i.flags & COUNTED != 0 { *u32::get(cx.w, i.b) } else { [1; 32] };
     let mut out = [0u64; 32];
     for lane in lanes(mask) {
-        check(cx, at[lane], lane);
-        touch(cx, at[lane], lane, Access::StrongInBlock);
         cx.pick_up_at(at[lane]);
         cx.leave_at(at[lane]);
         let place = at[lane] as usize;
@@ -198,13 +200,7 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             state.expected = state.expected.saturating_sub(u64::from(count[lane]));
         }
         if !state.arrive(u64::from(count[lane])) {
-            return cx.fault(
-                Kind::IllegalInstruction,
-                lane as u32,
-                Some(at[lane]),
-                None,
-                TOO_MANY,
-            );
+            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, TOO_MANY);
         }
         cx.b.shared.store64(place, state.bits());
     }
@@ -215,7 +211,12 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
 }
 
 /// Announces arrivals that come with copies. Without `.noinc` each counts on top of those expected.
-pub(crate) fn expect_async(cx: &mut Cx, i: &Ins, mask: u32, no_increment: bool) -> std::result::Result<[u64; 32], Flow> {
+pub(crate) fn expect_async(
+    cx: &mut Cx,
+    i: &Ins,
+    mask: u32,
+    no_increment: bool,
+) -> std::result::Result<[u64; 32], Flow> {
     let at = places(cx, i, mask)?;
     for lane in lanes(mask) {
         check(cx, at[lane], lane);

@@ -11,10 +11,10 @@ use crate::compile::decode::{Decoder, WIDE, no_operation};
 use crate::counters::Class;
 use crate::exec::access::{Window, lanes, number, window};
 use crate::exec::shared::bytes_of_word;
-use crate::race::Access;
 use crate::exec::{Cx, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::isa::exec;
 use crate::program::{Bank, Special};
+use crate::race::Access;
 
 const SIGNED: u16 = 1;
 /// The destination register has 16 bits.

@@ -15,7 +15,7 @@ KERNEL(last_block_unfenced) {
     if (last) {
         float sum = 0;
         for (int b = 0; b < gridDim.x; b++) sum += y[b * 32 + TID]; // expect race
-        x[TID] = sum;
+        x[1024 + TID] = sum;
     }
 }
 // The fence reaches the block only.
@@ -94,7 +94,7 @@ KERNEL(flag_unfenced) {
         if (TID == 0) flag = 1;
     } else {
         while (flag == 0) {}
-        x[BLOCK * 32 + TID] = y[TID]; // expect race
+        x[BLOCK * 64 + TID] = y[TID]; // expect race
     }
 }
 KERNEL(flag_ok) {
@@ -106,7 +106,7 @@ KERNEL(flag_ok) {
     } else {
         while (flag == 0) {}
         __threadfence();
-        x[BLOCK * 32 + TID] = y[TID];
+        x[BLOCK * 64 + TID] = y[TID];
     }
 }
 // AdamW: two blocks update overlapping parts.

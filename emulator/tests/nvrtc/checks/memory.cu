@@ -28,7 +28,7 @@ KERNEL(histogram_bins) {
     __shared__ int bins[64];
     if (TID < 64) bins[TID] = 0;
     __syncthreads();
-    atomicAdd(&bins[(int)(x[TID] * 2) % (n + 1)], 1); // expect out-of-bounds
+    atomicAdd(&bins[(int)(x[TID] * 16) % (n + 1)], 1); // expect out-of-bounds
     __syncthreads();
     if (TID < 64) y[TID] = bins[TID];
 }
@@ -36,7 +36,7 @@ KERNEL(histogram_bins_ok) {
     __shared__ int bins[64];
     if (TID < 64) bins[TID] = 0;
     __syncthreads();
-    atomicAdd(&bins[(int)(x[TID] * 2) % n], 1);
+    atomicAdd(&bins[(int)(x[TID] * 16) % n], 1);
     __syncthreads();
     if (TID < 64) y[TID] = bins[TID];
 }
@@ -57,12 +57,13 @@ KERNEL(local_past_the_end_ok) {
     y[TID] = sum;
 }
 KERNEL(null_output) {
-    float* out = n > 0 ? nullptr : y;
+    float* out = nullptr;
+    asm volatile("" : "+l"(out));
     out[TID] = x[TID]; // expect out-of-bounds
 }
 // Inlined: the report names the helper's line and where it was called.
 __device__ __forceinline__ float load_row(const float* row, int k) {
-    return row[k]; // expect out-of-bounds
+    return row[k]; // inlined_load: expect out-of-bounds
 }
 KERNEL(inlined_load) {
     float sum = 0;
@@ -131,7 +132,7 @@ KERNEL(trapped) {
 __device__ __noinline__ int depth(volatile int* p, int k) {
     volatile int here[64];
     here[k & 63] = k;
-    return *p > 0 ? depth(p, k + 1) + here[k & 63] : k; // expect stack-overflow
+    return *p > 0 ? depth(p, k + 1) + here[k & 63] : k; // endless_recursion: expect stack-overflow
 }
 KERNEL(endless_recursion) {
     volatile int go = n;

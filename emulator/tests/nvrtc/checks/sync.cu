@@ -64,7 +64,7 @@ KERNEL(barrier_for_too_few) {
     __shared__ float s[128];
     s[TID] = x[TID] * n; // expect race
     BAR_SYNC(1, 64);
-    y[TID] = s[127 - TID]; // expect race may uninitialised
+    y[TID] = s[(TID + 32) & 127] + s[(TID + 64) & 127] + s[(TID + 96) & 127]; // expect race may uninitialised
 }
 // Producer and consumer name different barriers.
 KERNEL(barriers_crossed) {
@@ -122,14 +122,14 @@ KERNEL(product_in_branch) {
     float c[4] = {};
     ldmatrix_x4(a, &tile[TID * 4]);
     if (x[TID] < n) mma_bf16(c, a, a[0], a[1]); // expect inactive-lane
-    y[TID] = c[0] + c[3];
+    y[TID] = c[0] + c[3]; // may uninitialised
 }
 KERNEL(fragments_in_branch) {
     __shared__ __align__(16) unsigned tile[128];
     for (int k = 0; k < 4; k++) tile[TID * 4 + k] = 0x3f803f80;
     __syncthreads();
     unsigned a[4] = {};
-    if (TID < n) ldmatrix_x4(a, &tile[TID * 4]); // expect inactive-lane
+    if (TID < n) ldmatrix_x4(a, &tile[TID * 4]); // expect inactive-lane may uninitialised
     y[TID] = a[0] + a[3];
 }
 KERNEL(product_ok) {
@@ -285,14 +285,14 @@ KERNEL(mbarrier_count) {
     if (TID == 0) mbarrier_init(&m, n);
     __syncthreads();
     mbarrier_arrive(&m);
-    mbarrier_wait(&m, 0); // called here, hangs
+    mbarrier_wait(&m, 0); // expect timeout
     y[TID] = x[TID];
 }
 // The mbarrier is made while others already use it.
 KERNEL(mbarrier_made_late) {
     __shared__ __align__(8) mbarrier_t m;
-    if (TID == 0) mbarrier_init(&m, n);
-    mbarrier_arrive(&m);
-    mbarrier_wait(&m, 0);
+    if (TID == 0) mbarrier_init(&m, n); // may race
+    mbarrier_arrive(&m); // either race uninitialised may illegal-instruction
+    mbarrier_wait(&m, 0); // may race may uninitialised
     y[TID] = x[TID];
 }
