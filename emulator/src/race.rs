@@ -2,7 +2,7 @@
 
 use crate::bytes::Bytes;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Words that are made fresh together when a launch first touches one of them.
 const PAGE: usize = 1024;
@@ -16,12 +16,6 @@ pub(crate) enum Access {
     Strong,
     /// The same, with an effect promised to the own block only (`.cta`).
     StrongInBlock,
-}
-
-impl Access {
-    pub fn strong(self) -> bool {
-        matches!(self, Access::Strong | Access::StrongInBlock)
-    }
 }
 
 /// One access to a word. From its top: clock of the warp (16 bits), block plus one (16), instruction (15), strong in its
@@ -129,6 +123,12 @@ impl Stamp {
         (self.0 ^ other.0) & (0xffff << BLOCK) == 0
     }
 
+    /// Somebody's, and neither of the block of one nor of the other.
+    #[inline(always)]
+    fn in_third_block(self, one: Stamp, other: Stamp) -> bool {
+        self != Stamp::NOBODY && !self.same_block(one) && !self.same_block(other)
+    }
+
     #[inline(always)]
     pub fn same_thread(self, other: Stamp) -> bool {
         (self.0 ^ other.0) & (WARP | THREAD) == 0
@@ -185,80 +185,126 @@ pub(crate) struct GlobalShadow {
     readers: Bytes,
     /// Readers that another one's mark could not give way to.
     second_readers: Bytes,
-    /// The launch whose marks a page holds.
-    launches: Box<[AtomicU64]>,
+    pages: Box<[Page]>,
     fresh: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Page {
+    /// The launch whose marks it holds.
+    launch: AtomicU64,
+    /// It has second readers.
+    seconds: AtomicBool,
+}
+
+/// Marks of the words that one lane touches.
+pub(crate) struct Marks<'a> {
+    writers: &'a [AtomicU64],
+    readers: &'a [AtomicU64],
+    second_readers: &'a [AtomicU64],
+    first: &'a Page,
+    last: &'a Page,
+}
+
+#[inline(always)]
+fn load(mark: &AtomicU64) -> Stamp {
+    Stamp(mark.load(Ordering::Relaxed))
 }
 
 impl GlobalShadow {
     pub fn new(bytes: u64) -> Option<GlobalShadow> {
         let words = bytes.div_ceil(4) as usize;
-        let launches = (0..words.div_ceil(PAGE)).map(|_| AtomicU64::new(0)).collect();
+        let pages = (0..words.div_ceil(PAGE)).map(|_| Page::default()).collect();
         let list = || Bytes::zeroed(words * 8);
-        Some(GlobalShadow {
-            writers: list()?,
-            readers: list()?,
-            second_readers: list()?,
-            launches,
-            fresh: Mutex::new(()),
-        })
+        Some(GlobalShadow { writers: list()?, readers: list()?, second_readers: list()?, pages, fresh: Mutex::new(()) })
     }
 
     #[cold]
-    fn freshen(&self, page: usize, launch: u64) {
+    fn freshen(&self, number: usize, launch: u64) {
         let _guard = self.fresh.lock();
-        let old = self.launches[page].load(Ordering::Acquire);
+        let page = &self.pages[number];
+        let old = page.launch.load(Ordering::Acquire);
         if old == launch {
             return;
         }
         // A page that no launch touched is still zero.
         if old != 0 {
-            let start = page * PAGE * 8;
-            let end = (start + PAGE * 8).min(self.writers.len());
-            for list in [&self.writers, &self.readers, &self.second_readers] {
-                list.set(start, end - start, 0);
+            let start = number * PAGE * 8;
+            let bytes = (start + PAGE * 8).min(self.writers.len()) - start;
+            self.writers.set(start, bytes, 0);
+            self.readers.set(start, bytes, 0);
+            if page.seconds.swap(false, Ordering::Relaxed) {
+                self.second_readers.set(start, bytes, 0);
             }
         }
-        self.launches[page].store(launch, Ordering::Release);
+        page.launch.store(launch, Ordering::Release);
     }
 
-    /// Makes the pages of some words those of this launch.
+    /// The marks of words, as those of this launch.
     #[inline(always)]
-    pub fn open(&self, first: usize, last: usize, launch: u64) {
-        for page in [first / PAGE, last / PAGE] {
-            if self.launches[page].load(Ordering::Acquire) != launch {
-                self.freshen(page, launch);
-            }
+    pub fn marks(&self, first: usize, last: usize, launch: u64) -> Marks<'_> {
+        let (first_page, last_page) = (&self.pages[first / PAGE], &self.pages[last / PAGE]);
+        if first_page.launch.load(Ordering::Acquire) != launch {
+            self.freshen(first / PAGE, launch);
+        }
+        if last_page.launch.load(Ordering::Acquire) != launch {
+            self.freshen(last / PAGE, launch);
+        }
+        Marks {
+            writers: &self.writers.words()[first..=last],
+            readers: &self.readers.words()[first..=last],
+            second_readers: &self.second_readers.words()[first..=last],
+            first: first_page,
+            last: last_page,
         }
     }
+}
 
-    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+impl Marks<'_> {
+    /// Records a plain read of whole words, if that is all there is to do: nobody wrote them, and each reader's mark can
+    /// give way or stay.
+    #[inline(always)]
+    pub fn read_quietly(&self, mine: Stamp) -> bool {
+        let mut quiet = true;
+        for ((writer, reader), second) in self.writers.iter().zip(self.readers).zip(self.second_readers) {
+            let found = load(reader);
+            if found == Stamp::NOBODY || found.same_thread(mine) {
+                reader.store(mine.0, Ordering::Relaxed);
+            } else if found.same_block(mine) || !load(second).in_third_block(found, mine) {
+                quiet = false;
+            }
+            quiet &= load(writer) == Stamp::NOBODY;
+        }
+        quiet
+    }
+
+    /// Records a plain read of a word and gives the last writer. `ordered` says whether an access came before this one
+    /// for sure.
     #[inline(always)]
     pub fn read(&self, word: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
-        let found = Stamp(self.readers.load64(word * 8));
-        if found == Stamp::NOBODY {
-            self.readers.store64(word * 8, mine.0);
-        } else if found.same_instruction(mine) && found.same_thread(mine) {
-            self.readers.store64(word * 8, mine.0 | found.0);
-        } else if found.same_thread(mine) || ordered(found) {
-            self.readers.store64(word * 8, mine.0);
+        let found = load(&self.readers[word]);
+        if found == Stamp::NOBODY || found.same_thread(mine) || ordered(found) {
+            self.readers[word].store(mine.0, Ordering::Relaxed);
         } else {
-            self.second_readers.store64(word * 8, mine.0);
+            self.second_readers[word].store(mine.0, Ordering::Relaxed);
+            self.first.seconds.store(true, Ordering::Relaxed);
+            self.last.seconds.store(true, Ordering::Relaxed);
         }
-        Stamp(self.writers.load64(word * 8))
+        load(&self.writers[word])
     }
 
     /// The last writer, for a read that leaves no mark.
     pub fn writer(&self, word: usize) -> Stamp {
-        Stamp(self.writers.load64(word * 8))
+        load(&self.writers[word])
     }
 
     /// Records a write and gives the last writer and the readers before it.
     #[inline(always)]
     pub fn write(&self, word: usize, mine: Stamp) -> (Stamp, [Stamp; 2]) {
-        let before = Stamp(self.writers.load64(word * 8));
-        self.writers.store64(word * 8, mine.beside(before).0);
-        let readers = [self.readers.load64(word * 8), self.second_readers.load64(word * 8)];
-        (before, readers.map(Stamp))
+        let before = load(&self.writers[word]);
+        self.writers[word].store(mine.beside(before).0, Ordering::Relaxed);
+        let seconds = self.first.seconds.load(Ordering::Relaxed) || self.last.seconds.load(Ordering::Relaxed);
+        let second = if seconds { load(&self.second_readers[word]) } else { Stamp::NOBODY };
+        (before, [load(&self.readers[word]), second])
     }
 }

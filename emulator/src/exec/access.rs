@@ -249,13 +249,16 @@ impl Cx<'_> {
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
             let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
-            shadow.open(first, last, g.snapshot.launch);
+            let marks = shadow.marks(first, last, g.snapshot.launch);
+            if access == Access::Read && bytes >= 4 && marks.read_quietly(stamp.of(lane as u32, 15)) {
+                continue;
+            }
             for word in first..=last {
                 let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
                 let writer = if access == Access::Read {
-                    shadow.read(word, mine, |earlier| !self.unordered(earlier, mine))
+                    marks.read(word - first, mine, |earlier| !self.unordered(earlier, mine))
                 } else {
-                    shadow.writer(word)
+                    marks.writer(word - first)
                 };
                 if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
                     self.global_race(index, at[lane], (writer, true), (mine, false));
@@ -284,10 +287,10 @@ impl Cx<'_> {
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
             let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
-            shadow.open(first, last, g.snapshot.launch);
+            let marks = shadow.marks(first, last, g.snapshot.launch);
             for word in first..=last {
                 let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
-                let (writer, readers) = shadow.write(word, mine);
+                let (writer, readers) = marks.write(word - first, mine);
                 if writer != Stamp::NOBODY
                     && self.unordered(writer, mine)
                     && !mine.both_strong(writer)

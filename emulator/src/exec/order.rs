@@ -86,10 +86,13 @@ impl Releases {
     }
 
     /// Whether what a warp of a block did at a clock was released up to a time.
+    #[inline(always)]
     pub fn seen(&self, block: u32, warp: u32, clock: u32, acquired: u64) -> bool {
-        if acquired == 0 {
-            return false;
-        }
+        acquired != 0 && self.released(block, warp, clock, acquired)
+    }
+
+    #[cold]
+    fn released(&self, block: u32, warp: u32, clock: u32, acquired: u64) -> bool {
         let warps = self.warps.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let Some(list) = warps.get(&(block, warp)) else { return false };
         let first = list.partition_point(|(released, _)| *released < clock);

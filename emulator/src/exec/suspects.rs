@@ -68,7 +68,9 @@ impl Block {
                 None => true,
                 Some(place) => {
                     let uses = uses.entry(place).or_insert_with(|| g.program.dataflow.uses(place));
-                    let lanes = if uses.across_lanes { u32::MAX } else { 1 << suspect.read.lane() };
+                    // Within a warp, what goes through other lanes was there before they went on.
+                    let across = uses.across_lanes && suspect.read.warp() != suspect.write.warp();
+                    let lanes = if across { u32::MAX } else { 1 << suspect.read.lane() };
                     uses.always || uses.effects.iter().any(|at| warps[warp].effects[*at as usize] & lanes != 0)
                 }
             };

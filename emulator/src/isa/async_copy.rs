@@ -44,7 +44,6 @@ pub(crate) struct Attached {
     mbarrier: u64,
     warp: u32,
     lane: u8,
-    no_increment: bool,
     /// What the warp knew when it asked for the arrival.
     clocks: [u32; 32],
     copies: Vec<Copy>,
@@ -288,7 +287,7 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     for lane in lanes(mask) {
         let copies = cx.w.copies.waiting.extract_if(.., |copy| usize::from(copy.lane) == lane).collect();
         let lane = lane as u8;
-        cx.b.attached.push(Attached { mbarrier: at[lane as usize], warp, lane, no_increment, clocks, copies });
+        cx.b.attached.push(Attached { mbarrier: at[lane as usize], warp, lane, clocks, copies });
     }
     // What comes after is not promised by these arrivals.
     cx.fence(false);
