@@ -94,6 +94,7 @@ pub fn launch(
         race: config.checks.race,
         race_between_blocks: config.checks.race && blocks > 1,
         findings: Mutex::default(),
+        swapped: Mutex::default(),
         printed: Mutex::default(),
         stop: AtomicBool::new(false),
         instructions: AtomicU64::new(0),

@@ -141,6 +141,10 @@ impl Stamp {
         (self.0 ^ other.0) & which == 0
     }
 
+    pub fn strong(self) -> bool {
+        self.0 & STRONG != 0
+    }
+
     /// Both are atomic to each other.
     #[inline(always)]
     pub fn both_strong(self, other: Stamp) -> bool {

@@ -303,6 +303,11 @@ fn correct_kernels_of_all_kinds() {
             ("queue", 1, 128, 1024, Zeroed(1024), 5),
             ("flag_between_warps", 1, 64, 128, Zeroed(128), 5),
             ("halves", 1, 128, 1024, Zeroed(1024), 5),
+            ("compare_and_swap", 4, 128, 512, Zeroed(128), 3),
+            ("fills_and_leaves", 1, 128, 128, Zeroed(128), 75),
+            ("different_trips", 1, 128, 1024, Zeroed(128), 11),
+            ("split_in_order", 7, 64, 448, Zeroed(64), 3),
+            ("work_queue", 3, 64, 640, Zeroed(640), 10),
         ],
     );
 }

@@ -20,6 +20,8 @@ struct Step {
     /// Its number among those that let values out; 0 for others.
     effect: u16,
     across_lanes: bool,
+    /// An atomic compare-and-swap.
+    swap: bool,
     next: Next,
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct Uses {
     pub effects: Vec<u16>,
     /// It passes to other lanes on its way.
     pub across_lanes: bool,
+    /// It goes into a compare-and-swap, which looks again at what is there.
+    pub swapped: bool,
 }
 
 impl Dataflow {
@@ -90,6 +94,7 @@ impl Dataflow {
         };
         let mut step = Step {
             next,
+            swap: op == "atom" && text.opcode.contains(".cas"),
             start,
             function,
             writes: Vec::new(),
@@ -198,6 +203,7 @@ impl Dataflow {
                 if step.reads.iter().any(|name| tainted.contains(name)) {
                     tainted.extend(&step.writes);
                     uses.across_lanes |= step.across_lanes;
+                    uses.swapped |= step.swap;
                     if step.effect != 0 && !uses.effects.contains(&step.effect) {
                         uses.effects.push(step.effect);
                     }

@@ -334,8 +334,11 @@ impl Cx<'_> {
 
     #[cold]
     fn global_race(&mut self, index: usize, address: u64, earlier: (Stamp, bool), later: (Stamp, bool)) {
+        let (read, write) = if earlier.1 { (later.0, earlier.0) } else { (earlier.0, later.0) };
+        if earlier.1 != later.1 && self.seeds_a_swap(read, write) {
+            return;
+        }
         if earlier.1 != later.1 && earlier.0.same_block(later.0) {
-            let (read, write) = if earlier.1 { (later.0, earlier.0) } else { (earlier.0, later.0) };
             self.suspect(Suspect { read, write, read_first: !earlier.1, address, allocation: index });
             return;
         }
@@ -499,6 +502,10 @@ impl Cx<'_> {
 
     #[cold]
     pub fn shared_race(&self, address: u64, mine: Stamp, write: bool, conflict: super::shared::Conflict) {
+        let (read, written) = if write { (conflict.other, mine) } else { (mine, conflict.other) };
+        if write != conflict.write && self.seeds_a_swap(read, written) {
+            return;
+        }
         self.race(address, "shared memory", (conflict.other, conflict.write), (mine, write));
     }
 

@@ -27,6 +27,15 @@ pub(crate) struct Suspect {
 const MOST: usize = 4096;
 
 impl Cx<'_> {
+    /// Whether a plain read is the first look of a loop around a compare-and-swap: what atomics of others do in between
+    /// only makes it look again.
+    #[cold]
+    pub fn seeds_a_swap(&self, read: Stamp, write: Stamp) -> bool {
+        let Some(place) = read.place().filter(|_| write.strong()) else { return false };
+        let mut swapped = self.g.swapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *swapped.entry(place).or_insert_with(|| self.g.program.dataflow.uses(place).swapped)
+    }
+
     #[cold]
     pub fn suspect(&mut self, suspect: Suspect) {
         if self.b.suspects.len() < MOST {

@@ -357,3 +357,77 @@ KERNEL(halves) {
         BAR_SYNC(1 + half, 64);
     }
 }
+// A maximum by compare-and-swap, whose first look is a plain load; in global and in shared memory.
+__device__ __forceinline__ void maximum(float* at, float v) {
+    int* bits = (int*)at;
+    int old = *bits;
+    while (__int_as_float(old) < v) {
+        int seen = old;
+        old = atomicCAS(bits, seen, __float_as_int(v));
+        if (old == seen) break;
+    }
+}
+KERNEL(compare_and_swap) {
+    __shared__ float most;
+    if (TID == 0) most = 0;
+    __syncthreads();
+    maximum(&most, x[TID] * n);
+    __syncthreads();
+    maximum(&y[TID & 3], x[BLOCK * 128 + TID]);
+    if (TID == 0) y[64 + BLOCK] = most;
+}
+// Rows beyond the end are filled and left, by parts of a warp, before barriers and shuffles.
+KERNEL(fills_and_leaves) {
+    __shared__ float s[128];
+    if (TID >= n) {
+        y[TID] = -1;
+        return;
+    }
+    s[TID] = x[TID];
+    __syncthreads();
+    float v = s[n - 1 - TID] + __shfl_sync(FULL, x[TID], TID & 8);
+    __syncthreads();
+    if (TID < 8) s[TID] = v;
+    __syncthreads();
+    y[TID] = s[TID & 7];
+}
+// Warps leave a loop at different times; parts of a warp too, with masks of who is left.
+KERNEL(different_trips) {
+    __shared__ float s[4][32];
+    int warp = TID / 32, lane = TID & 31;
+    float sum = 0;
+    for (int row = warp; row < n; row += 4) {
+        s[warp][lane] = x[row * 32 + lane];
+        __syncwarp();
+        sum += s[warp][31 - lane];
+        __syncwarp();
+    }
+    unsigned left = FULL;
+    for (int k = lane; (left = __ballot_sync(left, k > 0)) >> lane & 1; k -= 5) sum += __popc(left);
+    __syncthreads();
+    y[TID] = sum;
+}
+// The parts of a sum are added in order: each block waits for its number.
+KERNEL(split_in_order) {
+    __shared__ float s[64];
+    if (TID == 0)
+        while (*(volatile int*)&lock_word != BLOCK) {}
+    __syncthreads();
+    s[TID] = BLOCK > 0 ? y[TID] : 0;
+    y[TID] = s[TID] + x[BLOCK * 64 + TID] * n;
+    __threadfence();
+    __syncthreads();
+    if (TID == 0) asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(&lock_word), "r"(BLOCK + 1) : "memory");
+}
+// Blocks take work until none is left.
+KERNEL(work_queue) {
+    __shared__ int next;
+    for (;;) {
+        if (TID == 0) next = atomicAdd(&ticket, 1);
+        __syncthreads();
+        int tile = next;
+        __syncthreads();
+        if (tile >= n) return;
+        y[tile * 64 + TID] = x[tile * 64 + 63 - TID];
+    }
+}
