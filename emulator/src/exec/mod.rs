@@ -7,6 +7,7 @@ pub(crate) mod block;
 pub(crate) mod findings;
 pub(crate) mod grid;
 pub(crate) mod order;
+pub(crate) mod races;
 pub(crate) mod shared;
 pub(crate) mod suspects;
 pub(crate) mod warp;

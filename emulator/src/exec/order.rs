@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a warp knows beside the clocks of its block's warps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Known {
     /// Releases of other blocks before this time of the grid are seen.
     pub acquired: u64,
@@ -21,12 +21,6 @@ pub(crate) struct Known {
     far: [u32; 32],
     has_near: bool,
     has_far: bool,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Known { acquired: 0, near: [0; 32], far: [0; 32], has_near: false, has_far: false }
-    }
 }
 
 pub(crate) fn join(mine: &mut [u32; 32], theirs: &[u32; 32]) {
@@ -50,14 +44,17 @@ impl Known {
     }
 }
 
+/// A clock of a warp, and when it was released.
+type Release = (u32, u64);
+
 /// Order between the blocks of a grid.
 #[derive(Default)]
 pub(crate) struct Releases {
     any: AtomicBool,
     time: AtomicU64,
     locations: Mutex<HashMap<u64, u64>>,
-    /// For each block and warp: clocks and when they were released, both rising.
-    warps: Mutex<HashMap<(u32, u32), Vec<(u32, u64)>>>,
+    /// For each block and warp, both rising.
+    warps: Mutex<HashMap<(u32, u32), Vec<Release>>>,
 }
 
 impl Releases {

@@ -148,9 +148,8 @@ impl Warp {
         self.clocks = [0; 32];
         self.clocks[number as usize] = 1;
         self.known = Known::default();
-        self.effects.clear();
+        self.effects = vec![0; g.program.dataflow.effects() + 1];
         self.around = (0, 0);
-        self.effects.resize(g.program.dataflow.effects() + 1, 0);
         self.copies.clear();
         self.turns = 0;
         self.last_allocation = 0;

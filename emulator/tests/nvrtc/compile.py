@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-HERE = pathlib.Path(__file__).parent / "checks"
+HERE = pathlib.Path(__file__).parent / "seeded"
 
 
 def check(code, what):

@@ -11,6 +11,16 @@ KERNEL(barrier_in_branch) {
     }
     y[TID] = s[TID];
 }
+// The same by whole warps, which the chip lets pass because the others exit.
+KERNEL(barrier_in_branch_of_warps) {
+    __shared__ float s[128];
+    s[TID] = x[TID];
+    if (TID < n) {
+        s[TID] += 1;
+        __syncthreads(); // expect barrier-divergence
+    }
+    y[TID] = s[TID];
+}
 // The classic: the barrier of a tree reduction inside its condition.
 KERNEL(barrier_in_tree) {
     __shared__ float s[256];
