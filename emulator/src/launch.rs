@@ -1,5 +1,6 @@
 //! Running a kernel over a grid.
 
+use crate::compile::dataflow::Questions;
 use crate::config::{Config, Limits};
 use crate::counters::Counters;
 use crate::error::{Error, Finding};
@@ -94,7 +95,7 @@ pub fn launch(
         race: config.checks.race,
         race_between_blocks: config.checks.race && blocks > 1,
         findings: Mutex::default(),
-        swapped: Mutex::default(),
+        questions: Questions::default(),
         printed: Mutex::default(),
         stop: AtomicBool::new(false),
         instructions: AtomicU64::new(0),

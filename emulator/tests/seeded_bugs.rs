@@ -43,7 +43,7 @@ fn run(text: &str, case: Case, seed: u64, threads: usize) -> Vec<Finding> {
     let mut params = [first.to_le_bytes(), other.to_le_bytes()].concat();
     params.extend(n.to_le_bytes());
     let shape = Launch { grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared: 0, params: &params };
-    let config = Config { seed, max_instructions: 4_000_000, threads, ..Config::default() };
+    let config = Config { seed, max_instructions: 1_000_000, threads, ..Config::default() };
     match launch(&memory, &module, kernel, &shape, &config) {
         Ok(report) => report.findings,
         Err(Failure::Fault(fault)) => {
@@ -160,6 +160,8 @@ fn addresses_unwritten_memory_and_ends() {
             ("local_past_the_end_ok", 1, 32, 32, Zeroed(32), 1),
             ("null_output", 1, 32, 32, Zeroed(32), 1),
             ("inlined_load", 3, 32, 250, Zeroed(96), 100),
+            ("dynamic_too_small", 1, 128, 128, Zeroed(128), 127),
+            ("half_a_warp", 1, 48, 48, Zeroed(48), 2),
             ("softmax_tail", 1, 128, 128, Zeroed(128), 100),
             ("softmax_tail_ok", 1, 128, 128, Zeroed(128), 100),
             ("gradient_not_zeroed", 1, 32, 32, Blank(32), 2),
@@ -192,6 +194,7 @@ fn races_within_a_block() {
             ("warp_transpose_ok", 1, 32, 1024, Zeroed(1024), 1),
             ("warp_broadcast", 1, 128, 128, Zeroed(128), 1),
             ("warp_broadcast_ok", 1, 128, 128, Zeroed(128), 1),
+            ("warp_tail", 1, 32, 64, Zeroed(32), 2),
             ("row_maximum", 1, 128, 128, Zeroed(128), 1),
             ("scan", 1, 128, 128, Zeroed(128), 1),
             ("scan_ok", 1, 128, 128, Zeroed(128), 1),
@@ -225,6 +228,9 @@ fn barriers_lanes_and_copies() {
             ("barrier_in_tree", 1, 256, 256, Zeroed(1), 1),
             ("warps_at_two_barriers", 1, 128, 128, Zeroed(128), 64),
             ("barrier_in_branch_of_warps", 1, 128, 128, Zeroed(128), 64),
+            ("barrier_in_ragged_loop", 1, 128, 256, Zeroed(128), 200),
+            ("barrier_in_ragged_loop", 1, 128, 256, Zeroed(128), 192),
+            ("barrier_in_loop_ok", 1, 128, 256, Zeroed(128), 200),
             ("early_exit_ok", 1, 128, 128, Zeroed(128), 100),
             ("barrier_for_too_many", 1, 128, 128, Zeroed(128), 3),
             ("barrier_for_some_ok", 1, 128, 128, Zeroed(128), 3),
@@ -244,6 +250,9 @@ fn barriers_lanes_and_copies() {
             ("copies_not_waited_for", 1, 128, 128, Zeroed(128), 2),
             ("copies_of_others", 1, 128, 128, Zeroed(128), 2),
             ("copies_ok", 1, 128, 128, Zeroed(128), 2),
+            ("copies_not_committed", 1, 128, 128, Zeroed(128), 2),
+            ("gemm", 1, 64, 4096, Zeroed(64), 8),
+            ("gemm_ok", 1, 64, 4096, Zeroed(64), 8),
             ("ring", 1, 128, 1024, Zeroed(128), 8),
             ("ring_ok", 1, 128, 1024, Zeroed(128), 8),
             ("mbarrier_wrong_phase", 1, 128, 128, Zeroed(128), 1),

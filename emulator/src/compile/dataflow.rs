@@ -4,7 +4,8 @@
 use super::names::Register;
 use crate::program::{Bank, Program};
 use crate::ptx::ast::{Instruction, Operand};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 type Name = (Bank, u16);
 
@@ -162,12 +163,14 @@ impl Dataflow {
         seen
     }
 
-    /// Whether another instruction comes after one, and does not just end the thread.
-    pub fn leads_to(&self, place: u32, other: u32, program: &Program) -> bool {
-        let (Some(from), Some(mut to)) = (self.step_of(place), self.step_of(other)) else { return false };
-        if !self.reached(from, program).contains(&to) {
-            return false;
-        }
+    /// Steps that can come after an instruction.
+    fn after(&self, place: u32, program: &Program) -> HashSet<usize> {
+        self.step_of(place).map_or(HashSet::new(), |from| self.reached(from, program))
+    }
+
+    /// Whether an instruction does more than to end its thread.
+    fn goes_on(&self, place: u32, program: &Program) -> bool {
+        let Some(mut to) = self.step_of(place) else { return false };
         // Jumps to the end end it too.
         for _ in 0..8 {
             match self.steps[to].next {
@@ -182,16 +185,26 @@ impl Dataflow {
         true
     }
 
-    /// Instructions that let values out, which come after one and never before it.
-    pub fn later_effects(&self, place: u32, program: &Program) -> Vec<u16> {
+    /// Effects and branches that come after an instruction and never before it.
+    fn later(&self, place: u32, program: &Program) -> Vec<u16> {
         let Some(from) = self.step_of(place) else { return Vec::new() };
         let after = self.reached(from, program);
-        let effects = after.iter().filter(|at| self.steps[**at].effect != 0);
-        effects.filter(|at| !self.reached(**at, program).contains(&from)).map(|at| self.steps[*at].effect).collect()
+        let mut leading: HashMap<usize, Vec<usize>> = HashMap::new();
+        for at in &after {
+            for next in self.followers(*at, program) {
+                leading.entry(next).or_default().push(*at);
+            }
+        }
+        let (mut before, mut left) = (HashSet::new(), vec![from]);
+        while let Some(at) = left.pop() {
+            left.extend(leading.get(&at).into_iter().flatten().filter(|at| before.insert(**at)));
+        }
+        let effects = after.difference(&before).map(|at| self.steps[*at].effect);
+        effects.filter(|effect| *effect != 0).collect()
     }
 
     /// Where the value that an instruction loads can go, whatever the order in which things run.
-    pub fn uses(&self, place: u32) -> Uses {
+    fn uses(&self, place: u32) -> Uses {
         let mut uses = Uses::default();
         let Some(load) = self.step_of(place).map(|at| &self.steps[at]) else { return uses };
         let mut tainted: HashSet<Name> = load.writes.iter().copied().collect();
@@ -213,5 +226,40 @@ impl Dataflow {
                 return uses;
             }
         }
+    }
+}
+
+/// Answers by instruction.
+type Known<T> = Mutex<HashMap<u32, Arc<T>>>;
+
+/// What a launch asks about its code, each question answered once.
+#[derive(Default)]
+pub(crate) struct Questions {
+    uses: Known<Uses>,
+    later: Known<Vec<u16>>,
+    after: Known<HashSet<usize>>,
+}
+
+fn answer<T>(known: &Known<T>, place: u32, find: impl FnOnce() -> T) -> Arc<T> {
+    let mut known = known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    known.entry(place).or_insert_with(|| Arc::new(find())).clone()
+}
+
+impl Questions {
+    /// Where the value that an instruction loads can go.
+    pub fn uses(&self, place: u32, program: &Program) -> Arc<Uses> {
+        answer(&self.uses, place, || program.dataflow.uses(place))
+    }
+
+    /// Effects and branches that come after an instruction and never before it.
+    pub fn later(&self, place: u32, program: &Program) -> Arc<Vec<u16>> {
+        answer(&self.later, place, || program.dataflow.later(place, program))
+    }
+
+    /// Whether another instruction comes after one, and does not just end the thread.
+    pub fn leads_to(&self, place: u32, other: u32, program: &Program) -> bool {
+        let after = answer(&self.after, place, || program.dataflow.after(place, program));
+        program.dataflow.step_of(other).is_some_and(|to| after.contains(&to))
+            && program.dataflow.goes_on(other, program)
     }
 }

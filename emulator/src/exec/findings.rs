@@ -52,14 +52,18 @@ impl Cx<'_> {
     pub fn line(&self, place: u32) -> String {
         let (line, source, _) = self.g.program.places.get(place as usize).copied().unwrap_or_default();
         match self.source(source) {
-            Some(source) => format!("{}:{}", source.file, source.line),
+            Some(source) => source.to_string(),
             None => format!("ptx:{line}"),
         }
     }
 
     /// Whether two instructions come from one line.
     pub fn same_line(&self, a: u32, b: u32) -> bool {
-        a == b || self.line(a) == self.line(b)
+        let of = |place: u32| {
+            let (line, source, _) = self.g.program.places.get(place as usize).copied().unwrap_or_default();
+            self.source(source).map_or(("", line), |source| (&source.file, source.line))
+        };
+        a == b || of(a) == of(b)
     }
 
     fn source(&self, number: u32) -> Option<&Source> {

@@ -2,11 +2,11 @@
 
 use super::findings::Findings;
 use super::order::Releases;
+use crate::compile::dataflow::Questions;
 use crate::config::Config;
 use crate::memory::{Memory, Snapshot};
 use crate::module::Function;
 use crate::program::Program;
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
@@ -33,8 +33,7 @@ pub(crate) struct Grid<'a> {
     /// Races are looked for, and there are several blocks.
     pub race_between_blocks: bool,
     pub findings: Mutex<Findings>,
-    /// Loads that were asked about, and whether their value goes into a compare-and-swap.
-    pub swapped: Mutex<HashMap<u32, bool>>,
+    pub questions: Questions,
     pub printed: Mutex<Vec<u8>>,
     pub stop: AtomicBool,
     pub instructions: AtomicU64,

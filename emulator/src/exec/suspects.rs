@@ -11,7 +11,6 @@
 use super::{Block, Cx, Grid, Warp};
 use crate::error::Kind;
 use crate::race::Stamp;
-use std::collections::HashMap;
 
 /// A read and a write of one word without order between them.
 pub(crate) struct Suspect {
@@ -32,8 +31,7 @@ impl Cx<'_> {
     #[cold]
     pub fn seeds_a_swap(&self, read: Stamp, write: Stamp) -> bool {
         let Some(place) = read.place().filter(|_| write.strong()) else { return false };
-        let mut swapped = self.g.swapped.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *swapped.entry(place).or_insert_with(|| self.g.program.dataflow.uses(place).swapped)
+        self.g.questions.uses(place, self.g.program).swapped
     }
 
     #[cold]
@@ -54,7 +52,7 @@ impl Block {
 
     fn settle_missed(&mut self, g: &Grid, warps: &mut [Warp]) {
         for ((kind, place), missed) in std::mem::take(&mut self.missed) {
-            let later = g.program.dataflow.later_effects(place, g.program);
+            let later = g.questions.later(place, g.program);
             let ran = |warp: &Warp| later.iter().fold(0, |lanes, at| lanes | warp.effects[*at as usize]);
             let Some((at, lane)) = warps.iter().zip(missed).enumerate().find_map(|(at, (warp, missed))| {
                 let lanes = ran(warp) & missed;
@@ -70,13 +68,12 @@ impl Block {
     /// Reports those suspects whose value was used.
     pub fn settle(&mut self, g: &Grid, warps: &mut [Warp]) {
         self.settle_missed(g, warps);
-        let mut uses = HashMap::new();
         for suspect in std::mem::take(&mut self.suspects) {
             let warp = suspect.read.warp() as usize;
             let used = match suspect.read.place() {
                 None => true,
                 Some(place) => {
-                    let uses = uses.entry(place).or_insert_with(|| g.program.dataflow.uses(place));
+                    let uses = g.questions.uses(place, g.program);
                     // Within a warp, what goes through other lanes was there before they went on.
                     let across = uses.across_lanes && suspect.read.warp() != suspect.write.warp();
                     let lanes = if across { u32::MAX } else { 1 << suspect.read.lane() };

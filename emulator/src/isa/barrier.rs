@@ -153,9 +153,9 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
 /// here, then they went around it, where others may leave early.
 #[cold]
 fn stand_beyond(cx: &mut Cx, absent: u32) {
-    let (program, place) = (cx.g.program, cx.w.pc);
+    let (questions, program, place) = (&cx.g.questions, cx.g.program, cx.w.pc);
     let beyond = cx.w.groups.iter().filter(|group| {
-        group.mask & absent != 0 && group.depth == cx.w.depth && program.dataflow.leads_to(place, group.pc, program)
+        group.mask & absent != 0 && group.depth == cx.w.depth && questions.leads_to(place, group.pc, program)
     });
     let lanes = beyond.fold(0, |lanes, group| lanes | group.mask);
     let before = if cx.w.around.0 == place { cx.w.around.1 } else { 0 };

@@ -70,6 +70,19 @@ KERNEL(inlined_load) {
     for (int k = TID; k < n; k += 32) sum += load_row(x + BLOCK * n, k); // called here
     y[BLOCK * 32 + TID] = sum;
 }
+// Dynamic shared memory for fewer floats than the kernel uses.
+KERNEL(dynamic_too_small) {
+    extern __shared__ float dynamic[];
+    dynamic[TID] = x[TID]; // expect out-of-bounds
+    __syncthreads();
+    y[TID] = dynamic[n - TID];
+}
+// A warp of a block of 48 threads has 16 lanes.
+KERNEL(half_a_warp) {
+    float v = x[TID];
+    for (int k = 16; k > 0; k >>= 1) v += __shfl_down_sync(FULL, v, k); // expect inactive-lane
+    y[TID] = v * n;
+}
 // Softmax: the row's tail in shared memory is not padded.
 KERNEL(softmax_tail) {
     __shared__ float row[128];

@@ -99,6 +99,16 @@ KERNEL(warp_broadcast_ok) {
     __syncwarp();
     y[TID] = s[TID / 32] * n;
 }
+// The last steps of a reduction as they were written before Volta.
+KERNEL(warp_tail) {
+    __shared__ float s[64];
+    s[TID] = x[TID];
+    s[TID + 32] = x[TID + 32];
+    __syncthreads();
+    s[TID] += s[TID + 32]; // expect race
+    s[TID] += s[TID + 16 & 63]; // expect race
+    y[TID] = s[0] * n; // expect race
+}
 // Two warps write one slot.
 KERNEL(row_maximum) {
     __shared__ float most[2];

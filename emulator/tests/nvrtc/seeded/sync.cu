@@ -44,6 +44,28 @@ KERNEL(warps_at_two_barriers) {
     __syncthreads(); // expect barrier-divergence
     y[TID] = s[TID];
 }
+// A barrier in a loop that threads leave after different numbers of steps: of a warp, and by whole warps.
+KERNEL(barrier_in_ragged_loop) {
+    __shared__ float s[128];
+    float sum = 0;
+    for (int k = TID; k < n; k += 128) {
+        s[TID] = x[k]; // may race
+        __syncthreads(); // expect barrier-divergence
+        sum += s[127 - TID]; // may race
+    }
+    if (TID == 0) y[0] = sum;
+}
+KERNEL(barrier_in_loop_ok) {
+    __shared__ float s[128];
+    float sum = 0;
+    for (int k = 0; k < n; k += 128) {
+        s[TID] = k + TID < n ? x[k + TID] : 0;
+        __syncthreads();
+        sum += s[127 - TID];
+        __syncthreads();
+    }
+    if (TID == 0) y[0] = sum;
+}
 // Rows beyond the end leave at once: threads that have exited are not waited for.
 KERNEL(early_exit_ok) {
     __shared__ float s[128];
@@ -209,6 +231,54 @@ KERNEL(copies_ok) {
     WAIT_GROUP(0);
     __syncthreads();
     y[TID] = s[127 - TID] * n;
+}
+// The group is never closed, so that waiting for all groups waits for nothing.
+KERNEL(copies_not_committed) {
+    __shared__ float s[128];
+    copy_async(&s[TID], &x[TID]); // may race
+    WAIT_GROUP(0);
+    __syncthreads();
+    y[TID] = s[127 - TID] * n; // expect async-pending may race
+}
+// A tile product with copies, fragments and matrix products: the buffer is filled again while others read fragments.
+KERNEL(gemm) {
+    __shared__ __align__(16) unsigned tile[2][64 * 12];
+    float c[4] = {};
+    for (int i = TID; i < 128; i += 64) copy_async16(&tile[0][i / 2 * 12 + i % 2 * 4], x + i * 4);
+    COMMIT();
+    for (int k = 0; k < n; k++) {
+        if (k + 1 < n)
+            for (int i = TID; i < 128; i += 64)
+                copy_async16(&tile[(k + 1) & 1][i / 2 * 12 + i % 2 * 4], x + (k + 1) * 512 + i * 4); // expect race
+        COMMIT();
+        WAIT_GROUP(1);
+        __syncthreads();
+        unsigned a[4], b[4];
+        ldmatrix_x4(a, &tile[k & 1][(TID / 32 * 16 + TID % 16) * 12 + TID / 16 % 2 * 4]); // expect race
+        ldmatrix_x4(b, &tile[k & 1][(32 + TID % 8 + TID / 16 % 2 * 8) * 12 + TID / 8 % 2 * 4]); // expect race may async-pending
+        mma_bf16(c, a, b[0], b[1]);
+    }
+    y[TID] = c[0] + c[1] + c[2] + c[3];
+}
+KERNEL(gemm_ok) {
+    __shared__ __align__(16) unsigned tile[2][64 * 12];
+    float c[4] = {};
+    for (int i = TID; i < 128; i += 64) copy_async16(&tile[0][i / 2 * 12 + i % 2 * 4], x + i * 4);
+    COMMIT();
+    for (int k = 0; k < n; k++) {
+        if (k + 1 < n)
+            for (int i = TID; i < 128; i += 64)
+                copy_async16(&tile[(k + 1) & 1][i / 2 * 12 + i % 2 * 4], x + (k + 1) * 512 + i * 4);
+        COMMIT();
+        WAIT_GROUP(1);
+        __syncthreads();
+        unsigned a[4], b[4];
+        ldmatrix_x4(a, &tile[k & 1][(TID / 32 * 16 + TID % 16) * 12 + TID / 16 % 2 * 4]);
+        ldmatrix_x4(b, &tile[k & 1][(32 + TID % 8 + TID / 16 % 2 * 8) * 12 + TID / 8 % 2 * 4]);
+        mma_bf16(c, a, b[0], b[1]);
+        __syncthreads();
+    }
+    y[TID] = c[0] + c[1] + c[2] + c[3];
 }
 // A ring of two stages: the next copy starts before all have read the stage.
 KERNEL(ring) {
