@@ -71,12 +71,6 @@ impl Bytes {
         self.len
     }
 
-    /// All of it as 64-bit words.
-    #[inline(always)]
-    pub fn words(&self) -> &[AtomicU64] {
-        &self.words
-    }
-
     #[inline(always)]
     fn base(&self) -> *const u8 {
         self.words.as_ptr() as *const u8

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The shape of a launch and its parameters.
 #[derive(Clone, Copy, Debug)]
@@ -107,22 +107,31 @@ pub fn launch(
         n => n,
     };
     let threads = threads.min(blocks as usize).max(1);
-    let next = AtomicU32::new(0);
-    let order = Order::new(blocks, config.seed);
-    let counters = if threads == 1 {
-        run_blocks(&grid, &next, &order)
-    } else {
-        let mut sum = Counters::default();
+    let shared = Blocks { next: AtomicU32::new(0), order: Order::new(blocks, config.seed) };
+    // A small launch is over before another thread has started.
+    let alone = if threads == 1 { None } else { Some(grid.started + ALONE) };
+    let mut worker = Worker::new();
+    let mut counters = Counters::default();
+    if worker.run(&grid, &shared, alone) {
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_blocks(&grid, &next, &order))).collect();
-            for worker in workers {
-                if let Ok(counters) = worker.join() {
-                    sum.add(&counters);
+            let helpers: Vec<_> = (1..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut worker = Worker::new();
+                        worker.run(&grid, &shared, None);
+                        worker.counters()
+                    })
+                })
+                .collect();
+            worker.run(&grid, &shared, None);
+            for helper in helpers {
+                if let Ok(theirs) = helper.join() {
+                    counters.add(&theirs);
                 }
             }
         });
-        sum
-    };
+    }
+    counters.add(&worker.counters());
     let seconds = grid.started.elapsed().as_secs_f64();
     let findings = grid.findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let printed = grid.printed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -133,45 +142,71 @@ pub fn launch(
     }
 }
 
-/// One host thread's share of the blocks.
-fn run_blocks(grid: &Grid, next: &AtomicU32, order: &Order) -> Counters {
-    let mut counters = Counters::default();
-    // Blocks that wait for others are laid aside, so that the others can come.
-    let mut paused: VecDeque<(Block, Vec<Warp>)> = VecDeque::new();
-    let mut spare = Vec::new();
-    let most = resident(grid);
-    let mut turn = 0usize;
-    loop {
-        turn += 1;
-        // A new block, while there is room and there are any; else the one that has waited longest.
-        let number = if paused.len() < most && (paused.is_empty() || turn.is_multiple_of(2)) {
-            Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < order.blocks)
-        } else {
-            None
-        };
-        let (mut block, mut warps) = match number {
-            Some(number) => {
-                let (mut block, mut warps) = spare.pop().unwrap_or_else(|| (Block::new(), Vec::new()));
-                block.start(grid, &mut warps, order.at(number));
-                (block, warps)
-            }
-            None => match paused.pop_front() {
-                Some(found) => found,
-                None => return counters,
-            },
-        };
-        match block.run(grid, &mut warps) {
-            Step::Paused => {
-                paused.push_back((block, warps));
-                continue;
-            }
-            step => {
-                counters.add(&std::mem::take(&mut block.counters));
-                if step == Step::Stopped {
-                    paused.iter().for_each(|(block, _)| counters.add(&block.counters));
-                    return counters;
+/// How long a launch runs on the calling thread before others help.
+const ALONE: Duration = Duration::from_micros(100);
+
+/// The blocks that nobody has begun, on a cache line of its own: every host thread writes there.
+#[repr(align(128))]
+struct Blocks {
+    next: AtomicU32,
+    order: Order,
+}
+
+/// A host thread's blocks.
+struct Worker {
+    /// Blocks that wait for others are laid aside, so that the others can come.
+    paused: VecDeque<(Box<Block>, Vec<Warp>)>,
+    /// Room of blocks that have ended.
+    spare: Vec<(Box<Block>, Vec<Warp>)>,
+    turn: usize,
+}
+
+impl Worker {
+    fn new() -> Worker {
+        Worker { paused: VecDeque::new(), spare: Vec::new(), turn: 0 }
+    }
+
+    /// What all blocks did.
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.spare.iter().chain(&self.paused).for_each(|(block, _)| sum.add(&block.counters));
+        sum
+    }
+
+    /// Runs blocks until none is left, the launch has stopped, or it is late; true when there may be more.
+    fn run(&mut self, grid: &Grid, blocks: &Blocks, until: Option<Instant>) -> bool {
+        let most = resident(grid);
+        loop {
+            self.turn += 1;
+            // A new block, while there is room and there are any; else the one that has waited longest.
+            let number = if self.paused.len() < most && (self.paused.is_empty() || self.turn.is_multiple_of(2)) {
+                Some(blocks.next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < blocks.order.blocks)
+            } else {
+                None
+            };
+            let (mut block, mut warps) = match number {
+                Some(number) => {
+                    let (mut block, mut warps) =
+                        self.spare.pop().unwrap_or_else(|| (Box::new(Block::new()), Vec::new()));
+                    block.start(grid, &mut warps, blocks.order.at(number));
+                    (block, warps)
                 }
-                spare.push((block, warps));
+                None => match self.paused.pop_front() {
+                    Some(found) => found,
+                    None => return false,
+                },
+            };
+            let step = block.run(grid, &mut warps);
+            if step == Step::Paused {
+                self.paused.push_back((block, warps));
+            } else {
+                self.spare.push((block, warps));
+            }
+            if step == Step::Stopped {
+                return false;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return !self.paused.is_empty() || blocks.next.load(Ordering::Relaxed) < blocks.order.blocks;
             }
         }
     }

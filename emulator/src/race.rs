@@ -1,11 +1,12 @@
 //! Who touched a word last, and the shadow that keeps it for global memory: the last writer and two readers of each word.
 
 use crate::bytes::Bytes;
+use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words that are made fresh together when a launch first touches one of them.
-const PAGE: usize = 1024;
+const PAGE: usize = 256;
 
 /// What kind of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,132 +184,135 @@ impl Stamp {
     }
 }
 
-/// The shadow of an allocation.
-pub(crate) struct GlobalShadow {
-    writers: Bytes,
-    readers: Bytes,
-    /// Readers that another one's mark could not give way to.
-    second_readers: Bytes,
-    pages: Box<[Page]>,
-    fresh: Mutex<()>,
-}
+/// The last writer and two readers of each place: the second reader is one that another's mark could not give way to.
+struct Marks(Bytes);
 
-#[derive(Default)]
-struct Page {
-    /// The launch whose marks it holds.
-    launch: AtomicU64,
-    /// It has second readers.
-    seconds: AtomicBool,
-}
+/// Bytes of a place's marks.
+const MARKS: usize = 24;
 
-/// Marks of the words that one lane touches.
-pub(crate) struct Marks<'a> {
-    writers: &'a [AtomicU64],
-    readers: &'a [AtomicU64],
-    second_readers: &'a [AtomicU64],
-    first: &'a Page,
-    last: &'a Page,
-}
-
-#[inline(always)]
-fn load(mark: &AtomicU64) -> Stamp {
-    Stamp(mark.load(Ordering::Relaxed))
-}
-
-impl GlobalShadow {
-    pub fn new(bytes: u64) -> Option<GlobalShadow> {
-        let words = bytes.div_ceil(4) as usize;
-        let pages = (0..words.div_ceil(PAGE)).map(|_| Page::default()).collect();
-        let list = || Bytes::zeroed(words * 8);
-        Some(GlobalShadow { writers: list()?, readers: list()?, second_readers: list()?, pages, fresh: Mutex::new(()) })
-    }
-
-    #[cold]
-    fn freshen(&self, number: usize, launch: u64) {
-        let _guard = self.fresh.lock();
-        let page = &self.pages[number];
-        let old = page.launch.load(Ordering::Acquire);
-        if old == launch {
-            return;
-        }
-        // A page that no launch touched is still zero.
-        if old != 0 {
-            let start = number * PAGE * 8;
-            let bytes = (start + PAGE * 8).min(self.writers.len()) - start;
-            self.writers.set(start, bytes, 0);
-            self.readers.set(start, bytes, 0);
-            if page.seconds.swap(false, Ordering::Relaxed) {
-                self.second_readers.set(start, bytes, 0);
-            }
-        }
-        page.launch.store(launch, Ordering::Release);
-    }
-
-    /// The marks of words, as those of this launch.
+impl Marks {
     #[inline(always)]
-    pub fn marks(&self, first: usize, last: usize, launch: u64) -> Marks<'_> {
-        let (first_page, last_page) = (&self.pages[first / PAGE], &self.pages[last / PAGE]);
-        if first_page.launch.load(Ordering::Acquire) != launch {
-            self.freshen(first / PAGE, launch);
-        }
-        if last_page.launch.load(Ordering::Acquire) != launch {
-            self.freshen(last / PAGE, launch);
-        }
-        Marks {
-            writers: &self.writers.words()[first..=last],
-            readers: &self.readers.words()[first..=last],
-            second_readers: &self.second_readers.words()[first..=last],
-            first: first_page,
-            last: last_page,
-        }
-    }
-}
-
-impl Marks<'_> {
-    /// Records a plain read of whole words, if that is all there is to do: nobody wrote them, and each reader's mark can
-    /// give way or stay.
-    #[inline(always)]
-    pub fn read_quietly(&self, mine: Stamp) -> bool {
-        let mut quiet = true;
-        for ((writer, reader), second) in self.writers.iter().zip(self.readers).zip(self.second_readers) {
-            let found = load(reader);
-            if found == Stamp::NOBODY || found.same_thread(mine) {
-                reader.store(mine.0, Ordering::Relaxed);
-            } else if found.same_block(mine) || !load(second).in_third_block(found, mine) {
-                quiet = false;
-            }
-            quiet &= load(writer) == Stamp::NOBODY;
-        }
-        quiet
+    fn get(&self, at: usize) -> [Stamp; 3] {
+        [0, 8, 16].map(|offset| Stamp(self.0.load64(at * MARKS + offset)))
     }
 
-    /// Records a plain read of a word and gives the last writer. `ordered` says whether an access came before this one
-    /// for sure.
+    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
     #[inline(always)]
-    pub fn read(&self, word: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
-        let found = load(&self.readers[word]);
+    fn read(&self, at: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+        let place = at * MARKS;
+        let [writer, found, second] = self.get(at);
         if found == Stamp::NOBODY || found.same_thread(mine) || ordered(found) {
-            self.readers[word].store(mine.0, Ordering::Relaxed);
-        } else {
-            self.second_readers[word].store(mine.0, Ordering::Relaxed);
-            self.first.seconds.store(true, Ordering::Relaxed);
-            self.last.seconds.store(true, Ordering::Relaxed);
+            self.0.store64(place + 8, mine.0);
+        } else if writer != Stamp::NOBODY || found.same_block(mine) || !second.in_third_block(found, mine) {
+            // Two readers of other blocks stay: whoever writes is not the block of one of them.
+            self.0.store64(place + 16, mine.0);
         }
-        load(&self.writers[word])
-    }
-
-    /// The last writer, for a read that leaves no mark.
-    pub fn writer(&self, word: usize) -> Stamp {
-        load(&self.writers[word])
+        // Looked at again: another host thread's write may have come meanwhile.
+        Stamp(self.0.load64(place))
     }
 
     /// Records a write and gives the last writer and the readers before it.
     #[inline(always)]
-    pub fn write(&self, word: usize, mine: Stamp) -> (Stamp, [Stamp; 2]) {
-        let before = load(&self.writers[word]);
-        self.writers[word].store(mine.beside(before).0, Ordering::Relaxed);
-        let seconds = self.first.seconds.load(Ordering::Relaxed) || self.last.seconds.load(Ordering::Relaxed);
-        let second = if seconds { load(&self.second_readers[word]) } else { Stamp::NOBODY };
-        (before, [load(&self.readers[word]), second])
+    fn write(&self, at: usize, mine: Stamp) -> [Stamp; 3] {
+        let [before, first, second] = self.get(at);
+        self.0.store64(at * MARKS, mine.beside(before).0);
+        [before, first, second]
+    }
+}
+
+/// The shadow of an allocation. Accesses of 16 bytes leave their marks by 16 bytes, others by words: a page says which
+/// kinds it has, and an access looks at both.
+pub(crate) struct GlobalShadow {
+    words: Marks,
+    quads: Marks,
+    /// The launch whose marks a page holds, times four, and of which kinds.
+    pages: Box<[AtomicU64]>,
+    fresh: Mutex<()>,
+}
+
+/// Which places an access marks: words, or 16 bytes at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    Words = 1,
+    Quads = 2,
+}
+
+impl Marked {
+    /// The places of the other kind that a place shares bytes with.
+    #[inline(always)]
+    pub fn others(self, place: usize) -> (Marked, Range<usize>) {
+        match self {
+            Marked::Words => (Marked::Quads, place / 4..place / 4 + 1),
+            Marked::Quads => (Marked::Words, 4 * place..4 * place + 4),
+        }
+    }
+}
+
+impl GlobalShadow {
+    pub fn new(bytes: u64) -> Option<GlobalShadow> {
+        let quads = bytes.div_ceil(16) as usize;
+        let pages = (0..(4 * quads).div_ceil(PAGE)).map(|_| AtomicU64::new(0)).collect();
+        let marks = |places: usize| Some(Marks(Bytes::zeroed(places * MARKS)?));
+        Some(GlobalShadow { words: marks(4 * quads)?, quads: marks(quads)?, pages, fresh: Mutex::new(()) })
+    }
+
+    #[cold]
+    fn freshen(&self, page: usize, launch: u64, kind: Marked) {
+        let _guard = self.fresh.lock();
+        let old = self.pages[page].load(Ordering::Acquire);
+        let mut kinds = old & 3;
+        if old / 4 != launch {
+            for (had, places) in [(Marked::Words, PAGE), (Marked::Quads, PAGE / 4)] {
+                // What was never marked is still zero.
+                if kinds & had as u64 != 0 {
+                    let marks = self.of(had);
+                    let start = page * places * MARKS;
+                    let end = (start + places * MARKS).min(marks.0.len());
+                    marks.0.set(start, end - start, 0);
+                }
+            }
+            kinds = 0;
+        }
+        self.pages[page].store((launch * 4) | kinds | kind as u64, Ordering::Release);
+    }
+
+    /// The page of a place.
+    #[inline(always)]
+    pub fn page(kind: Marked, place: usize) -> usize {
+        if kind == Marked::Words { place / PAGE } else { place / (PAGE / 4) }
+    }
+
+    /// Makes a page one of this launch, with marks of a kind; true when it has marks of the other kind too.
+    #[inline(always)]
+    pub fn open(&self, page: usize, launch: u64, kind: Marked) -> bool {
+        let mut state = self.pages[page].load(Ordering::Acquire);
+        if state / 4 != launch || state & kind as u64 == 0 {
+            self.freshen(page, launch, kind);
+            state = self.pages[page].load(Ordering::Acquire);
+        }
+        state & 3 != kind as u64
+    }
+
+    #[inline(always)]
+    fn of(&self, kind: Marked) -> &Marks {
+        if kind == Marked::Words { &self.words } else { &self.quads }
+    }
+
+    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+    #[inline(always)]
+    pub fn read(&self, kind: Marked, place: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+        self.of(kind).read(place, mine, ordered)
+    }
+
+    /// Records a write and gives the last writer and the readers before it.
+    #[inline(always)]
+    pub fn write(&self, kind: Marked, place: usize, mine: Stamp) -> [Stamp; 3] {
+        self.of(kind).write(place, mine)
+    }
+
+    /// The last writer and the readers, for an access that leaves no mark here.
+    #[inline(always)]
+    pub fn marks(&self, kind: Marked, place: usize) -> [Stamp; 3] {
+        self.of(kind).get(place)
     }
 }

@@ -6,7 +6,7 @@ use crate::compile::decode::WIDE;
 use crate::error::Kind;
 use crate::isa::{Flow, Ins, Slot};
 use crate::memory::{Allocation, Place};
-use crate::race::{Access, Stamp};
+use crate::race::Access;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -94,12 +94,7 @@ impl Cx<'_> {
         let Some(room) = allocation.bytes.checked_sub(bytes) else {
             return Err(self.outside(first as u32, at[first], bytes, write));
         };
-        let mut inside = 0u32;
-        for lane in 0..32 {
-            let offset = at[lane].wrapping_sub(allocation.address);
-            inside |= u32::from(offset <= room && at[lane] & (align - 1) == 0) << lane;
-        }
-        let good = inside & mask;
+        let good = crate::simd::inside(at, allocation.address, room, align) & mask;
         if good >> first & 1 == 0 {
             return Err(self.outside_or_misaligned(first as u32, at[first], bytes, align, write));
         }
@@ -213,6 +208,11 @@ impl Cx<'_> {
     /// Sectors of 32 bytes that a request touches.
     #[inline(always)]
     pub fn sectors(at: &[u64; 32], mask: u32, bytes: u64) -> u64 {
+        if mask == u32::MAX
+            && let Some(count) = crate::simd::sectors(at, bytes)
+        {
+            return count;
+        }
         let mut count = 0u64;
         let mut last = u64::MAX;
         let mut sorted = true;
@@ -241,21 +241,15 @@ impl Cx<'_> {
         };
         let words = bytes.div_ceil(4) as u64;
         let (mut total, mut ideal) = (0u64, 0u64);
+        // Most requests put every lane on banks of its own.
+        let apart = crate::simd::apart(at, mask, bytes.clamp(4, 16));
         for phase in 0..32 / per_phase {
             let part = mask & ((((1u64 << per_phase) - 1) << (phase * per_phase)) as u32);
             if part == 0 {
                 continue;
             }
             ideal += 1;
-            // Most requests put every lane on banks of its own: one bit for each group of banks tells.
-            let (unit, groups) = (u64::from(bytes.clamp(4, 16)), 128 / u64::from(bytes.clamp(4, 16)));
-            let (mut seen, mut apart) = (0u32, true);
-            for lane in lanes(part) {
-                let bit = 1 << (at[lane] / unit % groups);
-                apart &= seen & bit == 0;
-                seen |= bit;
-            }
-            if apart {
+            if apart >> phase & 1 != 0 {
                 total += 1;
                 continue;
             }
@@ -290,12 +284,8 @@ impl Cx<'_> {
     #[inline(always)]
     pub fn check_shared(&self, at: &[u64; 32], mask: u32, bytes: u64, align: u64, write: bool) -> Result<(), Flow> {
         let room = u64::from(self.g.shared_bytes);
-        let mut bad = 0u32;
-        for lane in 0..32 {
-            let outside = at[lane].wrapping_add(bytes) > room || at[lane] > room || at[lane] & (align - 1) != 0;
-            bad |= u32::from(outside) << lane;
-        }
-        bad &= mask;
+        let inside = room.checked_sub(bytes).map_or(0, |room| crate::simd::inside(at, 0, room, align));
+        let bad = mask & !inside;
         if bad == 0 {
             return Ok(());
         }
@@ -323,7 +313,6 @@ impl Cx<'_> {
     pub fn read_shared(&mut self, at: &[u64; 32], mask: u32, bytes: usize, access: Access) {
         let checks = self.g.config.checks;
         let stamp = self.shared_stamp(access);
-        let mut settled = Stamp::NOBODY;
         for lane in lanes(mask) {
             let offset = at[lane] as usize;
             let pending = self.b.shared.is_pending(offset, bytes);
@@ -337,7 +326,7 @@ impl Cx<'_> {
             if bytes >= 4 && access == Access::Read {
                 let words = offset / 4..(offset + bytes) / 4;
                 let mine = stamp.of(lane as u32, 15);
-                let found = self.b.shared.read_words(words, mine, &self.w.clocks, &mut settled);
+                let found = self.b.shared.read_words(words, mine, &self.w.clocks);
                 if let Some(conflict) = found {
                     self.shared_race(at[lane], mine, false, conflict);
                 }

@@ -36,6 +36,13 @@ pub(crate) struct Outcome {
 }
 
 impl Barrier {
+    /// Makes it as new. Those that nobody used are.
+    pub fn reset(&mut self) {
+        if self.generation != 0 || self.arrived != 0 {
+            *self = Barrier::default();
+        }
+    }
+
     /// Threads arrive, with their warp's clocks and their predicate's values.
     pub fn arrive(&mut self, threads: u32, clocks: &[u32; 32], known: &Known, trues: u32, falses: u32) {
         if self.arrived == 0 {

@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering;
 
 /// Instructions that a warp runs before the next one gets its turn.
 const TURN: u32 = 512;
-
+/// Instructions that a host thread runs before it tells the others.
+const COUNTED_TOGETHER: u64 = 1 << 16;
 /// Instructions that a block runs before another one gets a turn, and when it may wait for another one.
 const PATIENCE: u64 = 1 << 22;
 const POLLING: u64 = 1 << 13;
@@ -48,6 +49,8 @@ pub(crate) struct Block {
     pub polls: u64,
     random: u64,
     order: Vec<usize>,
+    /// Instructions that are not in the grid's count yet.
+    uncounted: u64,
 }
 
 impl Block {
@@ -67,6 +70,7 @@ impl Block {
             polls: 0,
             random: 0,
             order: Vec::new(),
+            uncounted: 0,
         }
     }
 
@@ -86,7 +90,7 @@ impl Block {
         self.number = number;
         self.coordinates = [number % gx, number / gx % gy, number / gx / gy];
         self.shared.reset(g.shared_bytes as usize);
-        self.barriers = Default::default();
+        self.barriers.iter_mut().for_each(Barrier::reset);
         let threads = g.block.iter().product::<u32>();
         self.living = threads;
         self.left.clear();
@@ -148,7 +152,13 @@ impl Block {
             if ran == 0 && !self.untangle(g, &mut warps[..count]) {
                 break Step::Stopped;
             }
-            let all = g.instructions.fetch_add(ran, Ordering::Relaxed) + ran;
+            // Blocks on other threads share the count: it is not written at each turn.
+            self.uncounted += ran;
+            let mut all = g.instructions.load(Ordering::Relaxed) + self.uncounted;
+            if self.uncounted >= COUNTED_TOGETHER {
+                all = g.instructions.fetch_add(self.uncounted, Ordering::Relaxed) + self.uncounted;
+                self.uncounted = 0;
+            }
             if g.config.max_instructions > 0 && all > g.config.max_instructions {
                 if let Some(warp) = warps[..count].iter_mut().find(|warp| !warp.done()) {
                     warp.show();

@@ -4,7 +4,9 @@ use super::Cx;
 use super::access::lanes;
 use super::shared::bytes_of_word;
 use super::suspects::Suspect;
-use crate::race::{Access, Stamp};
+use crate::isa::Ins;
+use crate::isa::memory::store::stored;
+use crate::race::{Access, GlobalShadow, Marked, Stamp};
 
 impl Cx<'_> {
     /// The stamp of this instruction in global memory, if races are looked for.
@@ -42,28 +44,41 @@ impl Cx<'_> {
         let g = self.g;
         let allocation = &*g.snapshot.allocations[index];
         let (Some(shadow), Some(stamp)) = (allocation.race(), self.stamp(Some(self.b.number), access)) else { return };
+        let (kind, unit) = kind_of(bytes);
+        let (mut page, mut mixed) = (usize::MAX, false);
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
-            let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
-            let marks = shadow.marks(first, last, g.snapshot.launch);
-            if access == Access::Read && bytes >= 4 && marks.read_quietly(stamp.of(lane as u32, 15)) {
-                continue;
-            }
-            for word in first..=last {
-                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
+            for place in offset / unit..=(offset + bytes - 1) / unit {
+                let mine = stamp.of(lane as u32, part_of(kind, place, offset, bytes));
+                if GlobalShadow::page(kind, place) != page {
+                    page = GlobalShadow::page(kind, place);
+                    mixed = shadow.open(page, g.snapshot.launch, kind);
+                }
                 let writer = if access == Access::Read {
-                    marks.read(word - first, mine, |earlier| !self.unordered(earlier, mine))
+                    shadow.read(kind, place, mine, |earlier| !self.unordered(earlier, mine))
                 } else {
-                    marks.writer(word - first)
+                    shadow.marks(kind, place)[0]
                 };
-                if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
-                    self.global_race(index, at[lane], (writer, true), (mine, false));
+                self.after_write(index, at[lane], writer, mine);
+                if mixed {
+                    let (other, places) = kind.others(place);
+                    for place in places {
+                        self.after_write(index, at[lane], shadow.marks(other, place)[0], mine);
+                    }
                 }
             }
         }
     }
 
-    /// Looks for races of a write of global memory. `new` gives the bytes that a lane writes; none for atomics.
+    /// A read that finds the mark of a write.
+    #[inline(always)]
+    fn after_write(&mut self, index: usize, address: u64, writer: Stamp, mine: Stamp) {
+        if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
+            self.global_race(index, address, (writer, true), (mine, false));
+        }
+    }
+
+    /// Looks for races of a write of global memory: of a store, or of an atomic.
     #[inline(always)]
     pub fn check_write(
         &mut self,
@@ -72,7 +87,7 @@ impl Cx<'_> {
         mask: u32,
         bytes: usize,
         access: Access,
-        new: Option<&dyn Fn(usize) -> [u8; 32]>,
+        store: Option<&Ins>,
     ) {
         if !self.g.race {
             return;
@@ -80,25 +95,52 @@ impl Cx<'_> {
         let g = self.g;
         let allocation = &*g.snapshot.allocations[index];
         let (Some(shadow), Some(stamp)) = (allocation.race(), self.stamp(Some(self.b.number), access)) else { return };
+        let (kind, unit) = kind_of(bytes);
+        let (mut page, mut mixed) = (usize::MAX, false);
         for lane in lanes(mask) {
             let offset = (at[lane] - allocation.address) as usize;
-            let (first, last) = (offset / 4, (offset + bytes - 1) / 4);
-            let marks = shadow.marks(first, last, g.snapshot.launch);
-            for word in first..=last {
-                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
-                let (writer, readers) = marks.write(word - first, mine);
-                if writer != Stamp::NOBODY
-                    && self.unordered(writer, mine)
-                    && !mine.both_strong(writer)
-                    && !(writer.same_block(mine) && self.same_value(index, at, mask, bytes, lane, writer, mine, new))
-                {
-                    self.global_race(index, at[lane], (writer, true), (mine, true));
+            for place in offset / unit..=(offset + bytes - 1) / unit {
+                let mine = stamp.of(lane as u32, part_of(kind, place, offset, bytes));
+                if GlobalShadow::page(kind, place) != page {
+                    page = GlobalShadow::page(kind, place);
+                    mixed = shadow.open(page, g.snapshot.launch, kind);
                 }
-                for reader in readers {
-                    if reader != Stamp::NOBODY && self.unordered(reader, mine) {
-                        self.global_race(index, at[lane], (reader, false), (mine, true));
+                let before = shadow.write(kind, place, mine);
+                self.after(index, at, mask, bytes, lane, before, mine, store);
+                if mixed {
+                    let (other, places) = kind.others(place);
+                    for place in places {
+                        self.after(index, at, mask, bytes, lane, shadow.marks(other, place), mine, store);
                     }
                 }
+            }
+        }
+    }
+
+    /// A write that finds the marks of a write and of reads.
+    #[inline(always)]
+    fn after(
+        &mut self,
+        index: usize,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: usize,
+        lane: usize,
+        before: [Stamp; 3],
+        mine: Stamp,
+        store: Option<&Ins>,
+    ) {
+        let [writer, readers @ ..] = before;
+        if writer != Stamp::NOBODY
+            && self.unordered(writer, mine)
+            && !mine.both_strong(writer)
+            && !(writer.same_block(mine) && self.same_value(index, at, mask, bytes, lane, writer, mine, store))
+        {
+            self.global_race(index, at[lane], (writer, true), (mine, true));
+        }
+        for reader in readers {
+            if reader != Stamp::NOBODY && self.unordered(reader, mine) {
+                self.global_race(index, at[lane], (reader, false), (mine, true));
             }
         }
     }
@@ -114,9 +156,10 @@ impl Cx<'_> {
         lane: usize,
         writer: Stamp,
         mine: Stamp,
-        new: Option<&dyn Fn(usize) -> [u8; 32]>,
+        store: Option<&Ins>,
     ) -> bool {
-        let Some(new) = new else { return false };
+        let Some(store) = store else { return false };
+        let new = |lane| stored(self, store, lane);
         let mine_bytes = new(lane);
         let other = writer.lane() as usize;
         if writer.same_instruction(mine) && mask >> other & 1 != 0 && at[other] == at[lane] {
@@ -150,4 +193,16 @@ impl Cx<'_> {
         }
         self.race(address, "shared memory", (conflict.other, conflict.write), (mine, write));
     }
+}
+
+/// Which marks an access leaves in global memory, and how many bytes each stands for.
+#[inline(always)]
+fn kind_of(bytes: usize) -> (Marked, usize) {
+    if bytes.is_multiple_of(16) { (Marked::Quads, 16) } else { (Marked::Words, 4) }
+}
+
+/// The bytes of each word of a place that an access touches.
+#[inline(always)]
+fn part_of(kind: Marked, place: usize, offset: usize, bytes: usize) -> u32 {
+    if kind == Marked::Quads { 15 } else { bytes_of_word(place, offset, bytes) }
 }

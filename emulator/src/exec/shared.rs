@@ -4,7 +4,9 @@
 //! Order within a block is kept by vector clocks of warps: a warp's own clock goes up at each barrier, and a barrier
 //! tells every warp the clocks of the others. An access is ordered after another if the warp knows of the other's clock.
 
+use super::past::{Mark, Past, Touched};
 use crate::race::{Access, Stamp};
+use std::ops::Range;
 
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -14,9 +16,13 @@ pub(crate) struct Shared {
     /// Copies under way into each word.
     pub pending: Vec<u8>,
     pub any_pending: u32,
-    writer: Vec<Stamp>,
-    reader: Vec<Stamp>,
-    reader_before: Vec<Stamp>,
+    past: Past<Stamp>,
+}
+
+impl Mark for Stamp {
+    const NOBODY: Stamp = Stamp::NOBODY;
+    /// No access touches no byte.
+    const SPLIT: Stamp = Stamp(1);
 }
 
 /// What a racing access conflicts with.
@@ -34,6 +40,55 @@ pub(crate) fn bytes_of_word(word: usize, place: usize, bytes: usize) -> u32 {
     (1 << end) - (1 << first)
 }
 
+/// Of conflicts of one access in several words, that with a read: writes of the same value do no harm.
+#[inline(always)]
+pub(crate) fn worse(one: Option<Conflict>, other: Option<Conflict>) -> Option<Conflict> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.write && !other.write => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
+}
+
+/// Places in [`Touched`].
+const WRITER: usize = 0;
+const READER: usize = 1;
+const BEFORE: usize = 2;
+
+/// Records a read and gives what it races with.
+#[inline(always)]
+fn read(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+    let [writer, found, _] = *touched;
+    if !found.same_warp(mine) {
+        touched[BEFORE] = found;
+        touched[READER] = mine;
+    } else if found.clock() == mine.clock()
+        && found.bytes() == mine.bytes()
+        && (found.lane() != mine.lane() || found.many())
+    {
+        touched[READER] = mine.with_many();
+    } else {
+        touched[READER] = mine;
+    }
+    writer.unordered_in_block(mine, clocks).then_some(Conflict { write: true, other: writer })
+}
+
+/// Records a write, or an access that is strong, and gives what it races with.
+#[inline(always)]
+fn write(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+    let [writer, reader, before] = *touched;
+    touched[WRITER] = mine.beside(writer);
+    if writer.unordered_in_block(mine, clocks) && !mine.both_strong(writer) {
+        return Some(Conflict { write: true, other: writer });
+    }
+    for earlier in [reader, before] {
+        if earlier.unordered_in_block(mine, clocks) {
+            return Some(Conflict { write: false, other: earlier });
+        }
+    }
+    None
+}
+
 impl Shared {
     /// Makes it as new for a block.
     pub fn reset(&mut self, bytes: usize) {
@@ -45,101 +100,42 @@ impl Shared {
         }
         self.pending.clear();
         self.pending.resize(words + 4, 0);
-        for list in [&mut self.writer, &mut self.reader, &mut self.reader_before] {
-            list.clear();
-            list.resize(words + 4, Stamp::NOBODY);
-        }
+        self.past.reset(words + 4);
         self.any_pending = 0;
     }
 
     /// Records an access to a word and gives what it races with.
     #[inline(always)]
     pub fn touch(&mut self, word: usize, access: Access, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
-        let mut conflict = None;
-        let writer = self.writer[word];
-        if writer.unordered_in_block(mine, clocks) && !mine.both_strong(writer) {
-            conflict = Some(Conflict { write: true, other: writer });
-        }
-        if access == Access::Read {
-            self.note_reader(word, mine);
-            return conflict;
-        }
-        for reader in [self.reader[word], self.reader_before[word]] {
-            if conflict.is_none() && reader.unordered_in_block(mine, clocks) {
-                conflict = Some(Conflict { write: false, other: reader });
-            }
-        }
-        self.writer[word] = mine.beside(writer);
-        conflict
+        let touched = self.past.word(word);
+        if access == Access::Read { read(touched, mine, clocks) } else { write(touched, mine, clocks) }
     }
 
+    /// Records a read of whole words.
     #[inline(always)]
-    fn note_reader(&mut self, word: usize, mine: Stamp) {
-        let found = self.reader[word];
-        self.reader[word] = if !found.same_warp(mine) {
-            self.reader_before[word] = found;
-            mine
-        } else if found.clock() == mine.clock()
-            && found.bytes() == mine.bytes()
-            && (found.lane() != mine.lane() || found.many())
-        {
-            mine.with_many()
-        } else {
-            mine
-        };
-    }
-
-    /// Records a read of whole words. `settled` is a writer's stamp that was found ordered before, whatever the lane.
-    #[inline(always)]
-    pub fn read_words(
-        &mut self,
-        words: std::ops::Range<usize>,
-        mine: Stamp,
-        clocks: &[u32; 32],
-        settled: &mut Stamp,
-    ) -> Option<Conflict> {
-        let mut conflict = None;
-        let writers = &self.writer[words.clone()];
-        let readers = &mut self.reader[words.clone()];
-        let before = &mut self.reader_before[words];
-        for ((writer, reader), before) in writers.iter().zip(readers).zip(before) {
-            if *writer != *settled {
-                if writer.unordered_in_block(mine, clocks) {
-                    conflict = Some(Conflict { write: true, other: *writer });
-                } else if writer.warp() != mine.warp() || writer.clock() < mine.clock() {
-                    *settled = *writer;
-                }
-            }
-            let found = *reader;
-            if !found.same_warp(mine) {
-                *before = found;
-                *reader = mine;
-            } else if found.clock() == mine.clock()
-                && found.bytes() == mine.bytes()
-                && (found.lane() != mine.lane() || found.many())
-            {
-                *reader = mine.with_many();
-            } else {
-                *reader = mine;
-            }
-        }
-        conflict
+    pub fn read_words(&mut self, words: Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+        self.touch_words(words, |touched| read(touched, mine, clocks))
     }
 
     /// Records a write of whole words.
     #[inline(always)]
-    pub fn write_words(&mut self, words: std::ops::Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
-        let mut conflict = None;
-        let writers = &mut self.writer[words.clone()];
-        let readers = &self.reader[words.clone()];
-        let before = &self.reader_before[words];
-        for ((writer, reader), before) in writers.iter_mut().zip(readers).zip(before) {
-            for (earlier, write) in [(*before, false), (*reader, false), (*writer, true)] {
-                if earlier.unordered_in_block(mine, clocks) {
-                    conflict = Some(Conflict { write, other: earlier });
-                }
-            }
-            *writer = mine;
+    pub fn write_words(&mut self, words: Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+        self.touch_words(words, |touched| write(touched, mine, clocks))
+    }
+
+    #[inline(always)]
+    fn touch_words(
+        &mut self,
+        words: Range<usize>,
+        touch: impl Fn(&mut Touched<Stamp>) -> Option<Conflict>,
+    ) -> Option<Conflict> {
+        let (start, four) = (words.start, words.len() == 4);
+        if four && let Some(touched) = self.past.four(start) {
+            return touch(touched);
+        }
+        let conflict = words.fold(None, |conflict, word| worse(conflict, touch(self.past.word(word))));
+        if four {
+            self.past.join(start);
         }
         conflict
     }
@@ -158,7 +154,51 @@ impl Shared {
     /// Whether an asynchronous copy is under way into these bytes.
     #[inline(always)]
     pub fn is_pending(&self, offset: usize, bytes: usize) -> bool {
-        self.any_pending > 0 && self.pending[offset / 4..=(offset + bytes - 1) / 4].iter().any(|pending| *pending > 0)
+        if self.any_pending == 0 {
+            return false;
+        }
+        let pending = &self.pending[offset / 4..=(offset + bytes - 1) / 4];
+        if let Ok(four) = <[u8; 4]>::try_from(pending) {
+            return four != [0; 4];
+        }
+        pending.iter().any(|pending| *pending > 0)
+    }
+
+    /// An asynchronous copy into these whole words begins.
+    #[inline(always)]
+    pub fn await_copy(&mut self, place: usize, bytes: usize) {
+        let list = &mut self.pending[place / 4..(place + bytes) / 4];
+        if let Some(four) = list.first_chunk_mut::<4>() {
+            *four = four.map(|pending| pending.saturating_add(1));
+        } else {
+            for pending in list {
+                *pending = pending.saturating_add(1);
+            }
+        }
+    }
+
+    /// An asynchronous copy of whole words ends, with its bytes.
+    #[inline(always)]
+    pub fn end_copy(&mut self, place: usize, data: &[u8]) {
+        let end = place + data.len();
+        let list = &mut self.pending[place / 4..end / 4];
+        if let Some(four) = list.first_chunk_mut::<4>() {
+            *four = four.map(|pending| pending.saturating_sub(1));
+        } else {
+            for pending in list {
+                *pending = pending.saturating_sub(1);
+            }
+        }
+        let (bytes, written) = (&mut self.bytes[place..end], &mut self.written[place..end]);
+        if let (Some(bytes), Some(written), Some(data)) =
+            (bytes.first_chunk_mut::<16>(), written.first_chunk_mut::<16>(), data.first_chunk::<16>())
+        {
+            *bytes = *data;
+            *written = [1; 16];
+        } else {
+            bytes.copy_from_slice(data);
+            written.fill(1);
+        }
     }
 
     pub fn load32(&self, offset: usize) -> u32 {
@@ -168,6 +208,31 @@ impl Shared {
 
     pub fn load64(&self, offset: usize) -> u64 {
         u64::from(self.load32(offset)) | u64::from(self.load32(offset + 4)) << 32
+    }
+
+    /// Stores the first of some bytes.
+    #[inline(always)]
+    pub fn store(&mut self, place: usize, new: &[u8; 32], bytes: usize) {
+        let (target, written) = (&mut self.bytes[place..place + bytes], &mut self.written[place..place + bytes]);
+        macro_rules! whole {
+            ($size:literal) => {
+                if let (Ok(target), Ok(written)) =
+                    (<&mut [u8; $size]>::try_from(&mut *target), <&mut [u8; $size]>::try_from(&mut *written))
+                {
+                    target.copy_from_slice(&new[..$size]);
+                    *written = [1; $size];
+                }
+            };
+        }
+        match bytes {
+            4 => whole!(4),
+            8 => whole!(8),
+            16 => whole!(16),
+            _ => {
+                target.copy_from_slice(&new[..bytes]);
+                written.fill(1);
+            }
+        }
     }
 
     pub fn store64(&mut self, offset: usize, value: u64) {

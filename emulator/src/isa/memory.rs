@@ -1,6 +1,7 @@
 //! Loads and stores, moves between address spaces, prefetches and cache hints.
 
-mod store;
+pub(crate) mod store;
+mod whole;
 
 use self::store::{store_generic, store_global, store_local, store_shared};
 use super::types::Ty;
@@ -10,7 +11,7 @@ use crate::compile::blank;
 use crate::compile::decode::{Decoder, WIDE, no_operation};
 use crate::counters::Class;
 use crate::exec::access::{Window, lanes, number, window};
-use crate::exec::shared::bytes_of_word;
+use crate::exec::shared::{bytes_of_word, worse};
 use crate::exec::{Cx, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::isa::exec;
 use crate::program::{Bank, Special};
@@ -358,6 +359,9 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         cx.check_written(allocation, at, part, bytes);
         cx.check_read(index, at, part, bytes, access(i, false));
         let (data, start) = (&allocation.data, allocation.address);
+        if whole::load(cx, i, part, at, data, start) {
+            break;
+        }
         for k in 0..usize::from(i.count) {
             let skip = k * usize::from(i.width);
             match i.width {

@@ -58,6 +58,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
 pub(crate) fn members(cx: &mut Cx, mask: u32, register: u16) -> (u32, u32) {
     let named = u32::get(cx.w, register);
     let members = named[mask.trailing_zeros() as usize];
+    if named.iter().fold(0, |other, name| other | (name ^ members)) == 0 {
+        return (mask, members);
+    }
     let others = lanes(mask).filter(|lane| named[*lane] != members).fold(0, |m, lane| m | 1 << lane);
     if others != 0 {
         cx.w.leave_behind(others);
