@@ -192,7 +192,11 @@ impl Worker {
                     (block, warps)
                 }
                 None => match self.paused.pop_front() {
-                    Some(found) => found,
+                    Some(found) => {
+                        // What it waits for may be on a host thread that has no CPU now.
+                        std::thread::yield_now();
+                        found
+                    }
                     None => return false,
                 },
             };
