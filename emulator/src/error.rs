@@ -127,6 +127,18 @@ pub struct Source {
     pub inlined_at: Vec<(String, u32)>,
 }
 
+impl fmt::Display for Source {
+    /// `FILE:LINE (inlined at FILE:LINE, …)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)?;
+        if self.inlined_at.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<_> = self.inlined_at.iter().map(|(file, line)| format!("{file}:{line}")).collect();
+        write!(f, " (inlined at {})", places.join(", "))
+    }
+}
+
 /// One report of a check, or the fault that ended a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -150,14 +162,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: kernel {}, ", self.kind.name(), self.kernel)?;
         match &self.source {
-            Some(source) => {
-                write!(f, "{}:{}", source.file, source.line)?;
-                if !source.inlined_at.is_empty() {
-                    let places: Vec<_> =
-                        source.inlined_at.iter().map(|(file, line)| format!("{file}:{line}")).collect();
-                    write!(f, " (inlined at {})", places.join(", "))?;
-                }
-            }
+            Some(source) => write!(f, "{source}")?,
             None => write!(f, "ptx:{}", self.ptx_line)?,
         }
         let ([bx, by, bz], [tx, ty, tz]) = (self.block, self.thread);

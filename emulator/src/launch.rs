@@ -1,15 +1,19 @@
 //! Running a kernel over a grid.
 
+use crate::compile::dataflow::Questions;
 use crate::config::{Config, Limits};
 use crate::counters::Counters;
 use crate::error::{Error, Finding};
-use crate::exec::{Block, Grid};
+use crate::exec::block::Step;
+use crate::exec::order::Releases;
+use crate::exec::{Block, Grid, Warp};
 use crate::memory::Memory;
 use crate::module::{Function, LoadedModule};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The shape of a launch and its parameters.
 #[derive(Clone, Copy, Debug)]
@@ -88,36 +92,46 @@ pub fn launch(
         } else {
             dynamic_base + launch.dynamic_shared
         },
+        race: config.checks.race,
         race_between_blocks: config.checks.race && blocks > 1,
         findings: Mutex::default(),
+        questions: Questions::default(),
         printed: Mutex::default(),
         stop: AtomicBool::new(false),
         instructions: AtomicU64::new(0),
         started: Instant::now(),
-        time: AtomicU64::new(1),
-        releases: Mutex::default(),
+        releases: Releases::default(),
     };
     let threads = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
         n => n,
     };
     let threads = threads.min(blocks as usize).max(1);
-    let next = AtomicU32::new(0);
-    let order = Order::new(blocks, config.seed);
-    let counters = if threads == 1 {
-        run_blocks(&grid, &next, &order)
-    } else {
-        let mut sum = Counters::default();
+    let shared = Blocks { next: AtomicU32::new(0), order: Order::new(blocks, config.seed) };
+    // A small launch is over before another thread has started.
+    let alone = if threads == 1 { None } else { Some(grid.started + ALONE) };
+    let mut worker = Worker::new();
+    let mut counters = Counters::default();
+    if worker.run(&grid, &shared, alone) {
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| run_blocks(&grid, &next, &order))).collect();
-            for worker in workers {
-                if let Ok(counters) = worker.join() {
-                    sum.add(&counters);
+            let helpers: Vec<_> = (1..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut worker = Worker::new();
+                        worker.run(&grid, &shared, None);
+                        worker.counters()
+                    })
+                })
+                .collect();
+            worker.run(&grid, &shared, None);
+            for helper in helpers {
+                if let Ok(theirs) = helper.join() {
+                    counters.add(&theirs);
                 }
             }
         });
-        sum
-    };
+    }
+    counters.add(&worker.counters());
     let seconds = grid.started.elapsed().as_secs_f64();
     let findings = grid.findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let printed = grid.printed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -128,16 +142,88 @@ pub fn launch(
     }
 }
 
-/// One host thread's share of the blocks.
-fn run_blocks(grid: &Grid, next: &AtomicU32, order: &Order) -> Counters {
-    let mut block = Block::new();
-    let mut warps = Vec::new();
-    loop {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number >= order.blocks || !block.run(grid, &mut warps, order.at(number)) {
-            return block.counters;
+/// How long a launch runs on the calling thread before others help.
+const ALONE: Duration = Duration::from_micros(100);
+
+/// The blocks that nobody has begun, on a cache line of its own: every host thread writes there.
+#[repr(align(128))]
+struct Blocks {
+    next: AtomicU32,
+    order: Order,
+}
+
+/// A host thread's blocks.
+struct Worker {
+    /// Blocks that wait for others are laid aside, so that the others can come.
+    paused: VecDeque<(Box<Block>, Vec<Warp>)>,
+    /// Room of blocks that have ended.
+    spare: Vec<(Box<Block>, Vec<Warp>)>,
+    turn: usize,
+}
+
+impl Worker {
+    fn new() -> Worker {
+        Worker { paused: VecDeque::new(), spare: Vec::new(), turn: 0 }
+    }
+
+    /// What all blocks did.
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.spare.iter().chain(&self.paused).for_each(|(block, _)| sum.add(&block.counters));
+        sum
+    }
+
+    /// Runs blocks until none is left, the launch has stopped, or it is late; true when there may be more.
+    fn run(&mut self, grid: &Grid, blocks: &Blocks, until: Option<Instant>) -> bool {
+        let most = resident(grid);
+        loop {
+            self.turn += 1;
+            // A new block, while there is room and there are any; else the one that has waited longest.
+            let number = if self.paused.len() < most && (self.paused.is_empty() || self.turn.is_multiple_of(2)) {
+                Some(blocks.next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < blocks.order.blocks)
+            } else {
+                None
+            };
+            let (mut block, mut warps) = match number {
+                Some(number) => {
+                    let (mut block, mut warps) =
+                        self.spare.pop().unwrap_or_else(|| (Box::new(Block::new()), Vec::new()));
+                    block.start(grid, &mut warps, blocks.order.at(number));
+                    (block, warps)
+                }
+                None => match self.paused.pop_front() {
+                    Some(found) => {
+                        // What it waits for may be on a host thread that has no CPU now.
+                        std::thread::yield_now();
+                        found
+                    }
+                    None => return false,
+                },
+            };
+            let step = block.run(grid, &mut warps);
+            if step == Step::Paused {
+                self.paused.push_back((block, warps));
+            } else {
+                self.spare.push((block, warps));
+            }
+            if step == Step::Stopped {
+                return false;
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return !self.paused.is_empty() || blocks.next.load(Ordering::Relaxed) < blocks.order.blocks;
+            }
         }
     }
+}
+
+/// How many blocks a device runs at once; so many can wait for each other.
+fn resident(grid: &Grid) -> usize {
+    let limits = Limits::of(grid.config.arch);
+    let threads = grid.block.iter().product::<u32>().next_multiple_of(32);
+    let by_threads = limits.threads_per_multiprocessor / threads.max(1);
+    let by_shared = limits.shared_per_multiprocessor / (grid.shared_bytes + 1024);
+    let each = by_threads.min(by_shared).min(limits.blocks_per_multiprocessor).max(1);
+    (each * limits.multiprocessors) as usize
 }
 
 /// The order of the blocks: a permutation drawn from the seed, without a table.

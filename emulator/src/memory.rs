@@ -27,6 +27,8 @@ pub(crate) struct Allocation {
     written: OnceLock<Option<Bytes>>,
     /// Every byte was written: the shadow need not be asked.
     pub all_written: AtomicBool,
+    /// Every byte below was written: what [`Allocation::settle`] found, so that it looks at each byte once.
+    prefix: AtomicU64,
     race: OnceLock<Option<GlobalShadow>>,
 }
 
@@ -50,10 +52,20 @@ impl Allocation {
         }
         if offset == 0 && bytes == self.bytes {
             self.all_written.store(true, Ordering::Relaxed);
-        }
-        if let Some(shadow) = self.written() {
+        } else if let Some(shadow) = self.written() {
             shadow.set(offset as usize, bytes as usize, 1);
         }
+    }
+
+    /// Takes over which bytes were written from a range of another shadow.
+    fn mark_as(&self, offset: u64, written: &[u8]) {
+        let Some(shadow) = self.written() else { return };
+        if self.all_written.swap(false, Ordering::Relaxed) {
+            // The shadow was not kept up to date while nobody needed it.
+            shadow.set(0, self.bytes as usize, 1);
+        }
+        self.prefix.fetch_min(offset, Ordering::Relaxed);
+        shadow.write(offset as usize, written);
     }
 
     /// Looks whether every byte is written by now, so that loads can be fast.
@@ -62,10 +74,19 @@ impl Allocation {
             return;
         }
         let Some(Some(shadow)) = self.written.get() else { return };
-        let whole = self.bytes as usize / 8 * 8;
-        let all = (0..whole).step_by(8).all(|at| shadow.load64(at) == 0x0101_0101_0101_0101)
-            && (whole..self.bytes as usize).all(|at| shadow.load8(at) == 1);
-        if all {
+        let end = self.bytes as usize;
+        let mut at = self.prefix.load(Ordering::Relaxed) as usize;
+        while at < end {
+            if at.is_multiple_of(8) && end - at >= 8 && shadow.load64(at) == 0x0101_0101_0101_0101 {
+                at += 8;
+            } else if shadow.load8(at) == 1 {
+                at += 1;
+            } else {
+                break;
+            }
+        }
+        self.prefix.store(at as u64, Ordering::Relaxed);
+        if at == end {
             self.all_written.store(true, Ordering::Relaxed);
         }
     }
@@ -85,6 +106,8 @@ struct Table {
     freed: BTreeMap<u64, u64>,
     next: u64,
     used: u64,
+    /// The living ones as the last launch got them, while none has come or gone since.
+    list: Option<Arc<[Arc<Allocation>]>>,
 }
 
 /// What is known about an address.
@@ -145,9 +168,11 @@ impl Memory {
             data,
             written: OnceLock::new(),
             all_written: AtomicBool::new(false),
+            prefix: AtomicU64::new(0),
             race: OnceLock::new(),
         };
         table.living.insert(address, Arc::new(allocation));
+        table.list = None;
         Ok(address)
     }
 
@@ -156,6 +181,7 @@ impl Memory {
         let mut table = self.table();
         match table.living.remove(&address) {
             Some(allocation) => {
+                table.list = None;
                 table.used -= allocation.bytes;
                 table.freed.insert(address, allocation.bytes);
                 if table.freed.len() > REMEMBERED {
@@ -278,20 +304,20 @@ impl Memory {
         target.data.write(target_offset, &data);
         if source.all_written.load(Ordering::Relaxed) {
             target.mark(target_offset as u64, bytes);
-        } else if let (Some(from), Some(to)) = (source.written(), target.written()) {
+        } else if let Some(from) = source.written() {
             from.read(source_offset, &mut data);
-            to.write(target_offset, &data);
-            target.all_written.store(false, Ordering::Relaxed);
+            target.mark_as(target_offset as u64, &data);
         }
         Ok(())
     }
 
     /// The allocations as they stand, for a launch, and the launch's number.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let table = self.table();
-        let allocations: Vec<_> = table.living.values().cloned().collect();
+        let mut table = self.table();
+        let Table { living, list, .. } = &mut *table;
+        let allocations = list.get_or_insert_with(|| living.values().cloned().collect()).clone();
         drop(table);
-        for allocation in &allocations {
+        for allocation in &*allocations {
             allocation.settle();
         }
         Snapshot { allocations, launch: self.launches.fetch_add(1, Ordering::Relaxed) + 1 }
@@ -301,7 +327,7 @@ impl Memory {
 /// The allocations a launch can reach.
 pub(crate) struct Snapshot {
     /// By address.
-    pub allocations: Vec<Arc<Allocation>>,
+    pub allocations: Arc<[Arc<Allocation>]>,
     /// Number of the launch on this device, from 1.
     pub launch: u64,
 }

@@ -1,5 +1,6 @@
 //! What the compiler makes of a text: flat code with tables, independent of any memory.
 
+use crate::compile::dataflow::Dataflow;
 use crate::error::Source;
 use crate::isa::Ins;
 use crate::module::Function;
@@ -111,4 +112,5 @@ pub(crate) struct Program {
     /// Targets of indexed branches.
     pub tables: Vec<Vec<u32>>,
     pub variables: Vec<ModuleVariable>,
+    pub dataflow: Dataflow,
 }

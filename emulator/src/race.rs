@@ -1,134 +1,318 @@
-//! The race shadow of global memory: which block wrote and read each word last, and when in the grid's time.
+//! Who touched a word last, and the shadow that keeps it for global memory: the last writer and two readers of each word.
 
 use crate::bytes::Bytes;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words that are made fresh together when a launch first touches one of them.
-const PAGE: usize = 1024;
-/// A mark, from its top: many or atomic, block plus one, bytes of the word, time.
-const TIME_BITS: u32 = 11;
-const BYTES: u32 = TIME_BITS;
-const LAST_TIME: u32 = (1 << TIME_BITS) - 1;
-/// How many blocks marks can tell apart.
-pub(crate) const BLOCKS: u32 = (1 << 16) - 1;
-const FLAG: u32 = 1 << 31;
+const PAGE: usize = 256;
 
-/// Two marks per word: the last writer (flag: it was atomic) and the last reader (flag: there were several blocks).
+/// What kind of access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// Atomics, and loads and stores that are volatile, relaxed or stronger.
+    Strong,
+    /// The same, with an effect promised to the own block only (`.cta`).
+    StrongInBlock,
+}
+
+/// One access to a word. From its top: clock of the warp (16 bits), block plus one (16), instruction (15), strong in its
+/// block only, strong, several lanes, bytes of the word (4), warp (5), lane (5). All zero: nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(pub u64);
+
+const CLOCK: u32 = 48;
+const BLOCK: u32 = 32;
+const PLACE: u32 = 17;
+const IN_BLOCK: u64 = 1 << 16;
+const STRONG: u64 = 1 << 15;
+const MANY: u64 = 1 << 14;
+const BYTES: u32 = 10;
+/// From here on clocks cannot be told apart, and races are not looked for any more.
+const LAST_CLOCK: u32 = (1 << 16) - 1;
+/// Blocks beyond cannot be told apart.
+const LAST_BLOCK: u32 = (1 << 16) - 2;
+const LAST_PLACE: u32 = (1 << 15) - 1;
+const THREAD: u64 = (1 << 10) - 1;
+/// Bits that name a warp of the grid.
+const WARP: u64 = (0xffff << BLOCK) | (31 << 5);
+
+impl Stamp {
+    pub const NOBODY: Stamp = Stamp(0);
+
+    /// The stamp of lane 0 of a warp, in global memory with its block; none when clocks or blocks cannot be told apart
+    /// any more.
+    #[inline(always)]
+    pub fn new(block: Option<u32>, warp: u32, clock: u32, place: u32, access: Access) -> Option<Stamp> {
+        if clock >= LAST_CLOCK || block.is_some_and(|block| block > LAST_BLOCK) {
+            return None;
+        }
+        let block = block.map_or(0, |block| u64::from(block) + 1);
+        let flags = match access {
+            Access::Read | Access::Write => 0,
+            Access::Strong => STRONG,
+            Access::StrongInBlock => STRONG | IN_BLOCK,
+        };
+        let place = u64::from(place.min(LAST_PLACE)) << PLACE;
+        Some(Stamp(u64::from(clock) << CLOCK | block << BLOCK | place | flags | u64::from(warp) << 5))
+    }
+
+    /// The stamp of one lane that touched some bytes of a word.
+    #[inline(always)]
+    pub fn of(self, lane: u32, bytes: u32) -> Stamp {
+        Stamp(self.0 | u64::from(lane) | u64::from(bytes) << BYTES)
+    }
+
+    /// Of a word of shared memory.
+    pub fn in_shared(self) -> bool {
+        self.0 >> BLOCK & 0xffff == 0
+    }
+
+    #[inline(always)]
+    pub fn clock(self) -> u32 {
+        (self.0 >> CLOCK) as u32
+    }
+
+    pub fn block(self) -> u32 {
+        ((self.0 >> BLOCK) as u32 & 0xffff).wrapping_sub(1)
+    }
+
+    #[inline(always)]
+    pub fn warp(self) -> u32 {
+        (self.0 >> 5) as u32 & 31
+    }
+
+    pub fn lane(self) -> u32 {
+        self.0 as u32 & 31
+    }
+
+    pub fn thread(self) -> u32 {
+        (self.0 & THREAD) as u32
+    }
+
+    /// The instruction, when it can be told.
+    pub fn place(self) -> Option<u32> {
+        let place = (self.0 >> PLACE) as u32 & LAST_PLACE;
+        (place != LAST_PLACE).then_some(place)
+    }
+
+    #[inline(always)]
+    pub fn many(self) -> bool {
+        self.0 & MANY != 0
+    }
+
+    #[inline(always)]
+    pub fn with_many(self) -> Stamp {
+        Stamp(self.0 | MANY)
+    }
+
+    #[inline(always)]
+    pub fn bytes(self) -> u64 {
+        self.0 >> BYTES & 15
+    }
+
+    #[inline(always)]
+    pub fn same_warp(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & WARP == 0
+    }
+
+    #[inline(always)]
+    pub fn same_block(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & (0xffff << BLOCK) == 0
+    }
+
+    /// Somebody's, and neither of the block of one nor of the other.
+    #[inline(always)]
+    fn in_third_block(self, one: Stamp, other: Stamp) -> bool {
+        self != Stamp::NOBODY && !self.same_block(one) && !self.same_block(other)
+    }
+
+    #[inline(always)]
+    pub fn same_thread(self, other: Stamp) -> bool {
+        (self.0 ^ other.0) & (WARP | THREAD) == 0
+    }
+
+    /// The same instruction of the same warp, between the same barriers.
+    #[inline(always)]
+    pub fn same_instruction(self, other: Stamp) -> bool {
+        let which = WARP | 0xffff << CLOCK | u64::from(LAST_PLACE) << PLACE;
+        (self.0 ^ other.0) & which == 0
+    }
+
+    pub fn strong(self) -> bool {
+        self.0 & STRONG != 0
+    }
+
+    /// Both are atomic to each other.
+    #[inline(always)]
+    pub fn both_strong(self, other: Stamp) -> bool {
+        self.0 & other.0 & STRONG != 0 && ((self.0 | other.0) & IN_BLOCK == 0 || self.same_block(other))
+    }
+
+    /// Whether this earlier access of the same block may be unordered with one of another now, where `clocks` is what
+    /// the later warp knows of the others. What a thread did itself is ordered before.
+    #[inline(always)]
+    pub fn unordered_in_block(self, mine: Stamp, clocks: &[u32; 32]) -> bool {
+        if self.bytes() & mine.bytes() == 0 {
+            return false;
+        }
+        let warp = self.warp();
+        if warp == mine.warp() {
+            self.clock() >= mine.clock() && (self.lane() != mine.lane() || self.many())
+        } else {
+            self.clock() > clocks[warp as usize]
+        }
+    }
+
+    /// What a word says of its writer after `before` wrote it: other lanes of one instruction may have written other
+    /// bytes, and an atomic of a thread does not hide its plain write just before.
+    #[inline(always)]
+    pub fn beside(self, before: Stamp) -> Stamp {
+        if (self.0 ^ before.0) & (WARP | 0xffff << CLOCK) != 0 {
+            return self;
+        }
+        if self.same_instruction(before) {
+            return Stamp(self.0 | before.0 & (15 << BYTES));
+        }
+        if self.0 & STRONG != 0 && before.0 & STRONG == 0 && before.bytes() != 0 && self.same_thread(before) {
+            return Stamp(self.0 & !(STRONG | IN_BLOCK));
+        }
+        self
+    }
+}
+
+/// The last writer and two readers of each place: the second reader is one that another's mark could not give way to.
+struct Marks(Bytes);
+
+/// Bytes of a place's marks.
+const MARKS: usize = 24;
+
+impl Marks {
+    #[inline(always)]
+    fn get(&self, at: usize) -> [Stamp; 3] {
+        [0, 8, 16].map(|offset| Stamp(self.0.load64(at * MARKS + offset)))
+    }
+
+    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+    #[inline(always)]
+    fn read(&self, at: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+        let place = at * MARKS;
+        let [writer, found, second] = self.get(at);
+        if found == Stamp::NOBODY || found.same_thread(mine) || ordered(found) {
+            self.0.store64(place + 8, mine.0);
+        } else if writer != Stamp::NOBODY || found.same_block(mine) || !second.in_third_block(found, mine) {
+            // Two readers of other blocks stay: whoever writes is not the block of one of them.
+            self.0.store64(place + 16, mine.0);
+        }
+        // Looked at again: another host thread's write may have come meanwhile.
+        Stamp(self.0.load64(place))
+    }
+
+    /// Records a write and gives the last writer and the readers before it.
+    #[inline(always)]
+    fn write(&self, at: usize, mine: Stamp) -> [Stamp; 3] {
+        let [before, first, second] = self.get(at);
+        self.0.store64(at * MARKS, mine.beside(before).0);
+        [before, first, second]
+    }
+}
+
+/// The shadow of an allocation. Accesses of 16 bytes leave their marks by 16 bytes, others by words: a page says which
+/// kinds it has, and an access looks at both.
 pub(crate) struct GlobalShadow {
-    marks: Bytes,
-    /// The launch whose marks a page holds.
-    launches: Box<[AtomicU64]>,
+    words: Marks,
+    quads: Marks,
+    /// The launch whose marks a page holds, times four, and of which kinds.
+    pages: Box<[AtomicU64]>,
     fresh: Mutex<()>,
 }
 
-/// A mark's block and time, when they can be told.
+/// Which places an access marks: words, or 16 bytes at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub block: u32,
-    pub time: u64,
+pub(crate) enum Marked {
+    Words = 1,
+    Quads = 2,
 }
 
-#[inline(always)]
-fn mark(block: u32, bytes: u32, time: u64) -> u32 {
-    ((block % BLOCKS + 1) << (BYTES + 4)) | (bytes << BYTES) | (time.min(u64::from(LAST_TIME)) as u32)
+impl Marked {
+    /// The places of the other kind that a place shares bytes with.
+    #[inline(always)]
+    pub fn others(self, place: usize) -> (Marked, Range<usize>) {
+        match self {
+            Marked::Words => (Marked::Quads, place / 4..place / 4 + 1),
+            Marked::Quads => (Marked::Words, 4 * place..4 * place + 4),
+        }
+    }
 }
 
 impl GlobalShadow {
     pub fn new(bytes: u64) -> Option<GlobalShadow> {
-        let words = bytes.div_ceil(4) as usize;
-        let pages = words.div_ceil(PAGE);
-        let launches = (0..pages).map(|_| AtomicU64::new(0)).collect();
-        Some(GlobalShadow { marks: Bytes::zeroed(words * 8)?, launches, fresh: Mutex::new(()) })
+        let quads = bytes.div_ceil(16) as usize;
+        let pages = (0..(4 * quads).div_ceil(PAGE)).map(|_| AtomicU64::new(0)).collect();
+        let marks = |places: usize| Some(Marks(Bytes::zeroed(places * MARKS)?));
+        Some(GlobalShadow { words: marks(4 * quads)?, quads: marks(quads)?, pages, fresh: Mutex::new(()) })
     }
 
     #[cold]
-    fn freshen(&self, page: usize, launch: u64) {
+    fn freshen(&self, page: usize, launch: u64, kind: Marked) {
         let _guard = self.fresh.lock();
-        if self.launches[page].load(Ordering::Acquire) != launch {
-            let start = page * PAGE * 8;
-            let end = (start + PAGE * 8).min(self.marks.len());
-            self.marks.set(start, end - start, 0);
-            self.launches[page].store(launch, Ordering::Release);
-        }
-    }
-
-    #[inline(always)]
-    fn word(&self, word: usize, launch: u64) -> u64 {
-        if self.launches[word / PAGE].load(Ordering::Acquire) != launch {
-            self.freshen(word / PAGE, launch);
-        }
-        self.marks.load64(word * 8)
-    }
-
-    /// Records a plain read of whole words that no block wrote in this launch; false when more has to be looked at.
-    #[inline(always)]
-    pub fn quiet(&self, offset: usize, bytes: usize, launch: u64, block: u32, time: u64) -> bool {
-        let (first, end) = (offset / 4, (offset + bytes) / 4);
-        if bytes < 4 || first / PAGE != (end - 1) / PAGE {
-            return false;
-        }
-        if self.launches[first / PAGE].load(Ordering::Acquire) != launch {
-            self.freshen(first / PAGE, launch);
-        }
-        let mine = mark(block, 15, time);
-        for word in first..end {
-            let found = self.marks.load64(word * 8);
-            if found as u32 != 0 {
-                return false;
+        let old = self.pages[page].load(Ordering::Acquire);
+        let mut kinds = old & 3;
+        if old / 4 != launch {
+            for (had, places) in [(Marked::Words, PAGE), (Marked::Quads, PAGE / 4)] {
+                // What was never marked is still zero.
+                if kinds & had as u64 != 0 {
+                    let marks = self.of(had);
+                    let start = page * places * MARKS;
+                    let end = (start + places * MARKS).min(marks.0.len());
+                    marks.0.set(start, end - start, 0);
+                }
             }
-            let reader = (found >> 32) as u32;
-            // Where several blocks have read, which of them came last makes no difference.
-            if reader != mine && reader & FLAG == 0 {
-                let many = if Self::other(reader, mine).is_some() { FLAG } else { 0 };
-                self.marks.store32(word * 8 + 4, mine | many);
-            }
+            kinds = 0;
         }
-        true
+        self.pages[page].store((launch * 4) | kinds | kind as u64, Ordering::Release);
     }
 
-    /// Another block's mark, if it is one whose order has to be asked for.
+    /// The page of a place.
     #[inline(always)]
-    fn other(found: u32, mine: u32) -> Option<Mark> {
-        let same = (found ^ mine) & !FLAG < 1 << (BYTES + 4);
-        let apart = found & mine & (15 << BYTES) == 0;
-        if same || apart || found & LAST_TIME == LAST_TIME {
-            return None;
-        }
-        Some(Mark { block: ((found & !FLAG) >> (BYTES + 4)) - 1, time: u64::from(found & LAST_TIME) })
+    pub fn page(kind: Marked, place: usize) -> usize {
+        if kind == Marked::Words { place / PAGE } else { place / (PAGE / 4) }
     }
 
-    /// Records a plain read; gives an earlier plain or atomic write of another block.
+    /// Makes a page one of this launch, with marks of a kind; true when it has marks of the other kind too.
     #[inline(always)]
-    pub fn read(&self, word: usize, bytes: u32, launch: u64, block: u32, time: u64, strong: bool) -> Option<Mark> {
-        let found = self.word(word, launch);
-        let (writer, reader) = (found as u32, (found >> 32) as u32);
-        let mine = mark(block, bytes, time);
-        if !strong && reader & !FLAG != mine {
-            let many = if Self::other(reader, mine).is_some() { FLAG } else { reader & FLAG };
-            self.marks.store32(word * 8 + 4, mine | many);
+    pub fn open(&self, page: usize, launch: u64, kind: Marked) -> bool {
+        let mut state = self.pages[page].load(Ordering::Acquire);
+        if state / 4 != launch || state & kind as u64 == 0 {
+            self.freshen(page, launch, kind);
+            state = self.pages[page].load(Ordering::Acquire);
         }
-        Self::other(writer, mine).filter(|_| !(strong && writer & FLAG != 0))
+        state & 3 != kind as u64
     }
 
-    /// Records a write; gives an earlier access of another block, and whether that was a write.
     #[inline(always)]
-    pub fn write(
-        &self,
-        word: usize,
-        bytes: u32,
-        launch: u64,
-        block: u32,
-        time: u64,
-        strong: bool,
-    ) -> Option<(Mark, bool)> {
-        let found = self.word(word, launch);
-        let (writer, reader) = (found as u32, (found >> 32) as u32);
-        let mine = mark(block, bytes, time);
-        self.marks.store32(word * 8, mine | if strong { FLAG } else { 0 });
-        if let Some(other) = Self::other(writer, mine).filter(|_| !(strong && writer & FLAG != 0)) {
-            return Some((other, true));
-        }
-        Self::other(reader, mine).map(|other| (other, false))
+    fn of(&self, kind: Marked) -> &Marks {
+        if kind == Marked::Words { &self.words } else { &self.quads }
+    }
+
+    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+    #[inline(always)]
+    pub fn read(&self, kind: Marked, place: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+        self.of(kind).read(place, mine, ordered)
+    }
+
+    /// Records a write and gives the last writer and the readers before it.
+    #[inline(always)]
+    pub fn write(&self, kind: Marked, place: usize, mine: Stamp) -> [Stamp; 3] {
+        self.of(kind).write(place, mine)
+    }
+
+    /// The last writer and the readers, for an access that leaves no mark here.
+    #[inline(always)]
+    pub fn marks(&self, kind: Marked, place: usize) -> [Stamp; 3] {
+        self.of(kind).get(place)
     }
 }

@@ -17,7 +17,9 @@ fn damaged_kernels_end_in_order() {
         "vectors/atomics_int",
         "vectors/scan_recurrence",
         "nvrtc/calls",
-        "nvrtc/seeded",
+        "nvrtc/seeded/races",
+        "nvrtc/seeded/sync",
+        "nvrtc/seeded/blocks",
     ] {
         let text = std::fs::read_to_string(folder.join(format!("{name}.ptx"))).unwrap();
         for _ in 0..150 {

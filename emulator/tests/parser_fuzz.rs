@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 fn texts() -> Vec<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let mut texts = vec![include_str!("nvrtc/calls.ptx").to_string(), include_str!("nvrtc/seeded.ptx").to_string()];
+    let mut texts =
+        vec![include_str!("nvrtc/calls.ptx").to_string(), include_str!("nvrtc/seeded/sync.ptx").to_string()];
     for name in ["vadd_bf16", "softmax_f32", "matmul_bf16_pipelined", "atomics_int", "philox_words"] {
         texts.push(std::fs::read_to_string(folder.join(format!("vectors/{name}.ptx"))).unwrap());
     }

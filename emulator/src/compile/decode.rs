@@ -21,6 +21,8 @@ pub(crate) struct Decoder<'c, 'a> {
     guard: u16,
     flip: u32,
     after: Vec<Ins>,
+    /// The number of an instruction that lets values out of the registers.
+    effect: Option<u16>,
 }
 
 /// An address operand.
@@ -51,7 +53,8 @@ impl<'c, 'a> Decoder<'c, 'a> {
                 None => mods.push(part),
             }
         }
-        let mut decoder = Decoder { c, text, op, mods, types, guard: 0, flip: 0, after: Vec::new() };
+        let mut decoder = Decoder { c, text, op, mods, types, guard: 0, flip: 0, after: Vec::new(), effect: None };
+        let start = decoder.c.program.code.len() as u32;
         if let Some((name, negated)) = text.guard {
             let register = decoder.register(name)?;
             if register.bank != Bank::Pred {
@@ -82,7 +85,17 @@ impl<'c, 'a> Decoder<'c, 'a> {
             ins.flip = decoder.flip;
             decoder.c.push(ins);
         }
+        let (effect, function) = (decoder.effect, decoder.c.function);
+        let Compiler { program, names, .. } = decoder.c;
+        program.dataflow.note(start, function, text, effect, |name| names.register(name).flatten());
         Ok(())
+    }
+
+    /// Counts the instruction among those that let values out of the registers.
+    pub fn effect(&mut self) -> u16 {
+        let number = self.c.program.dataflow.new_effect();
+        self.effect = Some(number);
+        number
     }
 
     pub fn error<T>(&self, message: impl Into<String>) -> Result<T> {

@@ -1,5 +1,6 @@
 //! Statements to code: names become register indices, labels become addresses, each instruction gets its function.
 
+pub(crate) mod dataflow;
 pub(crate) mod decode;
 pub(crate) mod names;
 

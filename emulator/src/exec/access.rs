@@ -1,11 +1,12 @@
 //! Accesses of a warp to memory: where the lanes' addresses lie, what the checks say, what is counted.
 
-use super::shared::{Access, bytes_of_word};
+use super::shared::bytes_of_word;
 use super::{Cx, FUNCTION_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::compile::decode::WIDE;
 use crate::error::Kind;
 use crate::isa::{Flow, Ins, Slot};
 use crate::memory::{Allocation, Place};
+use crate::race::Access;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -93,12 +94,7 @@ impl Cx<'_> {
         let Some(room) = allocation.bytes.checked_sub(bytes) else {
             return Err(self.outside(first as u32, at[first], bytes, write));
         };
-        let mut inside = 0u32;
-        for lane in 0..32 {
-            let offset = at[lane].wrapping_sub(allocation.address);
-            inside |= u32::from(offset <= room && at[lane] & (align - 1) == 0) << lane;
-        }
-        let good = inside & mask;
+        let good = crate::simd::inside(at, allocation.address, room, align) & mask;
         if good >> first & 1 == 0 {
             return Err(self.outside_or_misaligned(first as u32, at[first], bytes, align, write));
         }
@@ -209,84 +205,14 @@ impl Cx<'_> {
         }
     }
 
-    /// Looks for races between blocks.
-    #[inline(always)]
-    pub fn check_race(
-        &self,
-        allocation: &Allocation,
-        at: &[u64; 32],
-        mask: u32,
-        bytes: usize,
-        access: Access,
-        write: bool,
-    ) {
-        if !self.g.race_between_blocks {
-            return;
-        }
-        let Some(shadow) = allocation.race() else { return };
-        let (launch, block, time) = (self.g.snapshot.launch, self.b.number, self.g.now());
-        let strong = access == Access::Strong;
-        for lane in lanes(mask) {
-            let offset = (at[lane] - allocation.address) as usize;
-            if access == Access::Read && shadow.quiet(offset, bytes, launch, block, time) {
-                continue;
-            }
-            let mut word = offset / 4;
-            let end = (offset + bytes - 1) / 4;
-            while word <= end {
-                let part = bytes_of_word(word, offset, bytes);
-                let found = if write {
-                    shadow.write(word, part, launch, block, time, strong)
-                } else {
-                    shadow.read(word, part, launch, block, time, strong).map(|mark| (mark, true))
-                };
-                if let Some((other, wrote)) = found
-                    && !self.ordered(other)
-                {
-                    self.race_between_blocks(allocation, at[lane], lane, other.block, write, wrote);
-                    return;
-                }
-                word += 1;
-            }
-        }
-    }
-
-    /// Whether another block's access is ordered before this block's present. Marks tell 65,535 blocks apart; in larger
-    /// grids with releases nothing can be said.
-    #[cold]
-    fn ordered(&self, other: crate::race::Mark) -> bool {
-        let blocks = self.g.grid.iter().map(|n| u64::from(*n)).product::<u64>();
-        if blocks >= u64::from(crate::race::BLOCKS) && self.g.now() > 1 {
-            return true;
-        }
-        self.g.released(other.block, other.time, self.b.acquired)
-    }
-
-    #[cold]
-    fn race_between_blocks(
-        &self,
-        allocation: &Allocation,
-        address: u64,
-        lane: usize,
-        other: u32,
-        write: bool,
-        wrote: bool,
-    ) {
-        let [gx, gy, _] = self.g.grid;
-        let (x, y, z) = (other % gx, other / gx % gy, other / gx / gy);
-        let (mine, theirs) = (if write { "write" } else { "read" }, if wrote { "wrote" } else { "read" });
-        self.report(
-            Kind::Race,
-            lane as u32,
-            Some(address),
-            Some(allocation.describe()),
-            format!("{mine} of global memory that block ({x},{y},{z}) {theirs} without an order between them"),
-        );
-    }
-
     /// Sectors of 32 bytes that a request touches.
     #[inline(always)]
     pub fn sectors(at: &[u64; 32], mask: u32, bytes: u64) -> u64 {
+        if mask == u32::MAX
+            && let Some(count) = crate::simd::sectors(at, bytes)
+        {
+            return count;
+        }
         let mut count = 0u64;
         let mut last = u64::MAX;
         let mut sorted = true;
@@ -315,21 +241,15 @@ impl Cx<'_> {
         };
         let words = bytes.div_ceil(4) as u64;
         let (mut total, mut ideal) = (0u64, 0u64);
+        // Most requests put every lane on banks of its own.
+        let apart = crate::simd::apart(at, mask, bytes.clamp(4, 16));
         for phase in 0..32 / per_phase {
             let part = mask & ((((1u64 << per_phase) - 1) << (phase * per_phase)) as u32);
             if part == 0 {
                 continue;
             }
             ideal += 1;
-            // Most requests put every lane on banks of its own: one bit for each group of banks tells.
-            let (unit, groups) = (u64::from(bytes.clamp(4, 16)), 128 / u64::from(bytes.clamp(4, 16)));
-            let (mut seen, mut apart) = (0u32, true);
-            for lane in lanes(part) {
-                let bit = 1 << (at[lane] / unit % groups);
-                apart &= seen & bit == 0;
-                seen |= bit;
-            }
-            if apart {
+            if apart >> phase & 1 != 0 {
                 total += 1;
                 continue;
             }
@@ -364,12 +284,8 @@ impl Cx<'_> {
     #[inline(always)]
     pub fn check_shared(&self, at: &[u64; 32], mask: u32, bytes: u64, align: u64, write: bool) -> Result<(), Flow> {
         let room = u64::from(self.g.shared_bytes);
-        let mut bad = 0u32;
-        for lane in 0..32 {
-            let outside = at[lane].wrapping_add(bytes) > room || at[lane] > room || at[lane] & (align - 1) != 0;
-            bad |= u32::from(outside) << lane;
-        }
-        bad &= mask;
+        let inside = room.checked_sub(bytes).map_or(0, |room| crate::simd::inside(at, 0, room, align));
+        let bad = mask & !inside;
         if bad == 0 {
             return Ok(());
         }
@@ -396,8 +312,7 @@ impl Cx<'_> {
     #[inline(always)]
     pub fn read_shared(&mut self, at: &[u64; 32], mask: u32, bytes: usize, access: Access) {
         let checks = self.g.config.checks;
-        let warp = self.w.number;
-        let mut settled = 0;
+        let stamp = self.shared_stamp(access);
         for lane in lanes(mask) {
             let offset = at[lane] as usize;
             let pending = self.b.shared.is_pending(offset, bytes);
@@ -407,21 +322,20 @@ impl Cx<'_> {
             if checks.async_pending && pending {
                 self.pending_shared(at[lane], lane, "read");
             }
-            if !checks.race {
-                continue;
-            }
+            let Some(stamp) = stamp else { continue };
             if bytes >= 4 && access == Access::Read {
                 let words = offset / 4..(offset + bytes) / 4;
-                let found = self.b.shared.read_words(words, warp, lane as u32, &self.w.clocks, &mut settled);
+                let mine = stamp.of(lane as u32, 15);
+                let found = self.b.shared.read_words(words, mine, &self.w.clocks);
                 if let Some(conflict) = found {
-                    self.shared_race(at[lane], lane, false, conflict);
+                    self.shared_race(at[lane], mine, false, conflict);
                 }
                 continue;
             }
             for word in offset / 4..=(offset + bytes - 1) / 4 {
-                let part = bytes_of_word(word, offset, bytes);
-                if let Some(conflict) = self.b.shared.touch(word, part, access, warp, lane as u32, &self.w.clocks) {
-                    self.shared_race(at[lane], lane, false, conflict);
+                let mine = stamp.of(lane as u32, bytes_of_word(word, offset, bytes));
+                if let Some(conflict) = self.b.shared.touch(word, access, mine, &self.w.clocks) {
+                    self.shared_race(at[lane], mine, false, conflict);
                 }
             }
         }
@@ -437,19 +351,6 @@ impl Cx<'_> {
     pub fn pending_shared(&self, address: u64, lane: usize, what: &str) {
         let note = format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first");
         self.report(Kind::AsyncPending, lane as u32, Some(address), Some("shared memory".into()), note);
-    }
-
-    #[cold]
-    pub fn shared_race(&self, address: u64, lane: usize, write: bool, conflict: super::shared::Conflict) {
-        let (mine, theirs) = (if write { "write" } else { "read" }, if conflict.write { "wrote" } else { "read" });
-        let [x, y, z] = self.w.thread_of(conflict.thread, self.g.block);
-        self.report(
-            Kind::Race,
-            lane as u32,
-            Some(address),
-            Some("shared memory".into()),
-            format!("{mine} of shared memory that thread ({x},{y},{z}) {theirs} with no barrier between them"),
-        );
     }
 
     /// Bounds and alignment of the lanes' local addresses.

@@ -1,5 +1,7 @@
 //! Barriers of a block by number, counted in threads.
 
+use super::order::{Known, join};
+
 /// Generations whose results stay readable for warps that have not looked yet.
 const KEPT: usize = 4;
 
@@ -12,7 +14,10 @@ pub(crate) struct Barrier {
     pub expected: u32,
     /// No count was given: all threads of the block.
     pub whole_block: bool,
+    /// Line of the source, or of the text, where the round's first threads came.
+    pub from: u32,
     clocks: [u32; 32],
+    known: Known,
     count: u32,
     all: bool,
     any: bool,
@@ -24,37 +29,44 @@ pub(crate) struct Barrier {
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub clocks: [u32; 32],
+    pub known: Known,
     pub count: u32,
     pub all: bool,
     pub any: bool,
-    /// Threads of the block that had exited and never came.
-    pub missed: u32,
 }
 
 impl Barrier {
+    /// Makes it as new. Those that nobody used are.
+    pub fn reset(&mut self) {
+        if self.generation != 0 || self.arrived != 0 {
+            *self = Barrier::default();
+        }
+    }
+
     /// Threads arrive, with their warp's clocks and their predicate's values.
-    pub fn arrive(&mut self, threads: u32, clocks: &[u32; 32], trues: u32, falses: u32) {
+    pub fn arrive(&mut self, threads: u32, clocks: &[u32; 32], known: &Known, trues: u32, falses: u32) {
         if self.arrived == 0 {
             self.clocks = [0; 32];
+            self.known = Known::default();
             self.count = 0;
             self.all = true;
             self.any = false;
         }
         self.arrived += threads;
-        for (mine, theirs) in self.clocks.iter_mut().zip(clocks) {
-            *mine = (*mine).max(*theirs);
-        }
+        join(&mut self.clocks, clocks);
+        self.known.join(known);
         self.count += trues;
         self.all &= falses == 0;
         self.any |= trues > 0;
     }
 
     /// Ends the round if all have come.
-    pub fn complete(&mut self, missed: u32) -> bool {
+    pub fn complete(&mut self) -> bool {
         if self.arrived == 0 || self.arrived < self.expected {
             return false;
         }
-        let outcome = Outcome { clocks: self.clocks, count: self.count, all: self.all, any: self.any, missed };
+        let outcome =
+            Outcome { clocks: self.clocks, known: self.known, count: self.count, all: self.all, any: self.any };
         self.results[self.generation as usize % KEPT] = Some(Box::new(outcome));
         self.generation = self.generation.wrapping_add(1);
         self.arrived = 0;

@@ -2,13 +2,30 @@
 
 use super::barriers::Barrier;
 use super::shared::Shared;
+use super::suspects::Suspect;
 use super::{Cx, Grid, Wait, Warp};
 use crate::counters::Counters;
 use crate::error::Kind;
+use crate::isa::async_copy::Attached;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 /// Instructions that a warp runs before the next one gets its turn.
 const TURN: u32 = 512;
+/// Instructions that a host thread runs before it tells the others.
+const COUNTED_TOGETHER: u64 = 1 << 16;
+/// Instructions that a block runs before another one gets a turn, and when it may wait for another one.
+const PATIENCE: u64 = 1 << 22;
+const POLLING: u64 = 1 << 13;
+
+/// How a block's turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Done,
+    Paused,
+    /// The launch has stopped.
+    Stopped,
+}
 
 pub(crate) struct Block {
     pub coordinates: [u32; 3],
@@ -18,15 +35,22 @@ pub(crate) struct Block {
     pub barriers: [Barrier; 16],
     /// Threads that have not exited.
     pub living: u32,
-    /// Threads that exited while others go on.
-    pub exited: u32,
     pub counters: Counters,
-    /// Clocks that releases in this block published.
-    pub published: [u32; 32],
-    /// When this block last acquired what other blocks released, in the grid's time.
-    pub acquired: u64,
-    /// An atomic came since the last fence: a fence then acquires.
-    pub random: u64,
+    /// Clocks that strong writes after fences left at places of memory.
+    pub left: HashMap<u64, Box<[u32; 32]>>,
+    pub suspects: Vec<Suspect>,
+    /// Arrivals at mbarriers that wait for copies.
+    pub attached: Vec<Attached>,
+    /// Lanes that have exited, by warp.
+    pub exited: [u32; 32],
+    /// Lanes that had exited when others met at an instruction, by warp, and how it counts if they went around it.
+    pub missed: BTreeMap<(Kind, u32), [u32; 32]>,
+    /// Strong reads and atomics of global memory: what a block does that waits for another.
+    pub polls: u64,
+    random: u64,
+    order: Vec<usize>,
+    /// Instructions that are not in the grid's count yet.
+    uncounted: u64,
 }
 
 impl Block {
@@ -37,11 +61,16 @@ impl Block {
             shared: Shared::default(),
             barriers: Default::default(),
             living: 0,
-            exited: 0,
             counters: Counters::default(),
-            published: [0; 32],
-            acquired: 0,
+            left: HashMap::new(),
+            suspects: Vec::new(),
+            attached: Vec::new(),
+            exited: [0; 32],
+            missed: BTreeMap::new(),
+            polls: 0,
             random: 0,
+            order: Vec::new(),
+            uncounted: 0,
         }
     }
 
@@ -55,18 +84,20 @@ impl Block {
         z ^ (z >> 31)
     }
 
-    /// Runs one block to its end; false when the launch has stopped.
-    pub fn run(&mut self, g: &Grid, warps: &mut Vec<Warp>, number: u32) -> bool {
+    /// Makes it the block of a number, at the kernel's start.
+    pub fn start(&mut self, g: &Grid, warps: &mut Vec<Warp>, number: u32) {
         let [gx, gy, _] = g.grid;
         self.number = number;
         self.coordinates = [number % gx, number / gx % gy, number / gx / gy];
         self.shared.reset(g.shared_bytes as usize);
-        self.barriers = Default::default();
+        self.barriers.iter_mut().for_each(Barrier::reset);
         let threads = g.block.iter().product::<u32>();
         self.living = threads;
-        self.exited = 0;
-        self.published = [0; 32];
-        self.acquired = 0;
+        self.left.clear();
+        self.suspects.clear();
+        self.attached.clear();
+        self.exited = [0; 32];
+        self.missed.clear();
         self.random = g.config.seed ^ (u64::from(number) << 32);
         let count = threads.div_ceil(32) as usize;
         while warps.len() < count {
@@ -77,8 +108,25 @@ impl Block {
         }
         self.counters.blocks += 1;
         self.counters.warps += count as u64;
-        let mut order: Vec<usize> = (0..count).collect();
-        loop {
+        self.order.clear();
+        self.order.extend(0..count);
+    }
+
+    /// Runs the block until it ends, or has run for so long that others should have a turn.
+    pub fn run(&mut self, g: &Grid, warps: &mut [Warp]) -> Step {
+        let step = self.advance(g, warps);
+        if step != Step::Paused {
+            self.settle(g, warps);
+        }
+        step
+    }
+
+    fn advance(&mut self, g: &Grid, warps: &mut [Warp]) -> Step {
+        let count = self.order.len();
+        let polls = self.polls;
+        let mut total = 0;
+        let mut order = std::mem::take(&mut self.order);
+        let step = 'run: loop {
             if g.config.seed != 0 {
                 for at in (1..count).rev() {
                     order.swap(at, (self.draw() % (at as u64 + 1)) as usize);
@@ -95,16 +143,22 @@ impl Block {
                 ran += cx.turn(turn);
                 alive |= !warps[*at].done();
                 if g.stop.load(Ordering::Relaxed) {
-                    return false;
+                    break 'run Step::Stopped;
                 }
             }
             if !alive {
-                return true;
+                break Step::Done;
             }
             if ran == 0 && !self.untangle(g, &mut warps[..count]) {
-                return false;
+                break Step::Stopped;
             }
-            let all = g.instructions.fetch_add(ran, Ordering::Relaxed) + ran;
+            // Blocks on other threads share the count: it is not written at each turn.
+            self.uncounted += ran;
+            let mut all = g.instructions.load(Ordering::Relaxed) + self.uncounted;
+            if self.uncounted >= COUNTED_TOGETHER {
+                all = g.instructions.fetch_add(self.uncounted, Ordering::Relaxed) + self.uncounted;
+                self.uncounted = 0;
+            }
             if g.config.max_instructions > 0 && all > g.config.max_instructions {
                 if let Some(warp) = warps[..count].iter_mut().find(|warp| !warp.done()) {
                     warp.show();
@@ -112,9 +166,16 @@ impl Block {
                     let lane = cx.w.first_lane();
                     cx.fault(Kind::Timeout, lane, None, None, format!("{all} warp instructions without an end"));
                 }
-                return false;
+                break Step::Stopped;
             }
-        }
+            total += ran;
+            let most = if self.polls == polls { PATIENCE } else { POLLING };
+            if total > most {
+                break Step::Paused;
+            }
+        };
+        self.order = order;
+        step
     }
 
     /// No warp could go on. Reports why; true when something was set free.

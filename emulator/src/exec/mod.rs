@@ -6,7 +6,12 @@ pub(crate) mod barriers;
 pub(crate) mod block;
 pub(crate) mod findings;
 pub(crate) mod grid;
+pub(crate) mod order;
+pub(crate) mod past;
+pub(crate) mod races;
 pub(crate) mod shared;
+mod special;
+pub(crate) mod suspects;
 pub(crate) mod warp;
 
 pub(crate) use block::Block;

@@ -4,22 +4,9 @@
 //! Order within a block is kept by vector clocks of warps: a warp's own clock goes up at each barrier, and a barrier
 //! tells every warp the clocks of the others. An access is ordered after another if the warp knows of the other's clock.
 
-/// A stamp, from its top: clock, bytes of the word, atomic, many lanes, warp, lane.
-const CLOCK_BITS: u32 = 16;
-/// From here on clocks cannot be told apart, and races are not looked for any more.
-const LAST_CLOCK: u32 = (1 << CLOCK_BITS) - 1;
-const BYTES: u32 = 12;
-const MANY: u32 = 1 << 10;
-const ATOMIC: u32 = 1 << 11;
-
-/// What kind of access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    Write,
-    /// Atomics, and loads and stores that are volatile, relaxed or stronger.
-    Strong,
-}
+use super::past::{Mark, Past, Touched};
+use crate::race::{Access, Stamp};
+use std::ops::Range;
 
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -29,21 +16,20 @@ pub(crate) struct Shared {
     /// Copies under way into each word.
     pub pending: Vec<u8>,
     pub any_pending: u32,
-    writer: Vec<u32>,
-    reader: Vec<u32>,
-    reader_before: Vec<u32>,
+    past: Past<Stamp>,
+}
+
+impl Mark for Stamp {
+    const NOBODY: Stamp = Stamp::NOBODY;
+    /// No access touches no byte.
+    const SPLIT: Stamp = Stamp(1);
 }
 
 /// What a racing access conflicts with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conflict {
     pub write: bool,
-    pub thread: u32,
-}
-
-#[inline(always)]
-fn stamp(warp: u32, lane: u32, clock: u32, bytes: u32) -> u32 {
-    (clock << 16) | (bytes << BYTES) | (warp << 5) | lane
+    pub other: Stamp,
 }
 
 /// Which bytes of a word an access of `bytes` at `place` touches.
@@ -54,9 +40,53 @@ pub(crate) fn bytes_of_word(word: usize, place: usize, bytes: usize) -> u32 {
     (1 << end) - (1 << first)
 }
 
+/// Of conflicts of one access in several words, that with a read: writes of the same value do no harm.
 #[inline(always)]
-fn warp_of(stamp: u32) -> u32 {
-    (stamp >> 5) & 31
+pub(crate) fn worse(one: Option<Conflict>, other: Option<Conflict>) -> Option<Conflict> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.write && !other.write => Some(other),
+        (Some(one), _) => Some(one),
+        (None, other) => other,
+    }
+}
+
+/// Places in [`Touched`].
+const WRITER: usize = 0;
+const READER: usize = 1;
+const BEFORE: usize = 2;
+
+/// Records a read and gives what it races with.
+#[inline(always)]
+fn read(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+    let [writer, found, _] = *touched;
+    if !found.same_warp(mine) {
+        touched[BEFORE] = found;
+        touched[READER] = mine;
+    } else if found.clock() == mine.clock()
+        && found.bytes() == mine.bytes()
+        && (found.lane() != mine.lane() || found.many())
+    {
+        touched[READER] = mine.with_many();
+    } else {
+        touched[READER] = mine;
+    }
+    writer.unordered_in_block(mine, clocks).then_some(Conflict { write: true, other: writer })
+}
+
+/// Records a write, or an access that is strong, and gives what it races with.
+#[inline(always)]
+fn write(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+    let [writer, reader, before] = *touched;
+    touched[WRITER] = mine.beside(writer);
+    if writer.unordered_in_block(mine, clocks) && !mine.both_strong(writer) {
+        return Some(Conflict { write: true, other: writer });
+    }
+    for earlier in [reader, before] {
+        if earlier.unordered_in_block(mine, clocks) {
+            return Some(Conflict { write: false, other: earlier });
+        }
+    }
+    None
 }
 
 impl Shared {
@@ -70,137 +100,42 @@ impl Shared {
         }
         self.pending.clear();
         self.pending.resize(words + 4, 0);
-        for list in [&mut self.writer, &mut self.reader, &mut self.reader_before] {
-            list.clear();
-            list.resize(words + 4, 0);
-        }
+        self.past.reset(words + 4);
         self.any_pending = 0;
-    }
-
-    /// Whether an earlier access is unordered with one by this lane now.
-    #[inline(always)]
-    fn unordered(earlier: u32, bytes: u32, warp: u32, lane: u32, clocks: &[u32; 32]) -> bool {
-        if earlier >> BYTES & bytes == 0 {
-            return false;
-        }
-        let other = warp_of(earlier);
-        let clock = earlier >> 16;
-        if other == warp {
-            clock >= clocks[warp as usize] && (earlier & 31 != lane || earlier & MANY != 0)
-        } else {
-            clock > clocks[other as usize]
-        }
     }
 
     /// Records an access to a word and gives what it races with.
     #[inline(always)]
-    pub fn touch(
-        &mut self,
-        word: usize,
-        bytes: u32,
-        access: Access,
-        warp: u32,
-        lane: u32,
-        clocks: &[u32; 32],
-    ) -> Option<Conflict> {
-        let mut conflict = None;
-        let clock = clocks[warp as usize];
-        if clock >= LAST_CLOCK {
-            return None;
-        }
-        let mut mine = stamp(warp, lane, clock, bytes);
-        let writer = self.writer[word];
-        let strong = access == Access::Strong;
-        if Self::unordered(writer, bytes, warp, lane, clocks) && !(strong && writer & ATOMIC != 0) {
-            conflict = Some(Conflict { write: true, thread: writer & 1023 });
-        }
-        if access == Access::Read {
-            let reader = self.reader[word];
-            if warp_of(reader) != warp {
-                self.reader_before[word] = reader;
-            } else if reader >> BYTES == mine >> BYTES && (reader & 31 != lane || reader & MANY != 0) {
-                mine |= MANY;
-            }
-            self.reader[word] = mine;
-            return conflict;
-        }
-        if strong {
-            mine |= ATOMIC;
-        }
-        for reader in [self.reader[word], self.reader_before[word]] {
-            if conflict.is_none() && Self::unordered(reader, bytes, warp, lane, clocks) {
-                conflict = Some(Conflict { write: false, thread: reader & 1023 });
-            }
-        }
-        self.writer[word] = mine;
-        conflict
+    pub fn touch(&mut self, word: usize, access: Access, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+        let touched = self.past.word(word);
+        if access == Access::Read { read(touched, mine, clocks) } else { write(touched, mine, clocks) }
     }
 
-    /// Records a read of whole words. `settled` is a writer's stamp that was found ordered before, whatever the lane.
+    /// Records a read of whole words.
     #[inline(always)]
-    pub fn read_words(
-        &mut self,
-        words: std::ops::Range<usize>,
-        warp: u32,
-        lane: u32,
-        clocks: &[u32; 32],
-        settled: &mut u32,
-    ) -> Option<Conflict> {
-        let clock = clocks[warp as usize];
-        if clock >= LAST_CLOCK {
-            return None;
-        }
-        let mine = stamp(warp, lane, clock, 15);
-        let mut conflict = None;
-        let writers = &self.writer[words.clone()];
-        let readers = &mut self.reader[words.clone()];
-        let before = &mut self.reader_before[words];
-        for ((writer, reader), before) in writers.iter().zip(readers).zip(before) {
-            if *writer != *settled {
-                if Self::unordered(*writer, 15, warp, lane, clocks) {
-                    conflict = Some(Conflict { write: true, thread: *writer & 1023 });
-                } else if warp_of(*writer) != warp || *writer >> 16 < clock {
-                    *settled = *writer;
-                }
-            }
-            let found = *reader;
-            if warp_of(found) != warp {
-                *before = found;
-                *reader = mine;
-            } else if found >> BYTES == mine >> BYTES && (found & 31 != lane || found & MANY != 0) {
-                *reader = mine | MANY;
-            } else {
-                *reader = mine;
-            }
-        }
-        conflict
+    pub fn read_words(&mut self, words: Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+        self.touch_words(words, |touched| read(touched, mine, clocks))
     }
 
     /// Records a write of whole words.
     #[inline(always)]
-    pub fn write_words(
+    pub fn write_words(&mut self, words: Range<usize>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
+        self.touch_words(words, |touched| write(touched, mine, clocks))
+    }
+
+    #[inline(always)]
+    fn touch_words(
         &mut self,
-        words: std::ops::Range<usize>,
-        warp: u32,
-        lane: u32,
-        clocks: &[u32; 32],
+        words: Range<usize>,
+        touch: impl Fn(&mut Touched<Stamp>) -> Option<Conflict>,
     ) -> Option<Conflict> {
-        let clock = clocks[warp as usize];
-        if clock >= LAST_CLOCK {
-            return None;
+        let (start, four) = (words.start, words.len() == 4);
+        if four && let Some(touched) = self.past.four(start) {
+            return touch(touched);
         }
-        let mine = stamp(warp, lane, clock, 15);
-        let mut conflict = None;
-        let writers = &mut self.writer[words.clone()];
-        let readers = &self.reader[words.clone()];
-        let before = &self.reader_before[words];
-        for ((writer, reader), before) in writers.iter_mut().zip(readers).zip(before) {
-            for (earlier, write) in [(*before, false), (*reader, false), (*writer, true)] {
-                if Self::unordered(earlier, 15, warp, lane, clocks) {
-                    conflict = Some(Conflict { write, thread: earlier & 1023 });
-                }
-            }
-            *writer = mine;
+        let conflict = words.fold(None, |conflict, word| worse(conflict, touch(self.past.word(word))));
+        if four {
+            self.past.join(start);
         }
         conflict
     }
@@ -219,7 +154,51 @@ impl Shared {
     /// Whether an asynchronous copy is under way into these bytes.
     #[inline(always)]
     pub fn is_pending(&self, offset: usize, bytes: usize) -> bool {
-        self.any_pending > 0 && self.pending[offset / 4..=(offset + bytes - 1) / 4].iter().any(|pending| *pending > 0)
+        if self.any_pending == 0 {
+            return false;
+        }
+        let pending = &self.pending[offset / 4..=(offset + bytes - 1) / 4];
+        if let Ok(four) = <[u8; 4]>::try_from(pending) {
+            return four != [0; 4];
+        }
+        pending.iter().any(|pending| *pending > 0)
+    }
+
+    /// An asynchronous copy into these whole words begins.
+    #[inline(always)]
+    pub fn await_copy(&mut self, place: usize, bytes: usize) {
+        let list = &mut self.pending[place / 4..(place + bytes) / 4];
+        if let Some(four) = list.first_chunk_mut::<4>() {
+            *four = four.map(|pending| pending.saturating_add(1));
+        } else {
+            for pending in list {
+                *pending = pending.saturating_add(1);
+            }
+        }
+    }
+
+    /// An asynchronous copy of whole words ends, with its bytes.
+    #[inline(always)]
+    pub fn end_copy(&mut self, place: usize, data: &[u8]) {
+        let end = place + data.len();
+        let list = &mut self.pending[place / 4..end / 4];
+        if let Some(four) = list.first_chunk_mut::<4>() {
+            *four = four.map(|pending| pending.saturating_sub(1));
+        } else {
+            for pending in list {
+                *pending = pending.saturating_sub(1);
+            }
+        }
+        let (bytes, written) = (&mut self.bytes[place..end], &mut self.written[place..end]);
+        if let (Some(bytes), Some(written), Some(data)) =
+            (bytes.first_chunk_mut::<16>(), written.first_chunk_mut::<16>(), data.first_chunk::<16>())
+        {
+            *bytes = *data;
+            *written = [1; 16];
+        } else {
+            bytes.copy_from_slice(data);
+            written.fill(1);
+        }
     }
 
     pub fn load32(&self, offset: usize) -> u32 {
@@ -229,6 +208,31 @@ impl Shared {
 
     pub fn load64(&self, offset: usize) -> u64 {
         u64::from(self.load32(offset)) | u64::from(self.load32(offset + 4)) << 32
+    }
+
+    /// Stores the first of some bytes.
+    #[inline(always)]
+    pub fn store(&mut self, place: usize, new: &[u8; 32], bytes: usize) {
+        let (target, written) = (&mut self.bytes[place..place + bytes], &mut self.written[place..place + bytes]);
+        macro_rules! whole {
+            ($size:literal) => {
+                if let (Ok(target), Ok(written)) =
+                    (<&mut [u8; $size]>::try_from(&mut *target), <&mut [u8; $size]>::try_from(&mut *written))
+                {
+                    target.copy_from_slice(&new[..$size]);
+                    *written = [1; $size];
+                }
+            };
+        }
+        match bytes {
+            4 => whole!(4),
+            8 => whole!(8),
+            16 => whole!(16),
+            _ => {
+                target.copy_from_slice(&new[..bytes]);
+                written.fill(1);
+            }
+        }
     }
 
     pub fn store64(&mut self, offset: usize, value: u64) {

@@ -1,6 +1,7 @@
 //! A warp: registers in lanes, groups of lanes that stand at different places, and the loop that runs them.
 
-use super::{Cx, FUNCTION_WINDOW, Grid};
+use super::order::Known;
+use super::{Cx, Grid};
 use crate::isa::Flow;
 use crate::isa::async_copy::Copies;
 use crate::program::{Bank, Special};
@@ -81,6 +82,11 @@ pub(crate) struct Warp {
     pub last_allocation: usize,
     /// The clock of each warp that this one knows of; its own at its number.
     pub clocks: [u32; 32],
+    pub known: Known,
+    /// Lanes that ran each of the instructions that let values out.
+    pub effects: Vec<u32>,
+    /// An instruction that lanes wait at for others, and those of the others that stood beyond it.
+    pub around: (u32, u32),
     pub copies: Copies,
     turns: u32,
     program: usize,
@@ -117,6 +123,9 @@ impl Warp {
             local_capacity: 0,
             last_allocation: 0,
             clocks: [0; 32],
+            known: Known::default(),
+            effects: Vec::new(),
+            around: (0, 0),
             copies: Copies::default(),
             turns: 0,
             program: 0,
@@ -138,6 +147,9 @@ impl Warp {
         self.wait = Wait::None;
         self.clocks = [0; 32];
         self.clocks[number as usize] = 1;
+        self.known = Known::default();
+        self.effects = vec![0; g.program.dataflow.effects() + 1];
+        self.around = (0, 0);
         self.copies.clear();
         self.turns = 0;
         self.last_allocation = 0;
@@ -210,7 +222,10 @@ impl Warp {
                     self.dp[frame.base_p + *index as usize] = u32::MAX;
                 }
                 Bank::R32 => {
-                    self.r32[frame.base32 + *index as usize] = values.map(|value| value as u32);
+                    let register = &mut self.r32[frame.base32 + *index as usize];
+                    for (narrow, value) in register.iter_mut().zip(values) {
+                        *narrow = value as u32;
+                    }
                     self.d32[frame.base32 + *index as usize] = u32::MAX;
                 }
                 Bank::R64 => {
@@ -254,47 +269,6 @@ impl Warp {
                 }
             }
         }
-    }
-
-    fn fill(&self, special: Special, block: [u32; 3], depth: usize, g: &Grid) -> [u64; 32] {
-        if let Special::Bits(bits) = special {
-            return [bits; 32];
-        }
-        let mut out = [0; 32];
-        for (lane, value) in out.iter_mut().enumerate() {
-            let lane = lane as u32;
-            let below = (1u64 << lane) - 1;
-            let bit = 1u64 << lane;
-            *value = match special {
-                Special::Tid(axis) => u64::from(self.thread(lane, g.block)[axis as usize]),
-                Special::Ntid(axis) => u64::from(g.block[axis as usize]),
-                Special::Ctaid(axis) => u64::from(block[axis as usize]),
-                Special::Nctaid(axis) => u64::from(g.grid[axis as usize]),
-                Special::LaneId => u64::from(lane),
-                Special::WarpId => u64::from(self.number),
-                Special::NumWarps => u64::from(g.block.iter().product::<u32>().div_ceil(32)),
-                Special::SmId => {
-                    let number =
-                        block[0] as u64 + g.grid[0] as u64 * (block[1] as u64 + g.grid[1] as u64 * block[2] as u64);
-                    number % u64::from(crate::Limits::of(g.config.arch).multiprocessors)
-                }
-                Special::NumSm => u64::from(crate::Limits::of(g.config.arch).multiprocessors),
-                Special::GridId => g.snapshot.launch,
-                Special::LaneMaskEq => bit,
-                Special::LaneMaskLt => below,
-                Special::LaneMaskLe => below | bit,
-                Special::LaneMaskGt => !(below | bit) & 0xffff_ffff,
-                Special::LaneMaskGe => !below & 0xffff_ffff,
-                Special::DynamicShared => u64::from(g.dynamic_shared),
-                Special::TotalShared => u64::from(g.shared_bytes),
-                Special::ExternShared => u64::from(g.dynamic_base),
-                Special::Frame(offset) => u64::from(self.stack[depth][lane as usize] + offset),
-                Special::Variable(number, offset) => g.variables[number as usize].wrapping_add(offset as u64),
-                Special::FunctionAddress(number) => FUNCTION_WINDOW + u64::from(number) * 16,
-                Special::Bits(bits) => bits,
-            };
-        }
-        out
     }
 
     /// Takes the registers of a function at a depth as the current ones.
@@ -350,6 +324,13 @@ impl Warp {
             self.groups.push(Group { pc: self.pc, depth: self.depth, mask: self.mask, wait: self.wait });
             self.mask = 0;
         }
+    }
+
+    /// Leaves lanes of the current group behind at this instruction, to run it on their own.
+    pub fn leave_behind(&mut self, lanes: u32) {
+        self.groups.push(Group { pc: self.pc, depth: self.depth, mask: lanes, wait: Wait::None });
+        self.mask &= !lanes;
+        self.limit = self.limit.min(self.pc);
     }
 
     /// A group that waits for lanes which cannot come goes on without them.

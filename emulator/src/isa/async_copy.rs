@@ -9,8 +9,8 @@ use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
 use crate::exec::access::lanes;
-use crate::exec::shared::Access;
 use crate::ptx::ast::Operand;
+use crate::race::{Access, Stamp};
 
 /// The global address register has 64 bits.
 const GLOBAL_WIDE: u16 = 1;
@@ -19,29 +19,70 @@ const IGNORED: u16 = 4;
 /// Generic shared addresses do not occur: the destination is in shared space.
 const ALL: u16 = 8;
 
-/// One lane's copy: the bytes wait here.
-#[derive(Clone, Copy)]
-pub(crate) struct Copy {
-    lane: u8,
+/// The copies of one instruction: the bytes wait here.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// Lanes whose copies have not arrived.
+    left: u32,
     bytes: u8,
-    place: u32,
-    group: u32,
     line: u32,
-    data: [u8; 16],
+    place: [u32; 32],
+    group: [u32; 32],
+    data: [[u8; 16]; 32],
 }
+
+/// They pass from list to list without their bytes being moved.
+type Batches = Vec<Box<Batch>>;
 
 /// The copies under way of a warp.
 #[derive(Default)]
 pub(crate) struct Copies {
-    waiting: Vec<Copy>,
+    /// In the order of their instructions.
+    waiting: Batches,
+    /// Room of copies that have arrived.
+    spare: Batches,
     /// Groups that each lane has closed.
     closed: [u32; 32],
 }
 
+/// An arrival of a lane at an mbarrier, by `cp.async.mbarrier.arrive`, that waits for copies of the lane.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    mbarrier: u64,
+    warp: u32,
+    lane: u8,
+    /// What the warp knew when it asked for the arrival.
+    clocks: [u32; 32],
+    /// Each with this lane left only.
+    copies: Batches,
+}
+
 impl Copies {
     pub fn clear(&mut self) {
-        self.waiting.clear();
+        self.spare.append(&mut self.waiting);
         self.closed = [0; 32];
+    }
+
+    /// Takes out the copies of one lane.
+    fn detach(&mut self, lane: usize) -> Batches {
+        let mut out = Vec::new();
+        for at in 0..self.waiting.len() {
+            if self.waiting[at].left >> lane & 1 != 0 {
+                let mut own = self.room();
+                own.clone_from(&self.waiting[at]);
+                own.left = 1 << lane;
+                self.waiting[at].left &= !own.left;
+                out.push(own);
+            }
+        }
+        self.spare.extend(self.waiting.extract_if(.., |batch| batch.left == 0));
+        out
+    }
+
+    fn room(&mut self) -> Box<Batch> {
+        self.spare.pop().unwrap_or_else(|| {
+            Box::new(Batch { left: 0, bytes: 0, line: 0, place: [0; 32], group: [0; 32], data: [[0; 16]; 32] })
+        })
     }
 }
 
@@ -141,17 +182,22 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             sizes[lane] = 0;
         }
     }
+    let plain = i.flags & (SIZED | IGNORED) == 0;
     // A source of no bytes is not read, whatever its address.
-    let reads = lanes(mask).filter(|lane| sizes[*lane] > 0).fold(0, |m, lane| m | 1 << lane);
+    let reads = if plain { mask } else { lanes(mask).filter(|lane| sizes[*lane] > 0).fold(0, |m, lane| m | 1 << lane) };
     if reads != 0 {
         cx.b.counters.async_sectors += Cx::sectors(&from, reads, bytes as u64);
     }
-    let mut data = [[0u8; 16]; 32];
+    let mut batch = cx.w.copies.room();
+    if !plain {
+        batch.data = [[0; 16]; 32];
+    }
     let mut left = reads;
     while left != 0 {
         // Lanes of one size at a time: the bytes beyond it are not read either.
         let size = sizes[left.trailing_zeros() as usize];
-        let same = lanes(left).filter(|lane| sizes[*lane] == size).fold(0, |m, lane| m | 1 << lane);
+        let same =
+            if plain { left } else { lanes(left).filter(|lane| sizes[*lane] == size).fold(0, |m, lane| m | 1 << lane) };
         let (index, part) = match cx.allocation(&from, same, size as u64, bytes as u64, false) {
             Ok(found) => found,
             Err(flow) => return flow,
@@ -160,36 +206,37 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
         cx.check_written(allocation, &from, part, size);
-        cx.check_race(allocation, &from, part, size, Access::Read, false);
+        cx.check_read(index, &from, part, size, Access::Read);
         for lane in lanes(part) {
             let place = (from[lane] - allocation.address) as usize;
+            let data = &mut batch.data[lane];
             if size == 16 {
-                data[lane][..8].copy_from_slice(&allocation.data.load64(place).to_le_bytes());
-                data[lane][8..].copy_from_slice(&allocation.data.load64(place + 8).to_le_bytes());
+                data[..8].copy_from_slice(&allocation.data.load64(place).to_le_bytes());
+                data[8..].copy_from_slice(&allocation.data.load64(place + 8).to_le_bytes());
             } else {
-                allocation.data.read(place, &mut data[lane][..size]);
+                allocation.data.read(place, &mut data[..size]);
             }
         }
     }
-    let line = cx.w.pc;
-    cx.w.copies.waiting.reserve(32);
+    let stamp = cx.shared_stamp(Access::Write);
     for lane in lanes(mask) {
         let place = to[lane] as usize;
-        for pending in &mut cx.b.shared.pending[place / 4..(place + bytes) / 4] {
-            *pending = pending.saturating_add(1);
-        }
-        if cx.g.config.checks.race {
+        cx.b.shared.await_copy(place, bytes);
+        if let Some(stamp) = stamp {
             // The bytes may come from now on: whoever reads them must have been kept apart before.
             let words = place / 4..(place + bytes) / 4;
-            let found = cx.b.shared.write_words(words, cx.w.number, lane as u32, &cx.w.clocks);
-            if let Some(conflict) = found {
-                cx.shared_race(place as u64, lane, true, conflict);
+            let mine = stamp.of(lane as u32, 15);
+            if let Some(conflict) = cx.b.shared.write_words(words, mine, &cx.w.clocks) {
+                cx.shared_race(place as u64, mine, true, conflict);
             }
         }
-        let group = cx.w.copies.closed[lane];
-        let entry = Copy { lane: lane as u8, bytes: bytes as u8, place: place as u32, group, line, data: data[lane] };
-        cx.w.copies.waiting.push(entry);
+        batch.place[lane] = place as u32;
     }
+    batch.left = mask;
+    batch.bytes = i.width;
+    batch.line = cx.w.pc;
+    batch.group = cx.w.copies.closed;
+    cx.w.copies.waiting.push(batch);
     cx.b.shared.any_pending += mask.count_ones();
     Flow::Next
 }
@@ -204,47 +251,121 @@ fn commit(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
 fn wait(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let closed = cx.w.copies.closed;
     let (all, keep) = (i.flags & ALL != 0, i.imm as u32);
-    finish(cx, mask, |copy| all || copy.group + keep < closed[copy.lane as usize])
+    finish(cx, mask, |batch| {
+        let mut done = 0;
+        for lane in 0..32 {
+            done |= u32::from(all | (batch.group[lane] + keep < closed[lane])) << lane;
+        }
+        done
+    })
 }
 
-/// Lets copies of some lanes arrive.
-fn finish(cx: &mut Cx, mask: u32, done: impl Fn(&Copy) -> bool) -> Flow {
+/// Lets copies of some lanes arrive, and what waits for them.
+fn finish(cx: &mut Cx, mask: u32, done: impl Fn(&Batch) -> u32) -> Flow {
+    let (number, clocks) = (cx.w.number, cx.w.clocks);
+    let arrive = |cx: &mut Cx, copies: &mut Batches| {
+        let mut kept = 0;
+        for at in 0..copies.len() {
+            let batch = &mut copies[at];
+            let come = batch.left & mask & done(batch);
+            if come != 0 {
+                arrived(cx, batch, come, number, &clocks);
+                batch.left &= !come;
+            }
+            if batch.left != 0 {
+                copies.swap(kept, at);
+                kept += 1;
+            }
+        }
+        cx.w.copies.spare.extend(copies.drain(kept..));
+    };
     let mut waiting = std::mem::take(&mut cx.w.copies.waiting);
-    waiting.retain(|copy| {
-        if mask >> copy.lane & 1 == 0 || !done(copy) {
+    arrive(cx, &mut waiting);
+    cx.w.copies.waiting = waiting;
+    if cx.b.attached.is_empty() {
+        return Flow::Next;
+    }
+    let mut attached = std::mem::take(&mut cx.b.attached);
+    let mut flow = Flow::Next;
+    attached.retain_mut(|entry| {
+        if entry.warp == number {
+            arrive(cx, &mut entry.copies);
+        }
+        if entry.warp != number || !entry.copies.is_empty() {
             return true;
         }
-        arrived(cx, copy);
+        if !complete(cx, entry) {
+            flow = Flow::Fault;
+        }
         false
     });
-    cx.w.copies.waiting = waiting;
-    Flow::Next
+    cx.b.attached = attached;
+    flow
 }
 
-fn arrived(cx: &mut Cx, copy: &Copy) {
-    let (place, bytes) = (copy.place as usize, usize::from(copy.bytes));
-    let shared = &mut cx.b.shared;
-    shared.bytes[place..place + bytes].copy_from_slice(&copy.data[..bytes]);
-    shared.written[place..place + bytes].fill(1);
-    for pending in &mut shared.pending[place / 4..(place + bytes) / 4] {
-        *pending = pending.saturating_sub(1);
+/// The bytes of some lanes' copies are there, for a warp that knows of these clocks.
+fn arrived(cx: &mut Cx, batch: &Batch, come: u32, warp: u32, clocks: &[u32; 32]) {
+    let bytes = usize::from(batch.bytes);
+    // A report names the copy, not the wait.
+    let stamp = Stamp::new(None, warp, clocks[warp as usize], batch.line, Access::Write);
+    let stamp = stamp.filter(|_| cx.g.config.checks.race);
+    for lane in lanes(come) {
+        let place = batch.place[lane] as usize;
+        cx.b.shared.end_copy(place, &batch.data[lane][..bytes]);
+        let Some(stamp) = stamp else { continue };
+        let mine = stamp.of(lane as u32, 15);
+        if let Some(conflict) = cx.b.shared.write_words(place / 4..(place + bytes) / 4, mine, clocks) {
+            cx.shared_race(place as u64, mine, true, conflict);
+        }
     }
-    shared.any_pending = shared.any_pending.saturating_sub(1);
-    if !cx.g.config.checks.race {
-        return;
-    }
-    let words = place / 4..(place + bytes) / 4;
-    let found = cx.b.shared.write_words(words, cx.w.number, u32::from(copy.lane), &cx.w.clocks);
-    if let Some(conflict) = found {
-        // The report names the copy, not the wait.
-        let here = std::mem::replace(&mut cx.w.pc, copy.line);
-        cx.shared_race(place as u64, usize::from(copy.lane), true, conflict);
-        cx.w.pc = here;
-    }
+    cx.b.shared.any_pending = cx.b.shared.any_pending.saturating_sub(come.count_ones());
 }
 
-/// `cp.async.mbarrier.arrive`: arrives when all earlier copies of the thread have, which is now.
+/// `cp.async.mbarrier.arrive`: an arrival that comes when all earlier copies of the thread have come, as late as can be.
 fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    finish(cx, mask, |_| true);
-    super::mbarrier::arrive_async(cx, i, mask)
+    let no_increment = i.flags & super::mbarrier::NO_INCREMENT != 0;
+    let at = match super::mbarrier::expect_async(cx, i, mask, no_increment) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    let (warp, clocks) = (cx.w.number, cx.w.clocks);
+    for lane in lanes(mask) {
+        let copies = cx.w.copies.detach(lane);
+        let lane = lane as u8;
+        cx.b.attached.push(Attached { mbarrier: at[lane as usize], warp, lane, clocks, copies });
+    }
+    // What comes after is not promised by these arrivals.
+    cx.fence(false);
+    finish(cx, mask, |_| 0)
+}
+
+/// Lets the arrival of an entry without copies come.
+fn complete(cx: &mut Cx, entry: &Attached) -> bool {
+    cx.leave_clocks(entry.mbarrier, &entry.clocks);
+    super::mbarrier::arrive_async(cx, entry.mbarrier, usize::from(entry.lane))
+}
+
+/// A thread waits at an mbarrier: the copies whose arrival there it waits for come now, with all before them. False when
+/// the launch faulted.
+pub(crate) fn come(cx: &mut Cx, mbarrier: u64) -> bool {
+    let attached = std::mem::take(&mut cx.b.attached);
+    let last = |entry: &Attached| {
+        let same =
+            |other: &&Attached| other.mbarrier == mbarrier && (other.warp, other.lane) == (entry.warp, entry.lane);
+        attached.iter().rposition(|other| same(&other))
+    };
+    let due: Vec<bool> =
+        attached.iter().enumerate().map(|(at, entry)| last(entry).is_some_and(|last| at <= last)).collect();
+    let mut good = true;
+    for (mut entry, due) in attached.into_iter().zip(due) {
+        if !due {
+            cx.b.attached.push(entry);
+            continue;
+        }
+        for copy in std::mem::take(&mut entry.copies) {
+            arrived(cx, &copy, copy.left, entry.warp, &entry.clocks);
+        }
+        good &= complete(cx, &entry);
+    }
+    good
 }

@@ -1,6 +1,6 @@
 //! Atomic operations and reductions on global and shared memory.
 
-use super::memory::{ACQUIRE, Named, RELEASE, STRONG, hints, order, space, windows};
+use super::memory::{IN_BLOCK, Named, RELEASE, STRONG, access, hints, order, space, windows};
 use super::rounding::{BF16, F16, Format, NAN32};
 use super::types::{Round, Ty};
 use super::{Flow, Ins, Slot, put};
@@ -11,7 +11,7 @@ use crate::counters::Class;
 use crate::error::Kind;
 use crate::exec::Cx;
 use crate::exec::access::{Window, lanes};
-use crate::exec::shared::{Access, bytes_of_word};
+use crate::exec::shared::bytes_of_word;
 
 const RESULT: u16 = 64;
 const SHARED: u16 = 128;
@@ -123,6 +123,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     } else {
         0
     };
+    let effect = d.effect();
     d.emit(Ins {
         exec: run,
         class: Class::Atomic,
@@ -134,6 +135,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         imm: address.offset,
         b,
         c,
+        e: effect,
         ..blank()
     });
     Ok(true)
@@ -209,8 +211,9 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     cx.b.counters.atomic_requests += 1;
     cx.b.counters.atomic_lanes += u64::from(mask.count_ones());
     if i.flags & RELEASE != 0 {
-        super::barrier::release(cx);
+        cx.fence(i.flags & IN_BLOCK == 0);
     }
+    cx.w.effects[i.e as usize] |= mask;
     let mut olds = [[0u64; 32]; 2];
     let parts = if i.flags & SHARED != 0 {
         [(Window::Global, 0, 0), (Window::Shared, mask, 0), (Window::Local, 0, 0), (Window::Param, 0, 0)]
@@ -224,6 +227,9 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             continue;
         }
         let inside = at.map(|address| address.wrapping_sub(base));
+        // Left before and picked up after: who sees the value must see what was left with it.
+        let key = if window == Window::Shared { &inside } else { &at };
+        lanes(part).for_each(|lane| cx.leave_at(key[lane]));
         let flow = match window {
             Window::Global => on_global(cx, i, part, &at, &mut olds),
             Window::Shared => on_shared(cx, i, part, &inside, &mut olds),
@@ -238,6 +244,7 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         if flow != Flow::Next {
             return flow;
         }
+        lanes(part).for_each(|lane| cx.pick_up_at(key[lane]));
     }
     if i.flags & RESULT != 0 {
         if i.width >= 8 {
@@ -249,10 +256,6 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             put(cx.w, i.d, mask, &olds[0].map(|old| old as u32), u32::MAX);
         }
     }
-    // A fence before an atomic of another thread, and this one after it: that is how blocks hand work over. Whatever
-    // was released before counts as seen, also by relaxed atomics: rather miss a race than invent one.
-    let _ = ACQUIRE;
-    super::barrier::acquire(cx);
     Flow::Next
 }
 
@@ -285,6 +288,7 @@ fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
     let bytes = usize::from(i.width);
     let (b, c) = operands(cx, i, mask);
     let op = OPS[i.count as usize];
+    cx.b.polls += 1;
     let mut left = mask;
     while left != 0 {
         let (index, part) = match cx.allocation(at, left, bytes as u64, bytes as u64, true) {
@@ -295,7 +299,7 @@ fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
         cx.check_written(allocation, at, part, bytes);
-        cx.check_race(allocation, at, part, bytes, Access::Strong, true);
+        cx.check_write(index, at, part, bytes, access(i, true), None);
         cx.mark_written(allocation, at, part, bytes);
         for lane in lanes(part) {
             let place = (at[lane] - allocation.address) as usize;
@@ -352,6 +356,7 @@ fn on_shared(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
     let (b, c) = operands(cx, i, mask);
     let op = OPS[i.count as usize];
     let checks = cx.g.config.checks;
+    let stamp = cx.shared_stamp(access(i, true));
     for lane in lanes(mask) {
         let place = at[lane] as usize;
         if checks.uninitialised && cx.b.shared.written[place..place + bytes].contains(&0) {
@@ -363,12 +368,11 @@ fn on_shared(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
                 "atomic on shared memory that was never written",
             );
         }
-        if checks.race {
-            let warp = cx.w.number;
+        if let Some(stamp) = stamp {
             for word in place / 4..=(place + bytes - 1) / 4 {
-                let part = bytes_of_word(word, place, bytes);
-                if let Some(conflict) = cx.b.shared.touch(word, part, Access::Strong, warp, lane as u32, &cx.w.clocks) {
-                    cx.shared_race(at[lane], lane, true, conflict);
+                let mine = stamp.of(lane as u32, bytes_of_word(word, place, bytes));
+                if let Some(conflict) = cx.b.shared.touch(word, access(i, true), mine, &cx.w.clocks) {
+                    cx.shared_race(at[lane], mine, true, conflict);
                 }
             }
         }

@@ -7,8 +7,9 @@ use crate::compile::blank;
 use crate::compile::decode::{Decoder, no_operation};
 use crate::counters::Class;
 use crate::error::Kind;
-use crate::exec::access::lanes;
-use crate::exec::{Block, Cx, Wait};
+use crate::exec::order::join;
+use crate::exec::{Cx, Wait};
+use crate::isa::memory::IN_BLOCK;
 use crate::ptx::ast::Operand;
 
 const ALIGNED: u16 = 1;
@@ -39,24 +40,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 d.emit(Ins { exec: no_operation, class: Class::Barrier, ..blank() });
                 return Ok(true);
             }
-            d.take_if(|m| {
-                matches!(
-                    m,
-                    "sc" | "mbarrier_init"
-                        | "acq_rel"
-                        | "acquire"
-                        | "release"
-                        | "cta"
-                        | "gl"
-                        | "gpu"
-                        | "sys"
-                        | "cluster"
-                )
-            });
+            d.take_if(|m| matches!(m, "sc" | "mbarrier_init" | "acq_rel" | "acquire" | "release"));
+            let flags = match d.take_any(&["cta", "gl", "gpu", "sys", "cluster"]) {
+                Some("cta") => IN_BLOCK,
+                _ => 0,
+            };
             if d.count() != 0 {
                 return Ok(false);
             }
-            d.emit(Ins { exec: fence, class: Class::Barrier, ..blank() });
+            d.emit(Ins { exec: fence, class: Class::Barrier, flags, ..blank() });
             Ok(true)
         }
         _ => Ok(false),
@@ -112,11 +104,14 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
     let absent = wanted & cx.w.alive() & !mask;
     if absent != 0 && absent & cx.w.mask == 0 && !cx.w.force {
         cx.w.wait = Wait::Lanes(wanted);
+        stand_beyond(cx, absent);
         return false;
     }
     cx.w.wait = Wait::None;
     let forced = std::mem::take(&mut cx.w.force);
     let gone = wanted & cx.w.exited;
+    let around = if cx.w.around.0 == cx.w.pc { gone & cx.w.around.1 } else { 0 };
+    cx.w.around = (0, 0);
     if cx.g.config.checks.inactive_lane && what != "bar" {
         if absent != 0 || forced {
             let lane = absent.trailing_zeros().min(31);
@@ -127,6 +122,9 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
                 None,
                 format!("{what} names lane {lane}, which does not come here"),
             );
+        } else if gone != 0 && around == 0 && !what.ends_with(".aligned") {
+            let place = cx.w.pc;
+            cx.b.miss(Kind::InactiveLane, place, std::iter::once((cx.w.number as usize, gone)));
         } else if gone != 0 {
             let lane = gone.trailing_zeros();
             cx.report(
@@ -138,8 +136,8 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
             );
         }
     }
-    if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced) {
-        let lane = absent.trailing_zeros().min(31);
+    if what == "bar" && cx.g.config.checks.barrier_divergence && (absent != 0 || forced || around != 0) {
+        let lane = (absent | around).trailing_zeros().min(31);
         cx.report(
             Kind::BarrierDivergence,
             mask.trailing_zeros(),
@@ -151,8 +149,21 @@ pub(crate) fn together(cx: &mut Cx, mask: u32, wanted: u32, what: &str) -> bool 
     true
 }
 
+/// Notes those of the absent lanes that stand where this instruction leads to: should they exit without having come
+/// here, then they went around it, where others may leave early.
+#[cold]
+fn stand_beyond(cx: &mut Cx, absent: u32) {
+    let (questions, program, place) = (&cx.g.questions, cx.g.program, cx.w.pc);
+    let beyond = cx.w.groups.iter().filter(|group| {
+        group.mask & absent != 0 && group.depth == cx.w.depth && questions.leads_to(place, group.pc, program)
+    });
+    let lanes = beyond.fold(0, |lanes, group| lanes | group.mask);
+    let before = if cx.w.around.0 == place { cx.w.around.1 } else { 0 };
+    cx.w.around = (place, before | lanes);
+}
+
 fn warp_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let wanted = u32::get(cx.w, i.a)[mask.trailing_zeros() as usize];
+    let (mask, wanted) = super::warp::members(cx, mask, i.a);
     if cx.w.force || wanted & cx.w.alive() & !mask == 0 {
         together(cx, mask, wanted, "bar.warp.sync");
         let number = cx.w.number as usize;
@@ -196,8 +207,7 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let count = if whole { 32.max(mask.count_ones()) } else { mask.count_ones() };
     let truth = if i.flags & (POPC | AND | OR) != 0 { pred(cx.w, i.c) } else { 0 };
     let living = cx.b.living;
-    let barrier = &mut cx.b.barriers[id as usize];
-    let generation = barrier.generation;
+    let generation = cx.b.barriers[id as usize].generation;
     let counted = i.flags & COUNTED != 0;
     let asked = if counted { u32::get(cx.w, i.b)[first as usize] } else { 0 };
     if counted && (asked == 0 || asked % 32 != 0) {
@@ -211,11 +221,17 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     }
     // Without a count, exact threads are counted, so that exits can be told; with one, whole warps.
     let count = if counted { count } else { mask.count_ones() };
-    barrier.arrive(count, &cx.w.clocks, (truth & mask).count_ones(), (!truth & mask).count_ones());
+    let expected = if counted { asked } else { living };
+    check_round(cx, first, id, counted, expected);
+    let barrier = &mut cx.b.barriers[id as usize];
+    barrier.arrive(count, &cx.w.clocks, &cx.w.known, (truth & mask).count_ones(), (!truth & mask).count_ones());
     barrier.whole_block = !counted;
-    barrier.expected = if counted { asked } else { living };
-    let missed = cx.b.exited;
-    let done = barrier.complete(if counted { 0 } else { missed });
+    barrier.expected = expected;
+    barrier.from = cx.w.pc;
+    let done = barrier.complete();
+    if done && !counted {
+        missed(cx, cx.w.pc);
+    }
     let number = cx.w.number as usize;
     if i.flags & ARRIVE != 0 {
         cx.w.clocks[number] += 1;
@@ -239,23 +255,34 @@ fn run_barrier(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     Flow::Choose
 }
 
+/// Reports threads that meet others at a barrier with another number of threads, or at another place: a barrier without
+/// a number is for the whole block, which must come to one and the same.
+fn check_round(cx: &Cx, lane: u32, id: u32, counted: bool, expected: u32) {
+    let barrier = &cx.b.barriers[id as usize];
+    if barrier.arrived == 0 || !cx.g.config.checks.barrier_divergence {
+        return;
+    }
+    if counted == barrier.whole_block || (counted && expected != barrier.expected) {
+        let note = format!("barrier {id} for {expected} threads, where others wait for {}", barrier.expected);
+        cx.report(Kind::BarrierDivergence, lane, None, None, note);
+        return;
+    }
+    if counted || cx.same_line(barrier.from, cx.w.pc) {
+        return;
+    }
+    for (here, there) in [(cx.w.pc, barrier.from), (barrier.from, cx.w.pc)] {
+        let note = format!("a part of the block waits here, another at {}", cx.line(there));
+        cx.report_at(here, Kind::BarrierDivergence, lane, note);
+    }
+}
+
 /// What a warp learns when a barrier has passed.
 fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
     let number = cx.w.number as usize;
     let Some(outcome) = cx.b.barriers[id as usize].outcome(generation).cloned() else { return };
-    for (mine, theirs) in cx.w.clocks.iter_mut().zip(outcome.clocks) {
-        *mine = (*mine).max(theirs);
-    }
+    join(&mut cx.w.clocks, &outcome.clocks);
+    cx.w.known.join(&outcome.known);
     cx.w.clocks[number] += 1;
-    if outcome.missed > 0 && cx.g.config.checks.barrier_divergence {
-        cx.report(
-            Kind::BarrierDivergence,
-            mask.trailing_zeros(),
-            None,
-            None,
-            format!("{} threads of the block exited before this barrier", outcome.missed),
-        );
-    }
     if i.flags & POPC != 0 {
         put(cx.w, i.d, mask, &[outcome.count; 32], u32::MAX);
     } else if i.flags & (AND | OR) != 0 {
@@ -265,42 +292,29 @@ fn passed(cx: &mut Cx, i: &Ins, mask: u32, id: u32, generation: u32) {
 }
 
 /// Barriers for the whole block expect fewer threads when some exit.
-pub(crate) fn after_exit(b: &mut Block) {
-    let (living, exited) = (b.living, b.exited);
-    for barrier in &mut b.barriers {
+pub(crate) fn after_exit(cx: &mut Cx) {
+    for id in 0..cx.b.barriers.len() {
+        let living = cx.b.living;
+        let barrier = &mut cx.b.barriers[id];
         if barrier.arrived > 0 && barrier.whole_block {
             barrier.expected = living;
-            barrier.complete(exited);
+            let from = barrier.from;
+            if barrier.complete() {
+                missed(cx, from);
+            }
         }
     }
 }
 
-/// What this warp did becomes visible to those that acquire.
-pub(crate) fn release(cx: &mut Cx) {
-    for (published, mine) in cx.b.published.iter_mut().zip(&cx.w.clocks) {
-        *published = (*published).max(*mine);
-    }
-    let number = cx.w.number as usize;
-    cx.w.clocks[number] += 1;
-    if cx.g.race_between_blocks {
-        cx.g.release(cx.b.number);
+/// A barrier for the whole block has passed without the threads that have exited.
+fn missed(cx: &mut Cx, place: u32) {
+    if cx.g.config.checks.barrier_divergence && cx.b.exited != [0; 32] {
+        let exited = cx.b.exited;
+        cx.b.miss(Kind::BarrierDivergence, place, exited.into_iter().enumerate());
     }
 }
 
-/// What others released becomes visible to this warp.
-pub(crate) fn acquire(cx: &mut Cx) {
-    let number = cx.w.number as usize;
-    for (at, (mine, published)) in cx.w.clocks.iter_mut().zip(&cx.b.published).enumerate() {
-        if at != number {
-            *mine = (*mine).max(*published);
-        }
-    }
-    cx.b.acquired = cx.g.now();
-}
-
-fn fence(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
-    let _ = lanes(mask);
-    release(cx);
-    acquire(cx);
+fn fence(cx: &mut Cx, i: &Ins, _: u32) -> Flow {
+    cx.fence(i.flags & IN_BLOCK == 0);
     Flow::Next
 }

@@ -23,7 +23,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             d.expect(1, 1)?;
             let Operand::Name { name, .. } = d.operand(0)? else { return d.error("a label is needed") };
             let Some(label) = d.c.label(name) else { return d.error(format!("label '{name}' is not known")) };
-            let at = d.emit(Ins { exec: branch, class: Class::Control, ..blank() });
+            // Who comes by here is noted, to tell later who went around what.
+            let e = d.effect();
+            let at = d.emit(Ins { exec: branch, class: Class::Control, e, ..blank() });
             d.c.patches.push((at, label));
             Ok(true)
         }
@@ -79,6 +81,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
 
 fn branch(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let target = i.imm as u32;
+    cx.w.effects[i.e as usize] |= cx.w.mask;
     if mask == cx.w.mask {
         cx.w.pc = target;
         return Flow::Jump;
@@ -122,8 +125,8 @@ pub(crate) fn exit(cx: &mut Cx, _: &Ins, mask: u32) -> Flow {
     cx.w.exited |= mask;
     cx.w.mask &= !mask;
     cx.b.living -= mask.count_ones();
-    cx.b.exited += mask.count_ones();
-    super::barrier::after_exit(cx.b);
+    cx.b.exited[cx.w.number as usize] |= mask;
+    super::barrier::after_exit(cx);
     if cx.w.mask == 0 {
         return Flow::Choose;
     }

@@ -23,6 +23,8 @@ const FINITE: u16 = 64;
 const AWAY: u16 = 128;
 /// The destination register has 16 bits.
 const HALF: u16 = 256;
+const RZI: u16 = WHOLE | Round::Zero as u16;
+const RZI_FTZ: u16 = RZI | FTZ;
 
 const TYPES: [Ty; 23] = [
     Ty::Pred,
@@ -100,6 +102,13 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         (Ty::F16, Ty::F32, 0) => Some(exec!(|a: u32| u32::from(single_to_half(f32::from_bits(a))))),
         (Ty::F32, Ty::S32, 0) => Some(exec!(|a: u32| (a as i32 as f32).to_bits())),
         (Ty::F32, Ty::U32, 0) => Some(exec!(|a: u32| (a as f32).to_bits())),
+        // Rust's conversions saturate, and make zero of a NaN, as the device does.
+        (Ty::S32, Ty::F32, RZI | RZI_FTZ) => Some(exec!(|a: u32| f32::from_bits(a) as i32 as u32)),
+        (Ty::U32, Ty::F32, RZI | RZI_FTZ) => Some(exec!(|a: u32| f32::from_bits(a) as u32)),
+        (Ty::S32, Ty::F32, WHOLE) => Some(exec!(|a: u32| f32::from_bits(a).round_ties_even() as i32 as u32)),
+        (Ty::F32, Ty::F32, WHOLE) => Some(exec!(|a: u32| f32_bits(f32::from_bits(a).round_ties_even()))),
+        (Ty::F32, Ty::F64, 0) => Some(exec!(|a: u64| f32_bits(f64::from_bits(a) as f32))),
+        (Ty::F64, Ty::S32, 0) => Some(exec!(|a: u32| f64::from(a as i32).to_bits())),
         (Ty::F64, Ty::F32, 0) => Some(exec!(|a: u32| f64::from(f32::from_bits(a)).to_bits())),
         (Ty::U64 | Ty::S64, Ty::U32, 0) => Some(exec!(|a: u32| u64::from(a))),
         (Ty::U64 | Ty::S64, Ty::S32, 0) => Some(exec!(|a: u32| a as i32 as u64)),

@@ -1,9 +1,7 @@
 //! f16 and bf16, single and packed.
 
-use super::rounding::{
-    BF16, F16, Format, NAN16, brain_to_single, fma_odd, half_to_single, single_to_brain, single_to_half,
-};
-use super::types::{Round, Ty};
+use super::rounding::{NAN16, brain_to_single, fma_odd, half_to_single, narrow_odd, single_to_brain, single_to_half};
+use super::types::Ty;
 use super::{Exec, Flow, Ins};
 use crate::compile::Result;
 use crate::compile::blank;
@@ -18,10 +16,6 @@ const NAN: u16 = 8;
 const BRAIN: u16 = 16;
 const PACKED: u16 = 32;
 const XORSIGN: u16 = 64;
-
-fn format(flags: u16) -> Format {
-    if flags & BRAIN != 0 { BF16 } else { F16 }
-}
 
 #[inline(always)]
 fn value(flags: u16, bits: u16) -> f32 {
@@ -148,7 +142,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 let f = |a, b, c| {
                     let exact =
                         fma_odd(f64::from(value(flags, a)), f64::from(value(flags, b)), f64::from(value(flags, c)));
-                    finish_bits(flags, format(flags).encode(exact, Round::Nearest) as u16)
+                    finish(flags, narrow_odd(exact))
                 };
                 each(flags, f, a, b, c)
             })

@@ -5,24 +5,21 @@
 //! column `g` and rows `E·t + 4E·r` onwards; the accumulator holds columns `2t` and `2t + 1` of rows `g` and `g + 8`.
 
 use super::barrier::together;
-use super::rounding::{brain_to_single, half_to_single, single_to_half};
+use super::rounding::{half_to_single, single_to_half};
 use super::types::Ty;
-use super::{Exec, Flow, Ins, Slot, put};
+use super::{Exec, Flow, Ins, Slot, mma_single, put};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::{Decoder, WIDE};
 use crate::counters::Class;
 use crate::exec::Cx;
-use crate::exec::shared::{Access, bytes_of_word};
+use crate::exec::shared::bytes_of_word;
 use crate::isa::memory::{Named, space};
 use crate::ptx::ast::Operand;
+use crate::race::Access;
 
 const TRANSPOSED: u16 = 1;
 const SATURATE: u16 = 1;
-/// The accumulators are halves.
-const HALF_IN: u16 = 2;
-const HALF_OUT: u16 = 4;
-const FUSED: u16 = 8;
 
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     match d.op {
@@ -85,18 +82,18 @@ fn matrix_access(d: &mut Decoder) -> Result<bool> {
 /// Offsets of the rows, which the first lanes name.
 fn rows(cx: &mut Cx, i: &Ins) -> std::result::Result<([u64; 32], u32), Flow> {
     let mask = if i.count == 4 { u32::MAX } else { (1 << (8 * i.count)) - 1 };
-    let at = cx.addresses(i, mask).map(|address| {
-        if address.wrapping_sub(crate::exec::SHARED_WINDOW) < crate::exec::WINDOW {
-            address - crate::exec::SHARED_WINDOW
-        } else {
-            address
+    let mut at = cx.addresses(i, mask);
+    for address in &mut at {
+        let inside = address.wrapping_sub(crate::exec::SHARED_WINDOW);
+        if inside < crate::exec::WINDOW {
+            *address = inside;
         }
-    });
+    }
     Ok((at, mask))
 }
 
 fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "ldmatrix") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "ldmatrix.aligned") {
         return Flow::Choose;
     }
     cx.w.wait = crate::exec::Wait::None;
@@ -133,7 +130,7 @@ fn load_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
 }
 
 fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "stmatrix") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "stmatrix.aligned") {
         return Flow::Choose;
     }
     cx.w.wait = crate::exec::Wait::None;
@@ -161,12 +158,10 @@ fn store_matrices(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
                 } else {
                     at[8 * matrix + g] as usize + 4 * t + 2 * half
                 };
-                if cx.g.config.checks.race {
-                    let part = bytes_of_word(place / 4, place, 2);
-                    let found =
-                        cx.b.shared.touch(place / 4, part, Access::Write, cx.w.number, lane as u32, &cx.w.clocks);
-                    if let Some(conflict) = found {
-                        cx.shared_race(place as u64, lane, true, conflict);
+                if let Some(stamp) = cx.shared_stamp(Access::Write) {
+                    let mine = stamp.of(lane as u32, bytes_of_word(place / 4, place, 2));
+                    if let Some(conflict) = cx.b.shared.touch(place / 4, Access::Write, mine, &cx.w.clocks) {
+                        cx.shared_race(place as u64, mine, true, conflict);
                     }
                 }
                 cx.b.shared.bytes[place..place + 2].copy_from_slice(&bits.to_le_bytes());
@@ -227,20 +222,12 @@ fn mma(d: &mut Decoder) -> Result<bool> {
         all.extend(list);
     }
     let list = d.list(&all);
-    let mut flags = if saturate { SATURATE } else { 0 };
-    if from == Ty::F16 {
-        flags |= HALF_IN;
-    }
-    if to == Ty::F16 {
-        flags |= HALF_OUT;
-    }
-    if crate::simd::available() {
-        flags |= FUSED;
-    }
+    let flags = if saturate { SATURATE } else { 0 };
     let exec: Exec = match (a, b) {
-        (Ty::F16, _) => |cx, i, mask| product(cx, i, mask, 2, |bits, e| half_to_single((bits >> (16 * e)) as u16)),
-        (Ty::Bf16, _) => |cx, i, mask| product(cx, i, mask, 2, |bits, e| brain_to_single((bits >> (16 * e)) as u16)),
-        (Ty::Tf32, _) => |cx, i, mask| product(cx, i, mask, 1, |bits, _| f32::from_bits(bits & !0x1fff)),
+        (Ty::F16, _) if to == Ty::F32 => single_product::<{ mma_single::F16 }>,
+        (Ty::Bf16, _) => single_product::<{ mma_single::BF16 }>,
+        (Ty::Tf32, _) => single_product::<{ mma_single::TF32 }>,
+        (Ty::F16, _) => half_product,
         (Ty::F64, _) => double_product,
         (Ty::S8, Ty::S8) => |cx, i, mask| byte_product(cx, i, mask, true, true),
         (Ty::S8, _) => |cx, i, mask| byte_product(cx, i, mask, true, false),
@@ -253,7 +240,7 @@ fn mma(d: &mut Decoder) -> Result<bool> {
 
 /// Sees to it that all lanes are there, and counts.
 fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
-    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync") {
+    if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync.aligned") {
         return false;
     }
     cx.w.wait = crate::exec::Wait::None;
@@ -266,70 +253,55 @@ fn all_known<T: Slot>(cx: &Cx, list: &[u16]) -> u32 {
     if list.iter().all(|index| T::defined(cx.w, *index) == u32::MAX) { u32::MAX } else { 0 }
 }
 
-#[inline(always)]
-fn product(cx: &mut Cx, i: &Ins, mask: u32, elements: usize, value: impl Fn(u32, usize) -> f32) -> Flow {
+/// Products of f16, bf16 and tf32 with single-precision sums.
+fn single_product<const FORMAT: u8>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     if !begin(cx, i, mask) {
         return Flow::Choose;
     }
-    let (m, k) = (usize::from(i.width), usize::from(i.count));
-    let (count_a, count_b) = (m * k / 32 / elements, 8 * k / 32 / elements);
-    let half = i.flags & HALF_IN != 0;
-    let count_c = if half { m / 8 } else { m / 4 };
+    let k = usize::from(i.count);
+    let count_a = k / mma_single::elements(FORMAT) / 2;
     let program = cx.g.program;
-    let list = &program.lists[i.list as usize..i.list as usize + 2 * count_c + count_a + count_b];
-    let (list_d, rest) = list.split_at(count_c);
-    let (list_a, rest) = rest.split_at(count_a);
-    let (list_b, list_c) = rest.split_at(count_b);
-    let known = all_known::<u32>(cx, &list[count_c..]);
-    let (mut a, mut b, mut c) = ([[0f32; 16]; 16], [[0f32; 8]; 16], [[0f32; 8]; 16]);
-    for (r, index) in list_a.iter().enumerate() {
-        let lanes = u32::get(cx.w, *index);
-        let (row, column) = (8 * (r % 2), 4 * elements * (r / 2));
-        for g in 0..8 {
-            let target = &mut a[row + g][column..column + 4 * elements];
-            for t in 0..4 {
-                for e in 0..elements {
-                    target[elements * t + e] = value(lanes[4 * g + t], e);
-                }
-            }
-        }
+    let list = &program.lists[i.list as usize..i.list as usize + 8 + count_a + count_a / 2];
+    let known = all_known::<u32>(cx, &list[4..]);
+    let mut out = [[0u32; 32]; 4];
+    let w = &*cx.w;
+    let registers: [&[u32; 32]; 10] = std::array::from_fn(|at| u32::get(w, list[4 + at.min(list.len() - 5)]));
+    let (a, rest) = registers.split_at(count_a);
+    let (b, c) = rest.split_at(count_a / 2);
+    mma_single::tile::<FORMAT>(k, a, b, [c[0], c[1], c[2], c[3]], &mut out);
+    for (index, values) in list.iter().zip(&out) {
+        put(cx.w, *index, mask, values, known);
     }
-    for (r, index) in list_b.iter().enumerate() {
-        let lanes = u32::get(cx.w, *index);
-        for t in 0..4 {
-            for e in 0..elements {
-                let target = &mut b[4 * elements * r + elements * t + e];
-                for (g, target) in target.iter_mut().enumerate() {
-                    *target = value(lanes[4 * g + t], e);
-                }
-            }
-        }
+    Flow::Next
+}
+
+/// Products of f16 with sums of f16: kept in single precision within the instruction.
+fn half_product(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    if !begin(cx, i, mask) {
+        return Flow::Choose;
     }
-    for (r, index) in list_c.iter().enumerate() {
-        let lanes = u32::get(cx.w, *index);
+    let k = usize::from(i.count);
+    let count_a = k / 4;
+    let program = cx.g.program;
+    let list = &program.lists[i.list as usize..i.list as usize + 4 + count_a + count_a / 2];
+    let known = all_known::<u32>(cx, &list[2..]);
+    let w = &*cx.w;
+    let registers: [&[u32; 32]; 8] = std::array::from_fn(|at| u32::get(w, list[2 + at.min(list.len() - 3)]));
+    let (a, rest) = registers.split_at(count_a);
+    let (b, c) = rest.split_at(count_a / 2);
+    // The low half is the even column, which in single precision has a register of its own.
+    let mut sums = [[0u32; 32]; 4];
+    for r in 0..4 {
         for lane in 0..32 {
-            let (g, t) = (lane / 4, lane % 4);
-            if half {
-                c[g + 8 * r][2 * t] = half_to_single(lanes[lane] as u16);
-                c[g + 8 * r][2 * t + 1] = half_to_single((lanes[lane] >> 16) as u16);
-            } else {
-                c[g + 8 * (r / 2)][2 * t + r % 2] = f32::from_bits(lanes[lane]);
-            }
+            sums[r][lane] = half_to_single((c[r / 2][lane] >> (16 * (r % 2))) as u16).to_bits();
         }
     }
-    crate::simd::product(i.flags & FUSED != 0, m, k, &a, &b, &mut c);
-    for (r, index) in list_d.iter().enumerate() {
-        let mut out = [0u32; 32];
-        for (lane, bits) in out.iter_mut().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            *bits = if i.flags & HALF_OUT != 0 {
-                let (low, high) = (c[g + 8 * r][2 * t], c[g + 8 * r][2 * t + 1]);
-                u32::from(single_to_half(low)) | u32::from(single_to_half(high)) << 16
-            } else {
-                c[g + 8 * (r / 2)][2 * t + r % 2].to_bits()
-            };
-        }
-        put(cx.w, *index, mask, &out, known);
+    let mut out = [[0u32; 32]; 4];
+    mma_single::tile::<{ mma_single::F16 }>(k, a, b, [&sums[0], &sums[1], &sums[2], &sums[3]], &mut out);
+    for r in 0..2 {
+        let half = |r: usize, lane: usize| u32::from(single_to_half(f32::from_bits(out[r][lane])));
+        let packed = std::array::from_fn(|lane| half(2 * r, lane) | half(2 * r + 1, lane) << 16);
+        put(cx.w, list[r], mask, &packed, known);
     }
     Flow::Next
 }

@@ -1,6 +1,6 @@
 //! `mbarrier` objects in shared memory: 64 bits with the phase, the expected and the pending arrivals.
 
-use super::memory::{ACQUIRE, RELEASE, order};
+use super::memory::order;
 use super::types::Ty;
 use super::{Exec, Flow, Ins, Slot, exec, put, put_pred};
 use crate::compile::Result;
@@ -11,6 +11,7 @@ use crate::error::Kind;
 use crate::exec::access::lanes;
 use crate::exec::{Cx, SHARED_WINDOW, WINDOW};
 use crate::ptx::ast::Operand;
+use crate::race::Access;
 
 pub(crate) const NO_INCREMENT: u16 = 1;
 const COUNTED: u16 = 2;
@@ -108,7 +109,6 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             d.emit(Ins { exec: test, class, flags, d: dest, a: address.base, imm: address.offset, b, ..blank() });
         }
     }
-    let _ = (ACQUIRE, RELEASE);
     Ok(true)
 }
 
@@ -133,6 +133,15 @@ fn check(cx: &Cx, at: u64, lane: usize) {
     }
 }
 
+/// Looks for races with the barrier's making and its end.
+fn touch(cx: &mut Cx, at: u64, lane: usize, access: Access) {
+    let Some(stamp) = cx.shared_stamp(access) else { return };
+    let mine = stamp.of(lane as u32, 15);
+    if let Some(conflict) = cx.b.shared.touch(at as usize / 4, access, mine, &cx.w.clocks) {
+        cx.shared_race(at, mine, true, conflict);
+    }
+}
+
 fn init(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = match places(cx, i, mask) {
         Ok(at) => at,
@@ -150,6 +159,7 @@ fn init(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
                 format!("an mbarrier for {expected} arrivals"),
             );
         }
+        touch(cx, at[lane], lane, Access::Write);
         cx.b.shared.store64(at[lane] as usize, State { phase: 0, expected, pending: expected }.bits());
     }
     Flow::Next
@@ -162,6 +172,7 @@ fn inval(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     };
     for lane in lanes(mask) {
         check(cx, at[lane], lane);
+        touch(cx, at[lane], lane, Access::Write);
         cx.b.shared.written[at[lane] as usize..at[lane] as usize + 8].fill(0);
     }
     Flow::Next
@@ -172,11 +183,16 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         Ok(at) => at,
         Err(flow) => return flow,
     };
-    super::barrier::release(cx);
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        touch(cx, at[lane], lane, Access::StrongInBlock);
+    }
+    cx.fence(false);
     let count = if i.flags & COUNTED != 0 { *u32::get(cx.w, i.b) } else { [1; 32] };
     let mut out = [0u64; 32];
     for lane in lanes(mask) {
-        check(cx, at[lane], lane);
+        cx.pick_up_at(at[lane]);
+        cx.leave_at(at[lane]);
         let place = at[lane] as usize;
         let mut state = State::of(cx.b.shared.load64(place));
         out[lane] = state.bits();
@@ -184,13 +200,7 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             state.expected = state.expected.saturating_sub(u64::from(count[lane]));
         }
         if !state.arrive(u64::from(count[lane])) {
-            return cx.fault(
-                Kind::IllegalInstruction,
-                lane as u32,
-                Some(at[lane]),
-                None,
-                "more arrivals at an mbarrier than it expects",
-            );
+            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, TOO_MANY);
         }
         cx.b.shared.store64(place, state.bits());
     }
@@ -200,31 +210,38 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     Flow::Next
 }
 
-/// The arrival that earlier `cp.async` of the lanes make. Without `.noinc` it counts on top of those expected.
-pub(crate) fn arrive_async(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = match places(cx, i, mask) {
-        Ok(at) => at,
-        Err(flow) => return flow,
-    };
-    super::barrier::release(cx);
+/// Announces arrivals that come with copies. Without `.noinc` each counts on top of those expected.
+pub(crate) fn expect_async(
+    cx: &mut Cx,
+    i: &Ins,
+    mask: u32,
+    no_increment: bool,
+) -> std::result::Result<[u64; 32], Flow> {
+    let at = places(cx, i, mask)?;
     for lane in lanes(mask) {
         check(cx, at[lane], lane);
-        let place = at[lane] as usize;
-        let mut state = State::of(cx.b.shared.load64(place));
-        // Incremented and decremented at once: no net effect, since the copies are already there.
-        if i.flags & NO_INCREMENT != 0 && !state.arrive(1) {
-            return cx.fault(
-                Kind::IllegalInstruction,
-                lane as u32,
-                Some(at[lane]),
-                None,
-                "more arrivals at an mbarrier than it expects",
-            );
+        touch(cx, at[lane], lane, Access::StrongInBlock);
+        if !no_increment {
+            let mut state = State::of(cx.b.shared.load64(at[lane] as usize));
+            state.pending = (state.pending + 1).min(COUNT);
+            cx.b.shared.store64(at[lane] as usize, state.bits());
         }
-        cx.b.shared.store64(place, state.bits());
     }
-    Flow::Next
+    Ok(at)
 }
+
+/// One of the announced arrivals; false when the launch faulted.
+pub(crate) fn arrive_async(cx: &mut Cx, at: u64, lane: usize) -> bool {
+    let mut state = State::of(cx.b.shared.load64(at as usize));
+    if !state.arrive(1) {
+        cx.fault(Kind::IllegalInstruction, lane as u32, Some(at), None, TOO_MANY);
+        return false;
+    }
+    cx.b.shared.store64(at as usize, state.bits());
+    true
+}
+
+const TOO_MANY: &str = "more arrivals at an mbarrier than it expects";
 
 fn test(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = match places(cx, i, mask) {
@@ -234,17 +251,27 @@ fn test(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let mut done = 0;
     for lane in lanes(mask) {
         check(cx, at[lane], lane);
-        let state = State::of(cx.b.shared.load64(at[lane] as usize));
-        let passed = if i.flags & PARITY != 0 {
-            state.phase & 1 != u64::from(u32::get(cx.w, i.b)[lane]) & 1
-        } else {
-            state.phase != State::of(u64::get(cx.w, i.b)[lane]).phase
+        touch(cx, at[lane], lane, Access::StrongInBlock);
+        let passed = |cx: &Cx| {
+            let state = State::of(cx.b.shared.load64(at[lane] as usize));
+            if i.flags & PARITY != 0 {
+                state.phase & 1 != u64::from(u32::get(cx.w, i.b)[lane]) & 1
+            } else {
+                state.phase != State::of(u64::get(cx.w, i.b)[lane]).phase
+            }
         };
-        done |= u32::from(passed) << lane;
+        let mut now = passed(cx);
+        if !now && !cx.b.attached.is_empty() {
+            if !super::async_copy::come(cx, at[lane]) {
+                return Flow::Fault;
+            }
+            now = passed(cx);
+        }
+        if now {
+            cx.pick_up_at(at[lane]);
+        }
+        done |= u32::from(now) << lane;
     }
     put_pred(cx.w, i.d, mask, done, u32::MAX);
-    if done != 0 {
-        super::barrier::acquire(cx);
-    }
     Flow::Next
 }

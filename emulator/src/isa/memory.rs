@@ -1,6 +1,7 @@
 //! Loads and stores, moves between address spaces, prefetches and cache hints.
 
-mod store;
+pub(crate) mod store;
+mod whole;
 
 use self::store::{store_generic, store_global, store_local, store_shared};
 use super::types::Ty;
@@ -10,10 +11,11 @@ use crate::compile::blank;
 use crate::compile::decode::{Decoder, WIDE, no_operation};
 use crate::counters::Class;
 use crate::exec::access::{Window, lanes, number, window};
-use crate::exec::shared::{Access, bytes_of_word};
+use crate::exec::shared::{bytes_of_word, worse};
 use crate::exec::{Cx, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::isa::exec;
 use crate::program::{Bank, Special};
+use crate::race::Access;
 
 const SIGNED: u16 = 1;
 /// The destination register has 16 bits.
@@ -23,6 +25,8 @@ pub(crate) const ACQUIRE: u16 = 8;
 pub(crate) const RELEASE: u16 = 16;
 /// Elements go to 64-bit registers.
 const LONG: u16 = 32;
+/// The order holds within the block only.
+pub(crate) const IN_BLOCK: u16 = 0x1000;
 
 /// State spaces as instructions name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,9 @@ pub(crate) fn order(d: &mut Decoder) -> u16 {
     if d.take("acq_rel") {
         flags |= STRONG | ACQUIRE | RELEASE;
     }
-    d.take_any(&["cta", "cluster", "gpu", "sys"]);
+    if d.take_any(&["cta", "cluster", "gpu", "sys"]) == Some("cta") {
+        flags |= IN_BLOCK;
+    }
     flags
 }
 
@@ -250,7 +256,9 @@ fn store(d: &mut Decoder) -> Result<bool> {
         Named::Local | Named::Param => (store_local, Class::StoreLocal),
         Named::Generic => (store_generic, Class::StoreGlobal),
     };
-    d.emit(Ins { exec, class, flags, width, count: elements, a: address.base, imm: address.offset, list, ..blank() });
+    let e = d.effect();
+    let (a, imm) = (address.base, address.offset);
+    d.emit(Ins { exec, class, flags, width, count: elements, a, e, imm, list, ..blank() });
     Ok(true)
 }
 
@@ -286,8 +294,9 @@ fn is_space(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     Flow::Next
 }
 
-fn access(i: &Ins, write: bool) -> Access {
+pub(crate) fn access(i: &Ins, write: bool) -> Access {
     match (i.flags & STRONG != 0, write) {
+        (true, _) if i.flags & IN_BLOCK != 0 => Access::StrongInBlock,
         (true, _) => Access::Strong,
         (false, true) => Access::Write,
         (false, false) => Access::Read,
@@ -338,9 +347,6 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     cx.b.counters.load_requests += 1;
     cx.b.counters.load_sectors += Cx::sectors(at, mask, bytes as u64);
     cx.b.counters.load_bytes += bytes as u64 * u64::from(mask.count_ones());
-    if i.flags & ACQUIRE != 0 {
-        super::barrier::acquire(cx);
-    }
     let mut left = mask;
     while left != 0 {
         let (index, part) = match cx.allocation(at, left, bytes as u64, bytes as u64, false) {
@@ -351,8 +357,11 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
         cx.check_written(allocation, at, part, bytes);
-        cx.check_race(allocation, at, part, bytes, access(i, false), false);
+        cx.check_read(index, at, part, bytes, access(i, false));
         let (data, start) = (&allocation.data, allocation.address);
+        if whole::load(cx, i, part, at, data, start) {
+            break;
+        }
         for k in 0..usize::from(i.count) {
             let skip = k * usize::from(i.width);
             match i.width {
@@ -369,6 +378,10 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             }
         }
     }
+    if i.flags & STRONG != 0 {
+        cx.b.polls += 1;
+        lanes(mask).for_each(|lane| cx.pick_up_at(at[lane]));
+    }
     Flow::Next
 }
 
@@ -382,8 +395,8 @@ fn load_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     if let Err(flow) = cx.check_shared(at, mask, bytes as u64, bytes as u64, false) {
         return flow;
     }
-    if i.flags & ACQUIRE != 0 {
-        super::barrier::acquire(cx);
+    if i.flags & STRONG != 0 {
+        lanes(mask).for_each(|lane| cx.pick_up_at(at[lane]));
     }
     cx.wavefronts(at, mask, bytes as u32);
     cx.read_shared(at, mask, bytes, access(i, false));

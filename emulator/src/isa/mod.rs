@@ -18,6 +18,7 @@ pub(crate) mod logic;
 pub(crate) mod matrix;
 pub(crate) mod mbarrier;
 pub(crate) mod memory;
+pub(crate) mod mma_single;
 pub(crate) mod moves;
 pub(crate) mod printf;
 pub(crate) mod rounding;

@@ -35,6 +35,17 @@ pub(crate) fn fma_odd(a: f64, b: f64, c: f64) -> f64 {
     odd(sum, lost)
 }
 
+/// Single precision from a double that was rounded to odd, rounded to odd again: another rounding to the nearest small
+/// format is then right.
+#[inline(always)]
+pub(crate) fn narrow_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let back = f64::from(near);
+    // Towards zero, and the last bit set: what was lost lies beyond it.
+    let below = near.to_bits() - u32::from(back.abs() > x.abs());
+    if back == x || x.is_nan() { near } else { f32::from_bits(below | 1) }
+}
+
 /// The sign of an exact zero that two values of unlike signs add up to.
 #[inline(always)]
 fn zero_sign(x: f64, y: f64, sum: f64, round: Round) -> f64 {
@@ -278,9 +289,14 @@ impl Format {
 #[inline(always)]
 pub(crate) fn half_to_single(bits: u16) -> f32 {
     let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
-    // Scaling by 2^112 moves the exponent's bias and makes denormals normal.
-    let scaled = f32::from_bits(rest << 13) * f32::from_bits(0x7780_0000);
-    let value = if rest >= 0x7c00 { rest << 13 | 0x7f80_0000 } else { scaled.to_bits() };
+    // A denormal counts units of 2^-24. Scaling it as a denormal single would be right and slow.
+    let value = if rest >= 0x7c00 {
+        rest << 13 | 0x7f80_0000
+    } else if rest < 0x0400 {
+        (rest as i32 as f32 * f32::from_bits(0x3380_0000)).to_bits()
+    } else {
+        (rest << 13) + 0x3800_0000
+    };
     f32::from_bits(sign | value)
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             let (dest, p) = (d.dest_of(value, Ty::B32)?, d.dest_pred(predicate)?);
             let a = d.source(1, Ty::B32)?;
             let exec: Exec = |cx, i, mask| {
-                let members = u32::get(cx.w, i.a)[mask.trailing_zeros() as usize];
+                let (mask, members) = members(cx, mask, i.a);
                 if !together(cx, mask, members, "the mask of elect.sync") {
                     return Flow::Choose;
                 }
@@ -51,6 +51,21 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         }
         _ => Ok(false),
     }
+}
+
+/// The members that the lanes name, and the lanes that run now: those that name others run on their own.
+#[inline(always)]
+pub(crate) fn members(cx: &mut Cx, mask: u32, register: u16) -> (u32, u32) {
+    let named = u32::get(cx.w, register);
+    let members = named[mask.trailing_zeros() as usize];
+    if named.iter().fold(0, |other, name| other | (name ^ members)) == 0 {
+        return (mask, members);
+    }
+    let others = lanes(mask).filter(|lane| named[*lane] != members).fold(0, |m, lane| m | 1 << lane);
+    if others != 0 {
+        cx.w.leave_behind(others);
+    }
+    (mask & !others, members)
 }
 
 fn shuffle(d: &mut Decoder) -> Result<bool> {
@@ -88,7 +103,7 @@ fn shuffle(d: &mut Decoder) -> Result<bool> {
 
 #[inline(always)]
 fn shuffle_by(cx: &mut Cx, i: &Ins, mask: u32, from: impl Fn(u32, u32, u32, u32) -> (u32, bool)) -> Flow {
-    let members = u32::get(cx.w, i.e)[mask.trailing_zeros() as usize];
+    let (mask, members) = members(cx, mask, i.e);
     if mask != u32::MAX || members != u32::MAX || cx.w.force {
         if !together(cx, mask, members, "the mask of shfl.sync") {
             return Flow::Choose;
@@ -115,7 +130,8 @@ fn shuffle_by(cx: &mut Cx, i: &Ins, mask: u32, from: impl Fn(u32, u32, u32, u32)
         absent |= (!(mask & members) >> source & 1) << lane;
     }
     let absent = absent & mask;
-    put(w, i.d, mask, &out, known & !absent);
+    // What is reported here is not reported again where it is used.
+    put(w, i.d, mask, &out, if cx.g.config.checks.inactive_lane { known | absent } else { known & !absent });
     if i.flags & HAS_PRED != 0 {
         put_pred(w, i.imm as u16, mask, valid, u32::MAX);
     }
@@ -159,7 +175,7 @@ fn truth(cx: &mut Cx, i: &Ins, mask: u32, value: bool, known: bool) {
 }
 
 fn vote_by(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(&mut Cx, &Ins, u32, u32, bool)) -> Flow {
-    let members = u32::get(cx.w, i.b)[mask.trailing_zeros() as usize];
+    let (mask, members) = members(cx, mask, i.b);
     if !together(cx, mask, members, "the mask of vote.sync") {
         return Flow::Choose;
     }
@@ -195,7 +211,7 @@ fn matching(d: &mut Decoder) -> Result<bool> {
 }
 
 fn match_lanes<T: Slot + PartialEq>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let members = u32::get(cx.w, i.b)[mask.trailing_zeros() as usize];
+    let (mask, members) = members(cx, mask, i.b);
     if !together(cx, mask, members, "the mask of match.sync") {
         return Flow::Choose;
     }
@@ -246,7 +262,7 @@ fn redux(d: &mut Decoder) -> Result<bool> {
 }
 
 fn reduce(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(u32, u32) -> u32) -> Flow {
-    let members = u32::get(cx.w, i.b)[mask.trailing_zeros() as usize];
+    let (mask, members) = members(cx, mask, i.b);
     if !together(cx, mask, members, "the mask of redux.sync") {
         return Flow::Choose;
     }

@@ -2,14 +2,61 @@
 
 use super::*;
 
-/// The value of element `k` in every lane, and where it is defined.
+/// The register of element `k`.
 #[inline(always)]
-fn element(cx: &Cx, i: &Ins, k: usize) -> ([u64; 32], u32) {
-    let index = cx.g.program.lists[i.list as usize + k];
+fn register(cx: &Cx, i: &Ins, k: usize) -> u16 {
+    cx.g.program.lists[i.list as usize + k]
+}
+
+/// Where element `k` is defined.
+#[inline(always)]
+fn defined(cx: &Cx, i: &Ins, k: usize) -> u32 {
+    let index = register(cx, i, k);
+    if i.flags & LONG != 0 { u64::defined(cx.w, index) } else { u32::defined(cx.w, index) }
+}
+
+/// The value of element `k` in every lane.
+#[inline(always)]
+fn element(cx: &Cx, i: &Ins, k: usize) -> [u64; 32] {
+    let index = register(cx, i, k);
     if i.flags & LONG != 0 {
-        (*u64::get(cx.w, index), u64::defined(cx.w, index))
-    } else {
-        (u32::get(cx.w, index).map(u64::from), u32::defined(cx.w, index))
+        return *u64::get(cx.w, index);
+    }
+    let mut wide = [0; 32];
+    for (wide, value) in wide.iter_mut().zip(u32::get(cx.w, index)) {
+        *wide = u64::from(*value);
+    }
+    wide
+}
+
+/// The bytes that a lane stores.
+#[inline(always)]
+pub(crate) fn stored(cx: &Cx, i: &Ins, lane: usize) -> [u8; 32] {
+    let (width, mut new) = (usize::from(i.width), [0u8; 32]);
+    for k in 0..usize::from(i.count) {
+        let index = register(cx, i, k);
+        if i.flags & LONG != 0 {
+            new[8 * k..8 * k + 8].copy_from_slice(&u64::get(cx.w, index)[lane].to_le_bytes());
+        } else {
+            let value = u32::get(cx.w, index)[lane].to_le_bytes();
+            match width {
+                4 => new[4 * k..4 * k + 4].copy_from_slice(&value),
+                2 => new[2 * k..2 * k + 2].copy_from_slice(&value[..2]),
+                _ => new[k] = value[0],
+            }
+        }
+    }
+    new
+}
+
+/// Reports elements that were never written.
+#[inline(always)]
+fn check_defined(cx: &mut Cx, i: &Ins, mask: u32) {
+    for k in 0..usize::from(i.count) {
+        let unknown = mask & !defined(cx, i, k);
+        if unknown != 0 {
+            cx.undefined(unknown, "the stored value");
+        }
     }
 }
 
@@ -23,8 +70,12 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     cx.b.counters.store_requests += 1;
     cx.b.counters.store_sectors += Cx::sectors(at, mask, bytes as u64);
     cx.b.counters.store_bytes += bytes as u64 * u64::from(mask.count_ones());
+    check_defined(cx, i, mask);
     if i.flags & RELEASE != 0 {
-        crate::isa::barrier::release(cx);
+        cx.fence(i.flags & IN_BLOCK == 0);
+    }
+    if i.flags & STRONG != 0 {
+        lanes(mask).for_each(|lane| cx.leave_at(at[lane]));
     }
     let mut left = mask;
     while left != 0 {
@@ -35,14 +86,14 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         left &= !part;
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
-        cx.check_race(allocation, at, part, bytes, access(i, true), true);
+        cx.check_write(index, at, part, bytes, access(i, true), Some(i));
         cx.mark_written(allocation, at, part, bytes);
         let (data, start) = (&allocation.data, allocation.address);
+        if whole::store(cx, i, part, at, data, start) {
+            break;
+        }
         for k in 0..usize::from(i.count) {
-            let (value, known) = element(cx, i, k);
-            if part & !known != 0 {
-                cx.undefined(part & !known, "the stored value");
-            }
+            let value = element(cx, i, k);
             let skip = k * usize::from(i.width);
             for lane in lanes(part) {
                 let place = (at[lane] - start) as usize + skip;
@@ -55,6 +106,7 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
             }
         }
     }
+    cx.w.effects[i.e as usize] |= mask;
     Flow::Next
 }
 
@@ -70,49 +122,51 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         return flow;
     }
     if i.flags & RELEASE != 0 {
-        crate::isa::barrier::release(cx);
+        cx.fence(i.flags & IN_BLOCK == 0);
     }
     cx.wavefronts(at, mask, bytes as u32);
     let checks = cx.g.config.checks;
-    let warp = cx.w.number;
-    let mut values = [([0u64; 32], 0u32); 8];
-    for k in 0..usize::from(i.count) {
-        values[k] = element(cx, i, k);
-        if mask & !values[k].1 != 0 {
-            cx.undefined(mask & !values[k].1, "the stored value");
-        }
-    }
+    let stamp = cx.shared_stamp(access(i, true));
+    check_defined(cx, i, mask);
     for lane in lanes(mask) {
-        let mut new = [0u8; 32];
-        for k in 0..usize::from(i.count) {
-            new[k * width..(k + 1) * width].copy_from_slice(&values[k].0[lane].to_le_bytes()[..width]);
-        }
         let place = at[lane] as usize;
         if checks.async_pending && cx.b.shared.is_pending(place, bytes) {
             cx.pending_shared(at[lane], lane, "write");
         }
-        // Several threads may write the same value to one place: that is no race.
-        let same = cx.b.shared.bytes[place..place + bytes] == new[..bytes]
-            && !cx.b.shared.written[place..place + bytes].contains(&0);
-        if checks.race {
-            for word in place / 4..=(place + bytes - 1) / 4 {
-                if let Some(conflict) = cx.b.shared.touch(
-                    word,
-                    bytes_of_word(word, place, bytes),
-                    access(i, true),
-                    warp,
-                    lane as u32,
-                    &cx.w.clocks,
-                ) && !(same && conflict.write)
-                {
-                    cx.shared_race(at[lane], lane, true, conflict);
-                }
+        if let Some(stamp) = stamp {
+            let conflict = if bytes >= 4 && access(i, true) == Access::Write {
+                let mine = stamp.of(lane as u32, 15);
+                cx.b.shared.write_words(place / 4..(place + bytes) / 4, mine, &cx.w.clocks)
+            } else {
+                let (first, last) = (place / 4, (place + bytes - 1) / 4);
+                (first..=last).fold(None, |conflict, word| {
+                    let mine = stamp.of(lane as u32, bytes_of_word(word, place, bytes));
+                    worse(conflict, cx.b.shared.touch(word, access(i, true), mine, &cx.w.clocks))
+                })
+            };
+            if let Some(conflict) = conflict
+                && !(conflict.write && same_shared(cx, i, lane, place, bytes))
+            {
+                let mine = stamp.of(lane as u32, bytes_of_word(place / 4, place, bytes));
+                cx.shared_race(at[lane], mine, true, conflict);
             }
         }
-        cx.b.shared.bytes[place..place + bytes].copy_from_slice(&new[..bytes]);
-        cx.b.shared.written[place..place + bytes].fill(1);
+        let new = stored(cx, i, lane);
+        cx.b.shared.store(place, &new, bytes);
+    }
+    cx.w.effects[i.e as usize] |= mask;
+    if i.flags & STRONG != 0 {
+        lanes(mask).for_each(|lane| cx.leave_at(at[lane]));
     }
     Flow::Next
+}
+
+/// Whether these bytes are there already. Several threads may write the same value to one place: that is no race.
+#[cold]
+fn same_shared(cx: &Cx, i: &Ins, lane: usize, place: usize, bytes: usize) -> bool {
+    let shared = &cx.b.shared;
+    shared.bytes[place..place + bytes] == stored(cx, i, lane)[..bytes]
+        && !shared.written[place..place + bytes].contains(&0)
 }
 
 pub(super) fn store_local(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
@@ -128,13 +182,14 @@ fn store_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     }
     let capacity = cx.w.local_capacity;
     for k in 0..usize::from(i.count) {
-        let (value, known) = element(cx, i, k);
+        let (value, known) = (element(cx, i, k), defined(cx, i, k));
         for lane in lanes(mask) {
             let place = lane * capacity + at[lane] as usize + k * width;
             cx.w.local[place..place + width].copy_from_slice(&value[lane].to_le_bytes()[..width]);
             cx.w.local_written[place..place + width].fill((known >> lane & 1) as u8);
         }
     }
+    cx.w.effects[i.e as usize] |= mask;
     Flow::Next
 }
 
