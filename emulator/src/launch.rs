@@ -12,7 +12,7 @@ use crate::module::{Function, LoadedModule};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The shape of a launch and its parameters.
@@ -98,7 +98,6 @@ pub fn launch(
         questions: Questions::default(),
         printed: Mutex::default(),
         stop: AtomicBool::new(false),
-        instructions: AtomicU64::new(0),
         started: Instant::now(),
         releases: Releases::default(),
     };
@@ -107,7 +106,12 @@ pub fn launch(
         n => n,
     };
     let threads = threads.min(blocks as usize).max(1);
-    let shared = Blocks { next: AtomicU32::new(0), order: Order::new(blocks, config.seed) };
+    let shared = Blocks {
+        next: AtomicU32::new(0),
+        order: Order::new(blocks, config.seed),
+        threads: threads as u32,
+        over: AtomicU32::new(0),
+    };
     // A small launch is over before another thread has started.
     let alone = if threads == 1 { None } else { Some(grid.started + ALONE) };
     let mut worker = Worker::new();
@@ -150,7 +154,13 @@ const ALONE: Duration = Duration::from_micros(100);
 struct Blocks {
     next: AtomicU32,
     order: Order,
+    /// Host threads of the launch, and how many of them have come to their end or to the limit of instructions.
+    threads: u32,
+    over: AtomicU32,
 }
+
+/// How long a host thread that has come to the limit waits for another one that has not.
+const NAP: Duration = Duration::from_micros(200);
 
 /// A host thread's blocks.
 struct Worker {
@@ -159,11 +169,15 @@ struct Worker {
     /// Room of blocks that have ended.
     spare: Vec<(Box<Block>, Vec<Warp>)>,
     turn: usize,
+    /// Instructions of all its blocks.
+    spent: u64,
+    /// Whether it is counted among those that have come to their end or to the limit.
+    over: bool,
 }
 
 impl Worker {
     fn new() -> Worker {
-        Worker { paused: VecDeque::new(), spare: Vec::new(), turn: 0 }
+        Worker { paused: VecDeque::new(), spare: Vec::new(), turn: 0, spent: 0, over: false }
     }
 
     /// What all blocks did.
@@ -175,6 +189,20 @@ impl Worker {
 
     /// Runs blocks until none is left, the launch has stopped, or it is late; true when there may be more.
     fn run(&mut self, grid: &Grid, blocks: &Blocks, until: Option<Instant>) -> bool {
+        let more = self.advance(grid, blocks, until);
+        if !more {
+            self.count_as_over(blocks);
+        }
+        more
+    }
+
+    fn count_as_over(&mut self, blocks: &Blocks) {
+        if !std::mem::replace(&mut self.over, true) {
+            blocks.over.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn advance(&mut self, grid: &Grid, blocks: &Blocks, until: Option<Instant>) -> bool {
         let most = resident(grid);
         loop {
             self.turn += 1;
@@ -200,8 +228,18 @@ impl Worker {
                     None => return false,
                 },
             };
-            let step = block.run(grid, &mut warps);
-            if step == Step::Paused {
+            let mut step = block.run(grid, &mut warps, &mut self.spent);
+            if step == Step::Spent {
+                // It may have spent them on waiting for a block of a host thread that has no CPU: only when all have come to
+                // the limit, or to their end, the launch has none.
+                self.count_as_over(blocks);
+                if blocks.over.load(Ordering::Relaxed) >= blocks.threads {
+                    step = block.time_out(grid, &mut warps, self.spent);
+                } else {
+                    std::thread::sleep(NAP);
+                }
+            }
+            if matches!(step, Step::Paused | Step::Spent) {
                 self.paused.push_back((block, warps));
             } else {
                 self.spare.push((block, warps));

@@ -12,17 +12,20 @@ use std::sync::atomic::Ordering;
 
 /// Instructions that a warp runs before the next one gets its turn.
 const TURN: u32 = 512;
-/// Instructions that a host thread runs before it tells the others.
-const COUNTED_TOGETHER: u64 = 1 << 16;
 /// Instructions that a block runs before another one gets a turn, and when it may wait for another one.
 const PATIENCE: u64 = 1 << 22;
 const POLLING: u64 = 1 << 13;
+/// The same of a block that has waited before and polls again: a chain of blocks that wait for each other takes a turn of
+/// all of them for each link.
+const POLLING_AGAIN: u64 = 1 << 8;
 
 /// How a block's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Done,
     Paused,
+    /// Paused, because the host thread has run as many instructions as a launch may have.
+    Spent,
     /// The launch has stopped.
     Stopped,
 }
@@ -47,10 +50,10 @@ pub(crate) struct Block {
     pub missed: BTreeMap<(Kind, u32), [u32; 32]>,
     /// Strong reads and atomics of global memory: what a block does that waits for another.
     pub polls: u64,
+    /// Instructions that it may poll for before another block gets a turn.
+    polling: u64,
     random: u64,
     order: Vec<usize>,
-    /// Instructions that are not in the grid's count yet.
-    uncounted: u64,
 }
 
 impl Block {
@@ -68,9 +71,9 @@ impl Block {
             exited: [0; 32],
             missed: BTreeMap::new(),
             polls: 0,
+            polling: POLLING,
             random: 0,
             order: Vec::new(),
-            uncounted: 0,
         }
     }
 
@@ -98,6 +101,7 @@ impl Block {
         self.attached.clear();
         self.exited = [0; 32];
         self.missed.clear();
+        self.polling = POLLING;
         self.random = g.config.seed ^ (u64::from(number) << 32);
         let count = threads.div_ceil(32) as usize;
         while warps.len() < count {
@@ -113,15 +117,16 @@ impl Block {
     }
 
     /// Runs the block until it ends, or has run for so long that others should have a turn.
-    pub fn run(&mut self, g: &Grid, warps: &mut [Warp]) -> Step {
-        let step = self.advance(g, warps);
-        if step != Step::Paused {
+    /// `spent` counts the instructions of the host thread.
+    pub fn run(&mut self, g: &Grid, warps: &mut [Warp], spent: &mut u64) -> Step {
+        let step = self.advance(g, warps, spent);
+        if matches!(step, Step::Done | Step::Stopped) {
             self.settle(g, warps);
         }
         step
     }
 
-    fn advance(&mut self, g: &Grid, warps: &mut [Warp]) -> Step {
+    fn advance(&mut self, g: &Grid, warps: &mut [Warp], spent: &mut u64) -> Step {
         let count = self.order.len();
         let polls = self.polls;
         let mut total = 0;
@@ -152,30 +157,31 @@ impl Block {
             if ran == 0 && !self.untangle(g, &mut warps[..count]) {
                 break Step::Stopped;
             }
-            // Blocks on other threads share the count: it is not written at each turn.
-            self.uncounted += ran;
-            let mut all = g.instructions.load(Ordering::Relaxed) + self.uncounted;
-            if self.uncounted >= COUNTED_TOGETHER {
-                all = g.instructions.fetch_add(self.uncounted, Ordering::Relaxed) + self.uncounted;
-                self.uncounted = 0;
-            }
-            if g.config.max_instructions > 0 && all > g.config.max_instructions {
-                if let Some(warp) = warps[..count].iter_mut().find(|warp| !warp.done()) {
-                    warp.show();
-                    let cx = Cx { w: warp, b: self, g };
-                    let lane = cx.w.first_lane();
-                    cx.fault(Kind::Timeout, lane, None, None, format!("{all} warp instructions without an end"));
-                }
-                break Step::Stopped;
+            *spent += ran;
+            if g.config.max_instructions > 0 && *spent > g.config.max_instructions {
+                break Step::Spent;
             }
             total += ran;
-            let most = if self.polls == polls { PATIENCE } else { POLLING };
-            if total > most {
+            let polled = self.polls != polls;
+            if total > if polled { self.polling } else { PATIENCE } {
+                self.polling = if polled { POLLING_AGAIN.max(self.polling / 4) } else { POLLING };
                 break Step::Paused;
             }
         };
         self.order = order;
         step
+    }
+
+    /// Ends the launch: it has run as many instructions as it may.
+    pub fn time_out(&mut self, g: &Grid, warps: &mut [Warp], spent: u64) -> Step {
+        let count = self.order.len();
+        if let Some(warp) = warps[..count].iter_mut().find(|warp| !warp.done()) {
+            warp.show();
+            let cx = Cx { w: warp, b: self, g };
+            let lane = cx.w.first_lane();
+            cx.fault(Kind::Timeout, lane, None, None, format!("{spent} warp instructions without an end"));
+        }
+        Step::Stopped
     }
 
     /// No warp could go on. Reports why; true when something was set free.

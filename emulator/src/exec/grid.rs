@@ -8,7 +8,7 @@ use crate::memory::{Memory, Snapshot};
 use crate::module::Function;
 use crate::program::Program;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 pub(crate) struct Grid<'a> {
@@ -36,7 +36,6 @@ pub(crate) struct Grid<'a> {
     pub questions: Questions,
     pub printed: Mutex<Vec<u8>>,
     pub stop: AtomicBool,
-    pub instructions: AtomicU64,
     pub started: Instant,
     /// What orders accesses of different blocks.
     pub releases: Releases,
