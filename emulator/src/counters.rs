@@ -69,14 +69,21 @@ pub struct Counters {
     pub store_requests: u64,
     pub store_sectors: u64,
     pub store_bytes: u64,
-    /// Bytes moved by cp.async from global memory.
+    /// `cp.async`: instructions that copy, those of them that read anything, their sectors, and the bytes that lanes
+    /// asked for.
+    pub async_copies: u64,
+    pub async_requests: u64,
     pub async_sectors: u64,
+    pub async_bytes: u64,
+    /// Loads, stores, matrix loads, and the writes of `cp.async`.
     pub shared_requests: u64,
     pub shared_wavefronts: u64,
     /// Wavefronts that the width of the accesses needs at least.
     pub shared_wavefronts_ideal: u64,
     pub atomic_requests: u64,
     pub atomic_lanes: u64,
+    /// Sectors of the atomics on global memory.
+    pub atomic_sectors: u64,
     /// Warps arriving at barriers.
     pub barriers: u64,
     /// Multiply-adds of `mma`.
@@ -107,7 +114,7 @@ impl Counters {
         self.clone().fields_mut().into_iter().map(|(name, value)| (name, *value)).collect()
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 18] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 22] {
         [
             ("thread_instructions", &mut self.thread_instructions),
             ("load_requests", &mut self.load_requests),
@@ -116,12 +123,16 @@ impl Counters {
             ("store_requests", &mut self.store_requests),
             ("store_sectors", &mut self.store_sectors),
             ("store_bytes", &mut self.store_bytes),
+            ("async_copies", &mut self.async_copies),
+            ("async_requests", &mut self.async_requests),
             ("async_sectors", &mut self.async_sectors),
+            ("async_bytes", &mut self.async_bytes),
             ("shared_requests", &mut self.shared_requests),
             ("shared_wavefronts", &mut self.shared_wavefronts),
             ("shared_wavefronts_ideal", &mut self.shared_wavefronts_ideal),
             ("atomic_requests", &mut self.atomic_requests),
             ("atomic_lanes", &mut self.atomic_lanes),
+            ("atomic_sectors", &mut self.atomic_sectors),
             ("barriers", &mut self.barriers),
             ("matrix_macs", &mut self.matrix_macs),
             ("divergent_branches", &mut self.divergent_branches),

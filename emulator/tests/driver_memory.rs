@@ -230,3 +230,65 @@ fn threads_work_side_by_side() {
         thread.join().unwrap();
     }
 }
+
+#[test]
+fn boxes_are_copied_slice_by_slice() {
+    let _own = Own::new();
+    // A box of 3 x 2 x 2 bytes out of the middle of 8 x 4 x 3 on the device, to a host array of 5 x 3 x 2.
+    let source: Vec<u8> = (0..96).collect();
+    let device = upload(&source);
+    let mut host = [0xffu8; 30];
+    // SAFETY: integers and pointers, all of which may be zero.
+    let mut copy: CUDA_MEMCPY3D = unsafe { std::mem::zeroed() };
+    (copy.srcMemoryType, copy.srcDevice, copy.srcPitch, copy.srcHeight) = (2, device, 8, 4);
+    (copy.srcXInBytes, copy.srcY, copy.srcZ) = (2, 1, 1);
+    (copy.dstMemoryType, copy.dstHost, copy.dstPitch, copy.dstHeight) = (1, host.as_mut_ptr().cast(), 5, 3);
+    (copy.dstXInBytes, copy.dstY, copy.dstZ) = (1, 1, 0);
+    (copy.WidthInBytes, copy.Height, copy.Depth) = (3, 2, 2);
+    ok!(cuMemcpy3D_v2(&copy));
+    for (at, got) in host.iter().enumerate() {
+        let (x, y, z) = (at % 5, at / 5 % 3, at / 15);
+        let inside = (1..4).contains(&x) && y >= 1;
+        let expected = if inside { ((z + 1) * 32 + (y - 1 + 1) * 8 + (x - 1 + 2)) as u8 } else { 0xff };
+        assert_eq!(*got, expected, "x {x}, y {y}, z {z}");
+    }
+    copy.srcHeight = 2;
+    assert_eq!(
+        cu!(cuMemcpy3DAsync_v2(&copy, null_mut())),
+        CUDA_ERROR_INVALID_VALUE,
+        "a slice is higher than its source"
+    );
+    (copy.srcHeight, copy.Depth) = (4, 3);
+    assert_eq!(cu!(cuMemcpy3D_v2(&copy)), CUDA_ERROR_INVALID_VALUE, "past the end");
+    ok!(cuMemFree_v2(device));
+}
+
+#[test]
+fn streams_write_values_and_find_them() {
+    let _own = Own::new();
+    let words = upload(&[0u32; 4]);
+    let none = null_mut();
+    ok!(cuStreamWriteValue32_v2(none, words + 4, 0x8000_0005, 0));
+    ok!(cuStreamWriteValue64_v2(none, words + 8, 1 << 40 | 7, 1));
+    assert_eq!(download::<u32>(words, 4), [0, 0x8000_0005, 7, 256]);
+    // At least, in the circle of 32-bit numbers; equal; a common bit; a bit that neither has.
+    for (value, flags, met) in [
+        (0x8000_0004, 0, true),
+        (0x8000_0006, 0, false),
+        (6, 0, true),
+        (5, 0, false),
+        (0x8000_0005, 1, true),
+        (5, 1, false),
+        (4, 2, true),
+        (2, 2, false),
+        (0x7fff_fff8, 3, true),
+        (0x7fff_fffa, 3, false),
+    ] {
+        let code = cu!(cuStreamWaitValue32_v2(none, words + 4, value, flags));
+        assert_eq!(code == 0, met, "value {value:#x}, flags {flags}: {code}");
+    }
+    ok!(cuStreamWaitValue64_v2(none, words + 8, 1 << 40, 0));
+    assert_ne!(cu!(cuStreamWaitValue64_v2(none, words + 8, 1 << 41, 0)), 0);
+    assert_eq!(cu!(cuStreamWriteValue32_v2(none, words + 2, 1, 0)), CUDA_ERROR_INVALID_VALUE, "misaligned");
+    ok!(cuMemFree_v2(words));
+}

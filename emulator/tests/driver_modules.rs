@@ -117,3 +117,48 @@ fn attributes_say_what_the_text_says() {
     ok!(cuOccupancyAvailableDynamicSMemPerBlock(&mut bytes, function, 2, 256));
     assert_eq!(bytes, 82_944);
 }
+
+#[test]
+fn one_text_is_linked_as_it_is() {
+    let _own = Own::new();
+    let text = format!("{}\0", scale_ptx());
+    let (mut linker, mut image, mut bytes) = (null_mut(), null_mut(), 0);
+    ok!(cuLinkCreate_v2(0, null_mut(), null_mut(), &mut linker));
+    let add = |linker, kind, text: &str| {
+        let data = text.as_ptr().cast_mut().cast();
+        cu!(cuLinkAddData_v2(linker, kind, data, text.len(), c"a".as_ptr(), 0, null_mut(), null_mut()))
+    };
+    assert_eq!(cu!(cuLinkComplete(linker, &mut image, &mut bytes)), CUDA_ERROR_INVALID_IMAGE, "nothing to link");
+    assert_eq!(add(linker, 0, &text), CUDA_ERROR_NO_BINARY_FOR_GPU, "a cubin");
+    assert_eq!(add(linker, 1, &text), 0);
+    assert_eq!(add(linker, 1, &text), CUDA_ERROR_NOT_SUPPORTED, "a second text");
+    ok!(cuLinkComplete(linker, &mut image, &mut bytes));
+    assert_eq!(bytes, text.len());
+    let (mut module, mut function) = (null_mut(), null_mut());
+    ok!(cuModuleLoadData(&mut module, image));
+    ok!(cuLinkDestroy(linker));
+    assert_eq!(cu!(cuLinkDestroy(linker)), CUDA_ERROR_INVALID_HANDLE);
+    ok!(cuModuleGetFunction(&mut function, module, c"scale".as_ptr()));
+    let (mut values, mut factor) = (upload(&[1u32, 2, 3, 4]), 5u32);
+    assert_eq!(launch(function, 1, 4, 0, &mut [parameter(&mut values), parameter(&mut factor)]), 0);
+    ok!(cuCtxSynchronize());
+    assert_eq!(download::<u32>(values, 4), [5, 10, 15, 20]);
+    ok!(cuMemFree_v2(values));
+}
+
+#[test]
+fn the_linker_says_what_is_wrong_with_a_text() {
+    let _own = Own::new();
+    let (mut linker, mut image, mut bytes, mut log) = (null_mut(), null_mut(), 0, [1 as c_char; 256]);
+    let names = [5u32, 6];
+    let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), std::ptr::without_provenance_mut(log.len())];
+    ok!(cuLinkCreate_v2(2, names.as_ptr().cast_mut(), values.as_mut_ptr(), &mut linker));
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.entry k() { frobnicate.u32 %r1; }\n";
+    let data = text.as_ptr().cast_mut().cast();
+    ok!(cuLinkAddData_v2(linker, 1, data, text.len(), c"a".as_ptr(), 0, null_mut(), null_mut()));
+    assert_eq!(cu!(cuLinkComplete(linker, &mut image, &mut bytes)), CUDA_ERROR_INVALID_PTX);
+    // SAFETY: the driver ended the log with a NUL.
+    let log = unsafe { CStr::from_ptr(log.as_ptr()) }.to_str().unwrap();
+    assert!(log.contains("frobnicate"), "{log}");
+    ok!(cuLinkDestroy(linker));
+}

@@ -177,6 +177,9 @@ fn carries_run_through_chains() {
     check(sum, &integers(), |[a, _, c]| a.wrapping_add(c));
     let difference = "mov.b64 {%r11, %r12}, %rd1; mov.b64 {%r13, %r14}, %rd2; sub.cc.u32 %r10, %r11, %r13; subc.u32 %r15, %r12, %r14; mov.b64 %rd0, {%r10, %r15};";
     check(difference, &integers(), |[a, b]| a.wrapping_sub(b));
+    // The carry of a difference says that nothing was borrowed: NVRTC's division of 128-bit integers counts on it.
+    let carry = "sub.cc.u32 %r10, %r1, %r2; addc.u32 %r11, 0, 0; cvt.u64.u32 %rd0, %r11;";
+    check(carry, &integers(), |[a, b]| u64::from(u(a) >= u(b)));
     let product = "mov.b64 {%r5, %r6}, %rd1; mov.b64 {%r7, %r8}, %rd2; mul.lo.u32 %r10, %r5, %r7; mul.hi.u32 %r11, %r5, %r7;\n\
         mad.lo.cc.u32 %r11, %r5, %r8, %r11; madc.hi.u32 %r12, %r5, %r8, 0; mad.lo.cc.u32 %r11, %r6, %r7, %r11; madc.hi.cc.u32 %r12, %r6, %r7, %r12; addc.u32 %r13, 0, 0;\n\
         mad.lo.cc.u32 %r12, %r6, %r8, %r12; madc.hi.u32 %r13, %r6, %r8, %r13; mov.b64 %rd0, {%r12, %r13};";

@@ -5,6 +5,7 @@ use super::names::{Register, Symbol};
 use super::{Compiler, Result, blank};
 use crate::counters::Class;
 use crate::error::ParseError;
+use crate::isa::spread::Spread;
 use crate::isa::types::{Round, Ty};
 use crate::isa::{self, Flow, Ins, exec};
 use crate::program::{Bank, Special};
@@ -21,6 +22,8 @@ pub(crate) struct Decoder<'c, 'a> {
     guard: u16,
     flip: u32,
     after: Vec<Ins>,
+    /// What undefined bits do in what this text becomes.
+    spread: Spread,
     /// The number of an instruction that lets values out of the registers.
     effect: Option<u16>,
 }
@@ -53,7 +56,8 @@ impl<'c, 'a> Decoder<'c, 'a> {
                 None => mods.push(part),
             }
         }
-        let mut decoder = Decoder { c, text, op, mods, types, guard: 0, flip: 0, after: Vec::new(), effect: None };
+        let (spread, after, effect) = (Spread::of(op, &types, &mods), Vec::new(), None);
+        let mut decoder = Decoder { c, text, op, mods, types, guard: 0, flip: 0, after, spread, effect };
         let start = decoder.c.program.code.len() as u32;
         if let Some((name, negated)) = text.guard {
             let register = decoder.register(name)?;
@@ -85,6 +89,10 @@ impl<'c, 'a> Decoder<'c, 'a> {
             ins.flip = decoder.flip;
             decoder.c.push(ins);
         }
+        // An instruction of the text counts once, as what it is and not as what moves its operands about.
+        let parts = &mut decoder.c.program.code[start as usize..];
+        let main = parts.iter().rposition(|ins| ins.class != Class::Move).unwrap_or(parts.len().saturating_sub(1));
+        parts.iter_mut().enumerate().for_each(|(at, ins)| ins.counted = u8::from(at == main));
         let (effect, function) = (decoder.effect, decoder.c.function);
         let Compiler { program, names, .. } = decoder.c;
         program.dataflow.note(start, function, text, effect, |name| names.register(name).flatten());
@@ -286,7 +294,8 @@ impl<'c, 'a> Decoder<'c, 'a> {
             }
             (Bank::R64, Bank::R32) => {
                 let d = self.fresh(32)?;
-                let ins = Ins { exec: exec!(|a: u64| a as u32), d, a: register.index, ..blank() };
+                let spread = Spread::Bits(1);
+                let ins = Ins { exec: exec!(|a: u64| a as u32), d, a: register.index, spread, ..blank() };
                 self.c.push(ins);
                 Ok(d)
             }
@@ -398,7 +407,7 @@ impl<'c, 'a> Decoder<'c, 'a> {
                             (true, _) => exec!(|a: u32| a as i32 as i64 as u64),
                             (false, _) => exec!(|a: u32| u64::from(a)),
                         };
-                        self.after.push(Ins { exec, d: register.index, a: low, ..blank() });
+                        self.after.push(Ins { exec, d: register.index, a: low, spread: Spread::Bits(1), ..blank() });
                         Ok(low)
                     }
                     _ => self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits())),
@@ -464,7 +473,7 @@ impl<'c, 'a> Decoder<'c, 'a> {
 
     /// Appends the instruction under the guard.
     pub fn emit(&mut self, ins: Ins) -> usize {
-        self.c.push(Ins { guard: self.guard, flip: self.flip, ..ins })
+        self.c.push(Ins { guard: self.guard, flip: self.flip, spread: self.spread, ..ins })
     }
 
     /// `d, a` of one type.

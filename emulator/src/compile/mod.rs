@@ -12,7 +12,7 @@ use crate::program::*;
 use crate::ptx::ast::*;
 use decode::Decoder;
 use names::{Names, Symbol};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) type Result<T> = std::result::Result<T, ParseError>;
 
@@ -55,6 +55,8 @@ pub(crate) fn blank() -> Ins {
         guard: 0,
         flip: 0,
         class: Class::Move,
+        counted: 1,
+        spread: Default::default(),
         width: 0,
         count: 0,
         flags: 0,
@@ -96,6 +98,35 @@ fn mentions_operand<'a>(operand: &Operand<'a>, out: &mut Vec<&'a str>) {
     }
 }
 
+/// Names that a kernel can come to: what it mentions, what that mentions, and what tables of functions hold.
+fn reachable<'a>(text: &Text<'a>, kernel: &'a str) -> HashSet<&'a str> {
+    let mut edges: HashMap<&str, Vec<&'a str>> = HashMap::new();
+    for function in &text.functions {
+        if let Some(body) = &function.body {
+            mentions(body, edges.entry(function.name).or_default());
+        }
+    }
+    for variable in &text.variables {
+        let names = variable.init.iter().filter_map(|value| match value {
+            Init::Address(name, _) => Some(*name),
+            _ => None,
+        });
+        edges.entry(variable.name).or_default().extend(names);
+    }
+    for (name, of) in &text.aliases {
+        edges.entry(name).or_default().push(of);
+    }
+    let (mut found, mut left) = (HashSet::from([kernel]), vec![kernel]);
+    while let Some(name) = left.pop() {
+        for next in edges.get(name).into_iter().flatten() {
+            if found.insert(next) {
+                left.push(next);
+            }
+        }
+    }
+    found
+}
+
 /// Compiles a parsed text.
 pub(crate) fn compile(text: &Text) -> Result<Program> {
     let mut compiler = Compiler {
@@ -129,25 +160,45 @@ impl<'a> Compiler<'a> {
         for variable in text.variables.iter().filter(|v| v.space != Space::Shared) {
             self.module_variable(variable)?;
         }
-        // Module-wide shared variables: those that device functions use have one place in all kernels, the others are
-        // laid out kernel by kernel.
+        // Shared variables that device functions use or declare have one place in all kernels; the others are laid out
+        // kernel by kernel, behind those of them that the kernel can reach.
         let shared: Vec<&Variable> = text.variables.iter().filter(|v| v.space == Space::Shared).collect();
         let mut common = Vec::new();
         for function in text.functions.iter().filter(|f| !f.entry) {
             function.body.iter().for_each(|body| mentions(body, &mut common));
         }
         let mut common_end = 0;
+        let mut ends: HashMap<&str, u64> = HashMap::new();
         for variable in &shared {
             if variable.external || variable.unsized_array {
                 self.names.module.insert(variable.name, Symbol::ExternShared);
             } else if common.contains(&variable.name) {
                 common_end = self.place_shared(variable, common_end)?;
+                ends.insert(variable.name, common_end);
+            }
+        }
+        let mut starts: HashMap<&str, u64> = HashMap::new();
+        for function in text.functions.iter().filter(|f| !f.entry) {
+            let Some(body) = &function.body else { continue };
+            starts.insert(function.name, common_end);
+            for statement in body {
+                if let Statement::Variable(variable) = statement
+                    && variable.space == Space::Shared
+                    && !variable.unsized_array
+                {
+                    common_end = aligned(common_end, variable.align).saturating_add(variable.bytes);
+                    ends.insert(function.name, common_end);
+                }
             }
         }
         for function in &text.functions {
             let Some(body) = &function.body else { continue };
-            let mut end = common_end;
+            let mut end = starts.get(function.name).copied().unwrap_or(0);
             if function.entry {
+                if !ends.is_empty() {
+                    let reached = reachable(text, function.name);
+                    end = reached.iter().filter_map(|name| ends.get(name)).copied().max().unwrap_or(0);
+                }
                 let mut used = Vec::new();
                 mentions(body, &mut used);
                 used.sort_unstable();

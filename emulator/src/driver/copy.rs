@@ -125,7 +125,7 @@ fn side(driver: &Driver, kind: c_int, host: usize, device: u64) -> Result<End, R
 ///
 /// # Safety
 /// Host ends are null or point to memory that holds the rectangle.
-unsafe fn rectangle(driver: &Driver, copy: *const CUDA_MEMCPY2D, call: &str) -> Result<(), Refusal> {
+pub(crate) unsafe fn rectangle(driver: &Driver, copy: *const CUDA_MEMCPY2D, call: &str) -> Result<(), Refusal> {
     given(copy, "the description of the copy")?;
     // SAFETY: not null; the caller vouches for the rest.
     let copy = unsafe { copy.read_unaligned() };

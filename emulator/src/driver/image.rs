@@ -30,7 +30,7 @@ pub(crate) struct JitOptions {
 impl JitOptions {
     pub const NONE: JitOptions = JitOptions { count: 0, names: std::ptr::null(), values: std::ptr::null_mut() };
 
-    fn check(&self) -> Result<(), Refusal> {
+    pub fn check(&self) -> Result<(), Refusal> {
         if self.count > 0 {
             given(self.names, "the options")?;
             given(self.values, "the options' values")?;
@@ -80,8 +80,22 @@ pub(crate) unsafe fn load(
     image: *const c_void,
     options: &JitOptions,
 ) -> Result<usize, Refusal> {
-    options.check()?;
     given(image, "the image")?;
+    // SAFETY: the same contract.
+    let module = unsafe { compile(driver, image, options)? };
+    let loaded = module.load(&driver.memory).map_err(|error| memory_refusal(driver, "cuModuleLoadData", error))?;
+    let mut world = driver.world();
+    let handle = world.handle();
+    world.modules.insert(handle, ModuleEntry { context, module: Arc::new(loaded), functions: Default::default() });
+    Ok(handle)
+}
+
+/// Compiles an image, with its log.
+///
+/// # Safety
+/// As for [`load`], and `image` is not null.
+unsafe fn compile(driver: &Driver, image: *const c_void, options: &JitOptions) -> Result<Module, Refusal> {
+    options.check()?;
     // SAFETY: not null; the caller vouches for the rest.
     let result = unsafe { parse(driver, image.cast()) };
     // SAFETY: the caller vouches for the options.
@@ -92,18 +106,19 @@ pub(crate) unsafe fn load(
         options.log(INFO_LOG_BUFFER, INFO_LOG_BYTES, "");
         options.log(ERROR_LOG_BUFFER, ERROR_LOG_BYTES, result.as_ref().err().map_or("", |refusal| &refusal.why));
     }
-    let module = match result {
-        Ok(module) => module,
-        Err(refusal) => {
-            eprintln!("software-gpu: module refused: error: {}", refusal.why);
-            return Err(refusal);
-        }
-    };
-    let loaded = module.load(&driver.memory).map_err(|error| memory_refusal(driver, "cuModuleLoadData", error))?;
-    let mut world = driver.world();
-    let handle = world.handle();
-    world.modules.insert(handle, ModuleEntry { context, module: Arc::new(loaded), functions: Default::default() });
-    Ok(handle)
+    if let Err(refusal) = &result {
+        eprintln!("software-gpu: module refused: error: {}", refusal.why);
+    }
+    result
+}
+
+/// Compiles a text for its log only.
+///
+/// # Safety
+/// The options are as [`JitOptions`] says.
+pub(crate) unsafe fn check(driver: &Driver, text: &CStr, options: &JitOptions) -> Result<(), Refusal> {
+    // SAFETY: the text ends in NUL; the caller vouches for the options.
+    unsafe { compile(driver, text.as_ptr().cast(), options).map(|_| ()) }
 }
 
 /// Parses an image that is PTX; says what it is and what to do otherwise.

@@ -31,6 +31,7 @@ const INTRODUCED: &[(&str, c_int)] = &[
     ("cuEventDestroy_v2", 4000),
     ("cuEventElapsedTime_v2", 12080),
     ("cuGetProcAddress_v2", 12000),
+    ("cuIpcOpenMemHandle_v2", 11000),
     ("cuLinkAddData_v2", 6050),
     ("cuLinkAddFile_v2", 6050),
     ("cuLinkCreate_v2", 6050),
@@ -41,16 +42,21 @@ const INTRODUCED: &[(&str, c_int)] = &[
     ("cuStreamDestroy_v2", 4000),
     ("cuStreamGetCaptureInfo_v2", 11030),
     ("cuStreamGetCaptureInfo_v3", 12030),
+    ("cuStreamWaitValue32_v2", 11070),
+    ("cuStreamWaitValue64_v2", 11070),
+    ("cuStreamWriteValue32_v2", 11070),
+    ("cuStreamWriteValue64_v2", 11070),
 ];
 
 /// Every exported function by its full name.
 fn table() -> &'static HashMap<&'static str, usize> {
     static TABLE: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let groups: [fn() -> Vec<Export>; 18] = [
+        let groups: [fn() -> Vec<Export>; 21] = [
             super::codes::exports,
             super::context::exports,
             super::copy::exports,
+            super::copy_box::exports,
             super::device::exports,
             super::event::exports,
             super::fill::exports,
@@ -58,6 +64,7 @@ fn table() -> &'static HashMap<&'static str, usize> {
             super::host::exports,
             super::launch::exports,
             super::library::exports,
+            super::link::exports,
             exports,
             super::memory::exports,
             super::module::exports,
@@ -66,6 +73,7 @@ fn table() -> &'static HashMap<&'static str, usize> {
             super::pool::exports,
             super::refused::exports,
             super::stream::exports,
+            super::values::exports,
         ];
         groups.iter().flat_map(|group| group()).map(|export| (export.name, export.address)).collect()
     })

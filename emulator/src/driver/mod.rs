@@ -2,9 +2,9 @@
 //!
 //! - `entry`: how every function is wrapped (panics, talk, registration), `Refusal`, checked pointers
 //! - `codes`: names and texts of all codes · `settings`: the environment · `state`: contexts and every other handle
-//! - `device`, `attributes`, `context`, `stream`, `event`: the functions by group
-//! - `memory`, `pool`, `host`, `copy`, `fill`, `pointer`: allocations and transfers
-//! - `module`, `image`, `library`, `function`, `occupancy`, `launch`: code and its launches
+//! - `device`, `attributes`, `context`, `stream`, `values`, `event`: the functions by group
+//! - `memory`, `pool`, `host`, `copy`, `copy_box`, `fill`, `pointer`: allocations and transfers
+//! - `module`, `image`, `library`, `link`, `function`, `occupancy`, `launch`: code and its launches
 //! - `lookup`: `cuGetProcAddress` · `refused`: what is answered with `CUDA_ERROR_NOT_SUPPORTED`
 //! - `output`: findings, leaks, device printf and the report file
 //!
@@ -21,6 +21,7 @@ pub mod attributes;
 pub mod codes;
 pub mod context;
 pub mod copy;
+pub mod copy_box;
 pub mod device;
 pub mod event;
 pub mod fill;
@@ -29,6 +30,7 @@ pub mod host;
 pub mod image;
 pub mod launch;
 pub mod library;
+pub mod link;
 pub mod lookup;
 pub mod memory;
 pub mod module;
@@ -40,6 +42,7 @@ pub mod refused;
 mod settings;
 mod state;
 pub mod stream;
+pub mod values;
 
 /// A device pointer.
 pub type CUdeviceptr = u64;

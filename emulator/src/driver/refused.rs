@@ -1,7 +1,7 @@
-//! Functions that are there so that a program which asks for them gets a clean code: graphs and capture, linking,
+//! Functions that are there so that a program which asks for them gets a clean code: graphs and capture,
 //! managed memory, arrays and external memory, profiling.
 
-use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use super::codes::*;
 use super::entry::{driver_api, refuse};
@@ -10,9 +10,14 @@ use super::{CUdeviceptr, Handle};
 
 /// What is said of graphs.
 const GRAPHS: &str = "graphs and stream capture are not supported; launch into a stream";
-const LINKING: &str = "linking is not supported; compile to one PTX text";
 const MANAGED: &str = "managed memory is not supported; use cuMemAlloc and copies";
 const EXTERNAL: &str = "memory of other processes and APIs is not supported";
+
+/// `CUipcMemHandle` and `CUipcEventHandle`, which are passed by value.
+#[repr(C)]
+pub struct CUipcHandle {
+    pub reserved: [u8; 64],
+}
 
 driver_api! {
     fn cuStreamBeginCapture_v2 | cuStreamBeginCapture_v2_ptsz (stream: Handle, _mode: c_int) {
@@ -55,29 +60,6 @@ driver_api! {
         refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
     }
 
-    fn cuLinkCreate_v2(_count: c_uint, _options: *const c_uint, _values: *mut *mut c_void, _state: *mut Handle) {
-        session()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, LINKING)
-    }
-
-    fn cuLinkAddData_v2(
-        _state: Handle, _kind: c_int, _data: *mut c_void, _bytes: usize, _name: *const c_char, _count: c_uint,
-        _options: *const c_uint, _values: *mut *mut c_void,
-    ) {
-        session()?;
-        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
-    }
-
-    fn cuLinkComplete(_state: Handle, _image: *mut *mut c_void, _bytes: *mut usize) {
-        session()?;
-        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
-    }
-
-    fn cuLinkDestroy(_state: Handle) {
-        session()?;
-        refuse(CUDA_ERROR_INVALID_HANDLE, LINKING)
-    }
-
     // A `CUmemLocation` is passed by value: two ints, which travel as one 64-bit word on x86-64 and on AArch64.
     fn cuMemPrefetchAsync_v2 | cuMemPrefetchAsync_v2_ptsz (
         _pointer: CUdeviceptr, _bytes: usize, _location: u64, _flags: c_uint, stream: Handle,
@@ -114,6 +96,26 @@ driver_api! {
     }
 
     fn cuIpcGetMemHandle(_handle: *mut c_void, _pointer: CUdeviceptr) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
+    }
+
+    fn cuIpcOpenMemHandle_v2 | cuIpcOpenMemHandle (_pointer: *mut CUdeviceptr, _handle: CUipcHandle, _flags: c_uint) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
+    }
+
+    fn cuIpcCloseMemHandle(_pointer: CUdeviceptr) {
+        session()?;
+        refuse(CUDA_ERROR_INVALID_VALUE, EXTERNAL)
+    }
+
+    fn cuIpcGetEventHandle(_handle: *mut c_void, _event: Handle) {
+        session()?;
+        refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
+    }
+
+    fn cuIpcOpenEventHandle(_event: *mut Handle, _handle: CUipcHandle) {
         session()?;
         refuse(CUDA_ERROR_NOT_SUPPORTED, EXTERNAL)
     }

@@ -108,6 +108,12 @@ pub(crate) struct Owned {
 }
 
 /// The tables of handles.
+/// A linker: its options as the caller's arrays (count, names, values), and its text with the NUL.
+pub(crate) struct Link {
+    pub options: (u32, usize, usize),
+    pub image: Vec<u8>,
+}
+
 pub(crate) struct World {
     next: usize,
     pub contexts: HashMap<usize, Context>,
@@ -119,6 +125,7 @@ pub(crate) struct World {
     pub functions: HashMap<usize, FunctionEntry>,
     /// Handles of `cuLibraryLoadData`, with the module of each.
     pub libraries: HashMap<usize, usize>,
+    pub links: HashMap<usize, Link>,
     pub pools: HashMap<usize, Pool>,
     pub default_pool: usize,
     pub current_pool: usize,
@@ -144,6 +151,7 @@ impl World {
             modules: HashMap::new(),
             functions: HashMap::new(),
             libraries: HashMap::new(),
+            links: HashMap::new(),
             pools: HashMap::new(),
             default_pool: 0,
             current_pool: 0,

@@ -51,6 +51,8 @@ pub(crate) struct Warp {
     pub d32: Vec<u32>,
     pub d64: Vec<u32>,
     pub dp: Vec<u32>,
+    /// Which bits are undefined, where not all are.
+    pub loose: crate::isa::spread::Loose,
     pub base32: usize,
     pub base64: usize,
     pub base_p: usize,
@@ -75,6 +77,7 @@ pub(crate) struct Warp {
     /// Start of each lane's frame in local memory, by depth.
     pub stack: Vec<[u32; 32]>,
     pub local: Vec<u8>,
+    /// For each byte of local memory, the bits that were written.
     pub local_written: Vec<u8>,
     /// Local bytes of each lane.
     pub local_capacity: usize,
@@ -101,6 +104,7 @@ impl Warp {
             d32: Vec::new(),
             d64: Vec::new(),
             dp: Vec::new(),
+            loose: Default::default(),
             base32: 0,
             base64: 0,
             base_p: 0,
@@ -159,6 +163,7 @@ impl Warp {
         for list in [&mut self.d32, &mut self.d64, &mut self.dp] {
             list.clear();
         }
+        self.loose.clear();
         self.r32.clear();
         self.r64.clear();
         self.p.clear();
@@ -243,6 +248,8 @@ impl Warp {
     pub fn renew(&mut self, frame: Frame, depth: u32, mask: u32, g: &Grid) {
         let code = &g.program.functions[frame.function as usize];
         let (predicates, narrow, wide) = code.registers;
+        self.loose.forget_range(false, frame.base32..frame.base32 + narrow as usize, mask);
+        self.loose.forget_range(true, frame.base64..frame.base64 + wide as usize, mask);
         for known in &mut self.dp[frame.base_p..frame.base_p + predicates as usize] {
             *known &= !mask;
         }
@@ -418,15 +425,16 @@ impl Cx<'_> {
         }
         let mut full = 0u64;
         let mut lanes = 0u64;
+        let mut waited = 0u64;
         while left > 0 {
             let ins = &code[self.w.pc as usize];
             let mask = self.w.mask & (self.w.p[self.w.base_p + ins.guard as usize] ^ ins.flip);
             left -= 1;
-            self.b.counters.warp_instructions[ins.class as usize] += 1;
+            self.b.counters.warp_instructions[ins.class as usize] += u64::from(ins.counted);
             if mask == u32::MAX {
-                full += 1;
+                full += u64::from(ins.counted);
             } else {
-                lanes += u64::from(mask.count_ones());
+                lanes += u64::from(mask.count_ones() * u32::from(ins.counted));
             }
             if ins.guard != 0 {
                 let unknown = self.w.mask & !self.w.dp[self.w.base_p + ins.guard as usize];
@@ -447,6 +455,12 @@ impl Cx<'_> {
                     continue;
                 }
                 Flow::Choose => {
+                    // What waits runs again once it need not; it counts then.
+                    if matches!(self.w.wait, Wait::Lanes(_) | Wait::Barrier { .. }) {
+                        let counted = u64::from(ins.counted);
+                        self.b.counters.warp_instructions[ins.class as usize] -= counted;
+                        waited += counted * u64::from(mask.count_ones());
+                    }
                     if !self.w.choose(self.b, self.g, false) {
                         break;
                     }
@@ -458,7 +472,7 @@ impl Cx<'_> {
                 break;
             }
         }
-        self.b.counters.thread_instructions += full * 32 + lanes;
+        self.b.counters.thread_instructions += full * 32 + lanes - waited;
         u64::from(most - left)
     }
 }

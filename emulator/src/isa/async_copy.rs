@@ -185,9 +185,13 @@ fn copy(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let plain = i.flags & (SIZED | IGNORED) == 0;
     // A source of no bytes is not read, whatever its address.
     let reads = if plain { mask } else { lanes(mask).filter(|lane| sizes[*lane] > 0).fold(0, |m, lane| m | 1 << lane) };
+    cx.b.counters.async_copies += 1;
     if reads != 0 {
+        cx.b.counters.async_requests += 1;
         cx.b.counters.async_sectors += Cx::sectors(&from, reads, bytes as u64);
     }
+    cx.b.counters.async_bytes += lanes(reads).map(|lane| sizes[lane] as u64).sum::<u64>();
+    cx.wavefronts(&to, mask, bytes as u32);
     let mut batch = cx.w.copies.room();
     if !plain {
         batch.data = [[0; 16]; 32];

@@ -286,6 +286,7 @@ fn operands(cx: &mut Cx, i: &Ins, mask: u32) -> ([u64; 32], [u64; 32]) {
 
 fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 32]; 2]) -> Flow {
     let bytes = usize::from(i.width);
+    cx.b.counters.atomic_sectors += Cx::sectors(at, mask, bytes as u64);
     let (b, c) = operands(cx, i, mask);
     let op = OPS[i.count as usize];
     cx.b.polls += 1;

@@ -5,7 +5,7 @@ use super::rounding::{
     single_to_half, whole,
 };
 use super::types::{Round, Ty};
-use super::{Exec, Flow, Ins, Slot, exec, put};
+use super::{Exec, Flow, Ins, Slot, exec, put, spread};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::Decoder;
@@ -139,30 +139,7 @@ fn f32_bits(x: f32) -> u32 {
     if x.is_nan() { NAN32 } else { x.to_bits() }
 }
 
-trait Bits: Slot {
-    fn wide(self) -> u64;
-    fn of(bits: u64) -> Self;
-}
-
-impl Bits for u32 {
-    fn wide(self) -> u64 {
-        u64::from(self)
-    }
-    fn of(bits: u64) -> u32 {
-        bits as u32
-    }
-}
-
-impl Bits for u64 {
-    fn wide(self) -> u64 {
-        self
-    }
-    fn of(bits: u64) -> u64 {
-        bits
-    }
-}
-
-fn general<A: Bits, D: Bits>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+fn general<A: Slot, D: Slot>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let (to, from) = (TYPES[usize::from(i.width)], TYPES[usize::from(i.count)]);
     let flags = i.flags;
     let a = *A::get(cx.w, i.a);
@@ -171,6 +148,10 @@ fn general<A: Bits, D: Bits>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         out[lane] = D::of(convert(a[lane].wide(), to, from, flags));
     }
     let known = A::defined(cx.w, i.a);
+    if mask & !known != 0 {
+        let sources = [spread::source::<A>(cx.w, i.a)];
+        return spread::run(cx, i, mask, &sources, &|at| D::of(convert(at[0], to, from, flags)));
+    }
     put(cx.w, i.d, mask, &out, known);
     Flow::Next
 }

@@ -3,7 +3,7 @@
 use super::moves::{move_pred, not_pred};
 use super::rounding::{brain_to_single, flush, half_to_single};
 use super::types::Ty;
-use super::{Exec, Flow, Ins, Slot, exec, pred, pred_defined, put, put_pred};
+use super::{Exec, Flow, Ins, Slot, exec, pred, pred_defined, put, put_pred, spread};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::Decoder;
@@ -414,6 +414,15 @@ fn select<T: Slot>(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         }
     }
     let known = (T::defined(w, i.a) & choice | T::defined(w, i.b) & !choice) & pred_defined(w, i.c);
+    if mask & pred_defined(w, i.c) & !known != 0 {
+        let (a, b) = (spread::source::<T>(w, i.a), spread::source::<T>(w, i.b));
+        let (choose, unsure) = (|lane: usize| if choice >> lane & 1 != 0 { &a } else { &b }, !pred_defined(w, i.c));
+        let undefined = |lane: usize| if unsure >> lane & 1 != 0 { u64::MAX } else { choose(lane).undefined[lane] };
+        let undefined = std::array::from_fn(undefined);
+        let memory = (a.memory & choice | b.memory & !choice) & !unsure;
+        spread::put_loose(w, i.d, mask, &out, &spread::Source { undefined, memory, ..a });
+        return Flow::Next;
+    }
     put(w, i.d, mask, &out, known);
     Flow::Next
 }

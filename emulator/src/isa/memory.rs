@@ -5,7 +5,7 @@ mod whole;
 
 use self::store::{store_generic, store_global, store_local, store_shared};
 use super::types::Ty;
-use super::{Flow, Ins, Slot, put};
+use super::{Flow, Ins, Slot, put, spread};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::{Decoder, WIDE, no_operation};
@@ -337,6 +337,27 @@ fn put_element(cx: &mut Cx, i: &Ins, mask: u32, k: usize, known: u32, value: imp
     put(cx.w, index, mask, &out, known);
 }
 
+/// Notes which bits of an element just loaded lie in bytes that were never written.
+#[cold]
+fn put_unwritten(cx: &mut Cx, i: &Ins, mask: u32, k: usize, mut undefined: [u64; 32]) {
+    let index = cx.g.program.lists[i.list as usize + k];
+    let top = 8 * u32::from(i.width) - 1;
+    if i.flags & SIGNED != 0 {
+        let keep = if i.flags & HALF != 0 { 0xffff } else { u64::MAX };
+        for bits in undefined.iter_mut().filter(|bits| **bits >> top & 1 != 0) {
+            *bits |= u64::MAX << top & keep;
+        }
+    }
+    let from = spread::Source { values: [0; 32], undefined, memory: u32::MAX };
+    if i.flags & LONG != 0 {
+        let values = *u64::get(cx.w, index);
+        spread::put_loose(cx.w, index, mask, &values, &from);
+    } else {
+        let values = *u32::get(cx.w, index);
+        spread::put_loose(cx.w, index, mask, &values, &from);
+    }
+}
+
 fn load_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
     load_global_at(cx, i, mask, &at)
@@ -437,9 +458,20 @@ fn load_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         let place = |lane: usize| lane * capacity + at[lane] as usize + k * width;
         // What was never written counts where it is used: copies of structs move their padding too.
         let written = &cx.w.local_written;
-        let known = lanes(mask)
-            .fold(0, |m, lane| m | u32::from(!written[place(lane)..place(lane) + width].contains(&0)) << lane);
+        let whole = |lane: usize| written[place(lane)..place(lane) + width].iter().all(|bits| *bits == 0xff);
+        let known = lanes(mask).fold(0, |m, lane| m | u32::from(whole(lane)) << lane);
+        let undefined: [u64; 32] = if mask & !known == 0 {
+            [0; 32]
+        } else {
+            std::array::from_fn(|lane| match mask >> lane & 1 {
+                1 => number(&written[place(lane)..place(lane) + width]) ^ u64::MAX >> (64 - 8 * width),
+                _ => 0,
+            })
+        };
         put_element(cx, i, mask, k, known, |lane| number(&data[place(lane)..place(lane) + width]));
+        if mask & !known != 0 {
+            put_unwritten(cx, i, mask, k, undefined);
+        }
     }
     cx.w.local = data;
     Flow::Next

@@ -22,6 +22,7 @@ pub(crate) mod mma_single;
 pub(crate) mod moves;
 pub(crate) mod printf;
 pub(crate) mod rounding;
+pub(crate) mod spread;
 pub(crate) mod warp;
 pub(crate) mod wide;
 
@@ -53,6 +54,10 @@ pub(crate) struct Ins {
     /// Exclusive-ored onto the guard: all ones for `@!p`.
     pub flip: u32,
     pub class: Class,
+    /// 0 where an instruction of the text became several: only one of them is counted.
+    pub counted: u8,
+    /// What undefined bits of its sources do to its result.
+    pub spread: spread::Spread,
     /// Bytes per element, elements, and flags: the group of the instruction knows what they mean.
     pub width: u8,
     pub count: u8,
@@ -71,6 +76,12 @@ pub(crate) struct Ins {
 
 /// A register width that lanes are stored in.
 pub(crate) trait Slot: Copy + Default {
+    /// 64 bits, not 32.
+    const WIDE: bool;
+    fn wide(self) -> u64;
+    fn of(bits: u64) -> Self;
+    /// Where the register lies among those of its width.
+    fn place(w: &Warp, index: u16) -> usize;
     fn get(w: &Warp, index: u16) -> &[Self; 32];
     fn get_mut(w: &mut Warp, index: u16) -> &mut [Self; 32];
     fn defined(w: &Warp, index: u16) -> u32;
@@ -78,6 +89,18 @@ pub(crate) trait Slot: Copy + Default {
 }
 
 impl Slot for u32 {
+    const WIDE: bool = false;
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        u64::from(self)
+    }
+    #[inline(always)]
+    fn of(bits: u64) -> u32 {
+        bits as u32
+    }
+    fn place(w: &Warp, index: u16) -> usize {
+        w.base32 + index as usize
+    }
     #[inline(always)]
     fn get(w: &Warp, index: u16) -> &[u32; 32] {
         &w.r32[w.base32 + index as usize]
@@ -97,6 +120,18 @@ impl Slot for u32 {
 }
 
 impl Slot for u64 {
+    const WIDE: bool = true;
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self
+    }
+    #[inline(always)]
+    fn of(bits: u64) -> u64 {
+        bits
+    }
+    fn place(w: &Warp, index: u16) -> usize {
+        w.base64 + index as usize
+    }
     #[inline(always)]
     fn get(w: &Warp, index: u16) -> &[u64; 32] {
         &w.r64[w.base64 + index as usize]
@@ -130,6 +165,9 @@ const BIT: [u32; 32] = {
 pub(crate) fn put<T: Slot>(w: &mut Warp, index: u16, mask: u32, values: &[T; 32], defined: u32) {
     let known = T::defined_mut(w, index);
     *known = (*known & !mask) | (defined & mask);
+    if mask & !defined != 0 {
+        forget::<T>(w, index, mask);
+    }
     let lanes = T::get_mut(w, index);
     if mask == u32::MAX {
         *lanes = *values;
@@ -138,6 +176,14 @@ pub(crate) fn put<T: Slot>(w: &mut Warp, index: u16, mask: u32, values: &[T; 32]
             lanes[lane] = if mask & BIT[lane] != 0 { values[lane] } else { lanes[lane] };
         }
     }
+}
+
+/// Lanes that are undefined as a whole now.
+#[cold]
+#[inline(never)]
+fn forget<T: Slot>(w: &mut Warp, index: u16, mask: u32) {
+    let at = T::place(w, index);
+    w.loose.forget(T::WIDE, at, mask);
 }
 
 /// Writes a predicate for the lanes of a mask.
@@ -162,12 +208,16 @@ pub(crate) fn pred_defined(w: &Warp, index: u16) -> u32 {
 #[inline(always)]
 pub(crate) fn unary<A: Slot, D: Slot>(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(A) -> D) -> Flow {
     let w = &mut *cx.w;
+    let defined = A::defined(w, i.a);
+    if mask & !defined != 0 {
+        let sources = [spread::source::<A>(w, i.a)];
+        return spread::run(cx, i, mask, &sources, &|at| f(A::of(at[0])));
+    }
     let a = A::get(w, i.a);
     let mut out = [D::default(); 32];
     for lane in 0..32 {
         out[lane] = f(a[lane]);
     }
-    let defined = A::defined(w, i.a);
     put(w, i.d, mask, &out, defined);
     Flow::Next
 }
@@ -176,12 +226,16 @@ pub(crate) fn unary<A: Slot, D: Slot>(cx: &mut Cx, i: &Ins, mask: u32, f: impl F
 #[inline(always)]
 pub(crate) fn binary<A: Slot, B: Slot, D: Slot>(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(A, B) -> D) -> Flow {
     let w = &mut *cx.w;
+    let defined = A::defined(w, i.a) & B::defined(w, i.b);
+    if mask & !defined != 0 {
+        let sources = [spread::source::<A>(w, i.a), spread::source::<B>(w, i.b)];
+        return spread::run(cx, i, mask, &sources, &|at| f(A::of(at[0]), B::of(at[1])));
+    }
     let (a, b) = (A::get(w, i.a), B::get(w, i.b));
     let mut out = [D::default(); 32];
     for lane in 0..32 {
         out[lane] = f(a[lane], b[lane]);
     }
-    let defined = A::defined(w, i.a) & B::defined(w, i.b);
     put(w, i.d, mask, &out, defined);
     Flow::Next
 }
@@ -195,12 +249,16 @@ pub(crate) fn ternary<A: Slot, B: Slot, C: Slot, D: Slot>(
     f: impl Fn(A, B, C) -> D,
 ) -> Flow {
     let w = &mut *cx.w;
+    let defined = A::defined(w, i.a) & B::defined(w, i.b) & C::defined(w, i.c);
+    if mask & !defined != 0 {
+        let sources = [spread::source::<A>(w, i.a), spread::source::<B>(w, i.b), spread::source::<C>(w, i.c)];
+        return spread::run(cx, i, mask, &sources, &|at| f(A::of(at[0]), B::of(at[1]), C::of(at[2])));
+    }
     let (a, b, c) = (A::get(w, i.a), B::get(w, i.b), C::get(w, i.c));
     let mut out = [D::default(); 32];
     for lane in 0..32 {
         out[lane] = f(a[lane], b[lane], c[lane]);
     }
-    let defined = A::defined(w, i.a) & B::defined(w, i.b) & C::defined(w, i.c);
     put(w, i.d, mask, &out, defined);
     Flow::Next
 }
@@ -214,12 +272,21 @@ pub(crate) fn quaternary<A: Slot, B: Slot, C: Slot, E: Slot, D: Slot>(
     f: impl Fn(A, B, C, E) -> D,
 ) -> Flow {
     let w = &mut *cx.w;
+    let defined = A::defined(w, i.a) & B::defined(w, i.b) & C::defined(w, i.c) & E::defined(w, i.e);
+    if mask & !defined != 0 {
+        let sources = [
+            spread::source::<A>(w, i.a),
+            spread::source::<B>(w, i.b),
+            spread::source::<C>(w, i.c),
+            spread::source::<E>(w, i.e),
+        ];
+        return spread::run(cx, i, mask, &sources, &|at| f(A::of(at[0]), B::of(at[1]), C::of(at[2]), E::of(at[3])));
+    }
     let (a, b, c, e) = (A::get(w, i.a), B::get(w, i.b), C::get(w, i.c), E::get(w, i.e));
     let mut out = [D::default(); 32];
     for lane in 0..32 {
         out[lane] = f(a[lane], b[lane], c[lane], e[lane]);
     }
-    let defined = A::defined(w, i.a) & B::defined(w, i.b) & C::defined(w, i.c) & E::defined(w, i.e);
     put(w, i.d, mask, &out, defined);
     Flow::Next
 }

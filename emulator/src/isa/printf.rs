@@ -45,7 +45,7 @@ pub(crate) fn vprintf(cx: &mut Cx, site: &CallSite, mask: u32) -> Flow {
         if let Some(place) = site.results.first() {
             let start = lane * cx.w.local_capacity + (cx.w.stack[cx.w.depth as usize][lane] + place.offset) as usize;
             cx.w.local[start..start + 4].copy_from_slice(&(count as u32).to_le_bytes());
-            cx.w.local_written[start..start + 4].fill(1);
+            cx.w.local_written[start..start + 4].fill(0xff);
         }
     }
     Flow::Next

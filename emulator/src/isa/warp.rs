@@ -2,7 +2,7 @@
 
 use super::barrier::together;
 use super::types::Ty;
-use super::{Exec, Flow, Ins, Slot, pred, pred_defined, put, put_pred};
+use super::{Exec, Flow, Ins, Slot, pred, pred_defined, put, put_pred, spread};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::Decoder;
@@ -118,6 +118,7 @@ fn shuffle_by(cx: &mut Cx, i: &Ins, mask: u32, from: impl Fn(u32, u32, u32, u32)
     let (a, b, c) = (u32::get(w, i.a), u32::get(w, i.b), u32::get(w, i.c));
     let mut out = [0; 32];
     let (mut valid, mut known, mut absent) = (0, 0, 0);
+    let mut sources = [0u8; 32];
     let defined = u32::defined(w, i.a);
     for lane in 0..32u32 {
         let (delta, clamp, segment) = (b[lane as usize] & 31, c[lane as usize] & 31, c[lane as usize] >> 8 & 31);
@@ -125,13 +126,27 @@ fn shuffle_by(cx: &mut Cx, i: &Ins, mask: u32, from: impl Fn(u32, u32, u32, u32)
         let (source, ok) = from(lane, delta, segment, most);
         let source = if ok { source & 31 } else { lane };
         out[lane as usize] = a[source as usize];
+        sources[lane as usize] = source as u8;
         valid |= u32::from(ok) << lane;
         known |= (defined >> source & 1) << lane;
         absent |= (!(mask & members) >> source & 1) << lane;
     }
     let absent = absent & mask;
     // What is reported here is not reported again where it is used.
-    put(w, i.d, mask, &out, if cx.g.config.checks.inactive_lane { known | absent } else { known & !absent });
+    let told = if cx.g.config.checks.inactive_lane { absent } else { 0 };
+    known = (known | told) & !(absent & !told);
+    if mask & !known != 0 {
+        let mut from = spread::source::<u32>(w, i.a);
+        let undefined = std::array::from_fn(|lane| match (known | told) >> lane & 1 {
+            1 => 0,
+            _ if absent >> lane & 1 != 0 => u64::MAX,
+            _ => from.undefined[sources[lane] as usize],
+        });
+        from.memory = (0..32).fold(0, |m, lane| m | (from.memory >> sources[lane] & 1) << lane);
+        spread::put_loose(w, i.d, mask, &out, &spread::Source { undefined, ..from });
+    } else {
+        put(w, i.d, mask, &out, known);
+    }
     if i.flags & HAS_PRED != 0 {
         put_pred(w, i.imm as u16, mask, valid, u32::MAX);
     }

@@ -16,6 +16,9 @@ const USE: u16 = 2;
 /// The high half of the product.
 const HIGH: u16 = 4;
 const SIGNED: u16 = 8;
+/// A difference is `a + !b + 1`, and its carry says that nothing was borrowed, as the chip's adder has it: NVRTC's own
+/// division of 128-bit integers reads the carry of `subc.cc` with `addc`.
+const MINUS: u16 = 16;
 
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     let op = d.op;
@@ -32,6 +35,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     }
     let narrow = ty.bits() == 32;
     let mut flags = if sets { SET } else { 0 } | if uses { USE } else { 0 } | if ty.signed() { SIGNED } else { 0 };
+    if matches!(op, "sub" | "subc") {
+        flags |= MINUS;
+    }
     let product = matches!(op, "mad" | "madc");
     if product {
         if d.take("hi") {
@@ -43,8 +49,8 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     let exec: Exec = match (op, narrow) {
         ("add" | "addc", true) => |cx, i, mask| sum(cx, i, mask, |a: u32, b, c| carry32(a, b, c)),
         ("add" | "addc", false) => |cx, i, mask| sum(cx, i, mask, |a: u64, b, c| carry64(a, b, c)),
-        ("sub" | "subc", true) => |cx, i, mask| sum(cx, i, mask, |a: u32, b, c| borrow32(a, b, c)),
-        ("sub" | "subc", false) => |cx, i, mask| sum(cx, i, mask, |a: u64, b, c| borrow64(a, b, c)),
+        ("sub" | "subc", true) => |cx, i, mask| sum(cx, i, mask, |a: u32, b, c| carry32(a, !b, c)),
+        ("sub" | "subc", false) => |cx, i, mask| sum(cx, i, mask, |a: u64, b, c| carry64(a, !b, c)),
         (_, true) => |cx, i, mask| {
             let (high, signed) = (i.flags & HIGH != 0, i.flags & SIGNED != 0);
             product_sum(cx, i, mask, |a: u32, b: u32, c, carry| {
@@ -86,22 +92,21 @@ fn carry64(a: u64, b: u64, carry: bool) -> (u64, bool) {
     (full as u64, full >> 64 != 0)
 }
 
-fn borrow32(a: u32, b: u32, borrow: bool) -> (u32, bool) {
-    let need = u64::from(b) + u64::from(borrow);
-    (a.wrapping_sub(need as u32), u64::from(a) < need)
-}
-
-fn borrow64(a: u64, b: u64, borrow: bool) -> (u64, bool) {
-    let need = u128::from(b) + u128::from(borrow);
-    (a.wrapping_sub(need as u64), u128::from(a) < need)
-}
-
 #[inline(always)]
 fn sum<T: Slot>(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(T, T, bool) -> (T, bool)) -> Flow {
     let w = &mut *cx.w;
     let (a, b) = (T::get(w, i.a), T::get(w, i.b));
     let known = T::defined(w, i.a) & T::defined(w, i.b);
-    let carry = if i.flags & USE != 0 { w.carry } else { 0 };
+    let carry = match (i.flags & USE != 0, i.flags & MINUS != 0) {
+        (true, _) => w.carry,
+        (false, minus) => {
+            if minus {
+                u32::MAX
+            } else {
+                0
+            }
+        }
+    };
     let (mut out, mut carries) = ([T::default(); 32], 0);
     for lane in 0..32 {
         let (value, over) = f(a[lane], b[lane], carry >> lane & 1 != 0);

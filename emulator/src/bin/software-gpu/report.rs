@@ -1,4 +1,4 @@
-//! `software-gpu report`: two tables from a report file: what each kernel moved and did, and its instructions by class.
+//! `software-gpu report`: tables from a report file: what each kernel moved and did, its bounds, its instructions by class.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -10,6 +10,10 @@ use crate::{Failure, say};
 
 /// Bytes of a sector.
 const SECTOR: f64 = 32.0;
+
+/// Columns of a row before which the tables of traffic and of kinds of instructions end.
+const TRAFFIC: usize = 10;
+const KINDS: usize = 17;
 
 /// What was asked for on the command line.
 #[derive(Default)]
@@ -82,9 +86,10 @@ fn ratio(a: f64, b: f64) -> String {
     if b > 0.0 { format!("{:.2}", a / b) } else { "-".into() }
 }
 
-/// Sectors per request, and in brackets the share of their bytes that lanes asked for.
-fn sectors(counters: &Json, requests: &str, sectors: &str, bytes: &str) -> String {
-    let (requests, sectors, bytes) = (counters.number(requests), counters.number(sectors), counters.number(bytes));
+/// Sectors per request of these kinds, and in brackets the share of their bytes that lanes asked for.
+fn sectors(counters: &Json, kinds: &[&str]) -> String {
+    let sum = |what: &str| kinds.iter().map(|kind| counters.number(&format!("{kind}_{what}"))).sum::<f64>();
+    let (requests, sectors, bytes) = (sum("requests"), sum("sectors"), sum("bytes"));
     if requests > 0.0 { format!("{:.1} ({})", sectors / requests, ratio(bytes, sectors * SECTOR)) } else { "-".into() }
 }
 
@@ -105,7 +110,8 @@ fn row(kernel: &Json, options: &Options) -> Vec<String> {
         Json::Object(members) => members.iter().map(|(name, _)| classes.number(name)).sum(),
         _ => 0.0,
     };
-    let moved = (count("load_sectors") + count("store_sectors") + count("async_sectors")) * SECTOR;
+    let moved =
+        ["load", "store", "async", "atomic"].map(|kind| count(&format!("{kind}_sectors"))).iter().sum::<f64>() * SECTOR;
     let launches = kernel.number("launches").max(1.0);
     let registers = options.registers.get(name).copied();
     let mut cells = vec![
@@ -113,8 +119,8 @@ fn row(kernel: &Json, options: &Options) -> Vec<String> {
         thousands(kernel.number("launches")),
         thousands(warp),
         ratio(count("thread_instructions"), warp),
-        sectors(counters, "load_requests", "load_sectors", "load_bytes"),
-        sectors(counters, "store_requests", "store_sectors", "store_bytes"),
+        sectors(counters, &["load", "async"]),
+        sectors(counters, &["store"]),
         format!("{:.3}", moved / 1e6),
         // The minimum is that of one launch.
         options.minimum.get(name).map_or("-".into(), |minimum| ratio(moved, minimum * launches)),
@@ -126,7 +132,7 @@ fn row(kernel: &Json, options: &Options) -> Vec<String> {
         ),
         thousands(classes.number("matrix")),
         thousands(classes.number("load_matrix")),
-        thousands(classes.number("async_copy")),
+        thousands(count("async_copies")),
         thousands(classes.number("shuffle")),
         thousands(count("barriers")),
         thousands(count("atomic_requests")),
@@ -202,9 +208,14 @@ fn render(report: &Json, options: &Options) -> String {
     heads.extend(GPUS.iter().map(|gpu| format!("occupancy {}", gpu.name)));
     heads.extend(GPUS.iter().map(|gpu| format!("bound {}, us", gpu.name)));
     let rows: Vec<_> = kernels.iter().map(|kernel| row(kernel, options)).collect();
-    out.push_str(&table(&heads, &rows));
+    // Three tables that fit a screen: traffic, kinds of instructions, and what the real parts could do.
+    for columns in [1..TRAFFIC, TRAFFIC..KINDS, KINDS..heads.len()] {
+        let part = |row: &[String]| [&row[..1], &row[columns.clone()]].concat();
+        out.push_str(&table(&part(&heads), &rows.iter().map(|row| part(row)).collect::<Vec<_>>()));
+        out.push('\n');
+    }
     out.push_str(
-        "\nSums over all launches; bounds are of one launch. lanes: active threads an instruction. In brackets: bytes asked\n\
+        "Sums over all launches; bounds are of one launch. lanes: active threads an instruction. In brackets: bytes asked\n\
          for by bytes of the sectors (1.00 is best); wavefronts by the least that the accesses' width allows (1.00 is best).\n\
          bound: the larger of bytes by memory bandwidth and tensor operations by the bf16 peak, as if no cache held a byte\n\
          twice and nothing else took time. It is a bound, never a claimed time.\n\n",

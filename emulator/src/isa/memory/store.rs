@@ -1,6 +1,7 @@
 //! What stores do, space by space.
 
 use super::*;
+use crate::memory::Allocation;
 
 /// The register of element `k`.
 #[inline(always)]
@@ -8,11 +9,15 @@ fn register(cx: &Cx, i: &Ins, k: usize) -> u16 {
     cx.g.program.lists[i.list as usize + k]
 }
 
-/// Where element `k` is defined.
+/// Where element `k` is defined, and where it is not because a struct's padding is copied.
 #[inline(always)]
-fn defined(cx: &Cx, i: &Ins, k: usize) -> u32 {
-    let index = register(cx, i, k);
-    if i.flags & LONG != 0 { u64::defined(cx.w, index) } else { u32::defined(cx.w, index) }
+fn defined(cx: &Cx, i: &Ins, k: usize) -> (u32, u32) {
+    let (index, bits) = (register(cx, i, k), 8 * u32::from(i.width));
+    if i.flags & LONG != 0 {
+        spread::low_bits::<u64>(cx.w, index, bits)
+    } else {
+        spread::low_bits::<u32>(cx.w, index, bits)
+    }
 }
 
 /// The value of element `k` in every lane.
@@ -49,15 +54,29 @@ pub(crate) fn stored(cx: &Cx, i: &Ins, lane: usize) -> [u8; 32] {
     new
 }
 
-/// Reports elements that were never written.
+/// Reports elements that were never written. Gives the lanes that copy a struct's padding: that is no fault, and leaves
+/// the copy's bytes unwritten.
 #[inline(always)]
-fn check_defined(cx: &mut Cx, i: &Ins, mask: u32) {
+fn check_defined(cx: &mut Cx, i: &Ins, mask: u32) -> u32 {
+    let mut padded = 0;
     for k in 0..usize::from(i.count) {
-        let unknown = mask & !defined(cx, i, k);
+        let (known, padding) = defined(cx, i, k);
+        let unknown = mask & !known & !padding;
         if unknown != 0 {
             cx.undefined(unknown, "the stored value");
         }
+        padded |= mask & padding;
     }
+    padded
+}
+
+/// For each byte of element `k` in a lane, the bits that are defined.
+#[cold]
+fn defined_bits(cx: &Cx, i: &Ins, k: usize) -> [[u8; 8]; 32] {
+    let index = cx.g.program.lists[i.list as usize + k];
+    let source =
+        if i.flags & LONG != 0 { spread::source::<u64>(cx.w, index) } else { spread::source::<u32>(cx.w, index) };
+    source.undefined.map(|bits| (!bits).to_le_bytes())
 }
 
 pub(super) fn store_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
@@ -70,7 +89,7 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     cx.b.counters.store_requests += 1;
     cx.b.counters.store_sectors += Cx::sectors(at, mask, bytes as u64);
     cx.b.counters.store_bytes += bytes as u64 * u64::from(mask.count_ones());
-    check_defined(cx, i, mask);
+    let padded = check_defined(cx, i, mask);
     if i.flags & RELEASE != 0 {
         cx.fence(i.flags & IN_BLOCK == 0);
     }
@@ -87,7 +106,10 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         let g = cx.g;
         let allocation = &*g.snapshot.allocations[index];
         cx.check_write(index, at, part, bytes, access(i, true), Some(i));
-        cx.mark_written(allocation, at, part, bytes);
+        cx.mark_written(allocation, at, part & !padded, bytes);
+        if part & padded != 0 {
+            mark_but_padding(cx, i, allocation, at, part & padded);
+        }
         let (data, start) = (&allocation.data, allocation.address);
         if whole::store(cx, i, part, at, data, start) {
             break;
@@ -110,6 +132,19 @@ fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     Flow::Next
 }
 
+/// Marks the bytes of a store as written that are not a struct's padding.
+#[cold]
+fn mark_but_padding(cx: &Cx, i: &Ins, allocation: &Allocation, at: &[u64; 32], part: u32) {
+    for k in 0..usize::from(i.count) {
+        let bits = defined_bits(cx, i, k);
+        for byte in 0..usize::from(i.width) {
+            let written = lanes(part).fold(0, |m, lane| m | u32::from(bits[lane][byte] != 0) << lane);
+            let place = at.map(|address| address + (k * usize::from(i.width) + byte) as u64);
+            cx.mark_written(allocation, &place, written, 1);
+        }
+    }
+}
+
 pub(super) fn store_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
     store_shared_at(cx, i, mask, &at)
@@ -127,7 +162,7 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     cx.wavefronts(at, mask, bytes as u32);
     let checks = cx.g.config.checks;
     let stamp = cx.shared_stamp(access(i, true));
-    check_defined(cx, i, mask);
+    let padded = check_defined(cx, i, mask);
     for lane in lanes(mask) {
         let place = at[lane] as usize;
         if checks.async_pending && cx.b.shared.is_pending(place, bytes) {
@@ -158,6 +193,16 @@ fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     if i.flags & STRONG != 0 {
         lanes(mask).for_each(|lane| cx.leave_at(at[lane]));
     }
+    if mask & padded != 0 {
+        for k in 0..usize::from(i.count) {
+            let bits = defined_bits(cx, i, k);
+            for lane in lanes(mask & padded) {
+                for byte in (0..width).filter(|byte| bits[lane][*byte] == 0) {
+                    cx.b.shared.written[at[lane] as usize + k * width + byte] = 0;
+                }
+            }
+        }
+    }
     Flow::Next
 }
 
@@ -182,11 +227,18 @@ fn store_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
     }
     let capacity = cx.w.local_capacity;
     for k in 0..usize::from(i.count) {
-        let (value, known) = (element(cx, i, k), defined(cx, i, k));
+        let (value, (known, _)) = (element(cx, i, k), defined(cx, i, k));
         for lane in lanes(mask) {
             let place = lane * capacity + at[lane] as usize + k * width;
             cx.w.local[place..place + width].copy_from_slice(&value[lane].to_le_bytes()[..width]);
-            cx.w.local_written[place..place + width].fill((known >> lane & 1) as u8);
+            cx.w.local_written[place..place + width].fill(0xff);
+        }
+        if mask & !known != 0 {
+            let bits = defined_bits(cx, i, k);
+            for lane in lanes(mask & !known) {
+                let place = lane * capacity + at[lane] as usize + k * width;
+                cx.w.local_written[place..place + width].copy_from_slice(&bits[lane][..width]);
+            }
         }
     }
     cx.w.effects[i.e as usize] |= mask;

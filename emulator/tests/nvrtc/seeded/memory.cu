@@ -126,7 +126,7 @@ KERNEL(register_stored) {
 }
 KERNEL(register_as_address) {
     if (n > 0)
-        asm volatile("{ .reg .b64 u, v; .reg .b32 w; and.b64 v, u, 0; add.u64 v, v, %0; ld.global.b32 w, [v]; }" ::"l"(x) : "memory"); // expect uninitialised
+        asm volatile("{ .reg .b64 u, v; .reg .b32 w; and.b64 v, u, 252; add.u64 v, v, %0; ld.global.b32 w, [v]; }" ::"l"(x) : "memory"); // expect uninitialised
 }
 KERNEL(register_decides) {
     int out = 0;
