@@ -41,6 +41,7 @@ mod simd;
 pub use config::{Checks, Config, Limits};
 pub use counters::{Class, Counters};
 pub use error::{Error, Finding, Kind, ParseError, Source};
+pub use isa::opcodes;
 pub use launch::{Failure, Launch, Report, launch};
 pub use memory::{Memory, Place};
 pub use module::{Function, LoadedModule, Module, Param};

@@ -94,15 +94,16 @@ impl LoadedModule {
             memory.fill(address, &[0], bytes)?;
             let mut image = variable.image.clone();
             image.truncate(bytes as usize);
-            for (at, special) in &variable.relocations {
-                let value = match special {
-                    Special::Variable(number, offset) => self.globals[*number as usize].1.wrapping_add(*offset as u64),
-                    Special::FunctionAddress(number) => FUNCTION_WINDOW + u64::from(*number) * 16,
-                    Special::Bits(bits) => *bits,
+            for relocation in &variable.relocations {
+                let value = match relocation.special {
+                    Special::Variable(number, offset) => self.globals[number as usize].1.wrapping_add(offset as u64),
+                    Special::FunctionAddress(number) => FUNCTION_WINDOW + u64::from(number) * 16,
+                    Special::Bits(bits) => bits,
                     _ => 0,
                 };
-                if let Some(place) = image.get_mut(*at as usize..*at as usize + 8) {
-                    place.copy_from_slice(&value.to_le_bytes());
+                let part = (value & relocation.mask) >> relocation.mask.trailing_zeros().min(63);
+                if let Some(place) = image.get_mut(relocation.at..relocation.at + relocation.bytes) {
+                    place.copy_from_slice(&part.to_le_bytes()[..relocation.bytes]);
                 }
             }
             memory.write(address, &image)?;

@@ -85,14 +85,25 @@ pub(crate) struct CallSite {
     pub results: Vec<FramePlace>,
 }
 
+/// An address in an initial value, or the part of one that a mask selects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relocation {
+    pub at: usize,
+    pub bytes: usize,
+    pub special: Special,
+    pub mask: u64,
+}
+
 /// A module variable that needs an address.
 #[derive(Clone, Debug)]
 pub(crate) struct ModuleVariable {
     pub name: String,
+    /// In constant space.
+    pub constant: bool,
     pub bytes: u64,
     pub image: Vec<u8>,
-    /// Addresses to be written into the image: where, and what.
-    pub relocations: Vec<(u64, Special)>,
+    /// Addresses to be written into the image.
+    pub relocations: Vec<Relocation>,
 }
 
 /// The whole module.
@@ -112,5 +123,7 @@ pub(crate) struct Program {
     /// Targets of indexed branches.
     pub tables: Vec<Vec<u32>>,
     pub variables: Vec<ModuleVariable>,
+    /// Video instructions.
+    pub videos: Vec<crate::isa::video::ThreeInputs>,
     pub dataflow: Dataflow,
 }

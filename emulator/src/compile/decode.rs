@@ -7,7 +7,7 @@ use crate::counters::Class;
 use crate::error::ParseError;
 use crate::isa::spread::Spread;
 use crate::isa::types::{Round, Ty};
-use crate::isa::{self, Flow, Ins, exec};
+use crate::isa::{self, Ins, exec};
 use crate::program::{Bank, Special};
 use crate::ptx::ast::{Instruction, Operand};
 
@@ -67,20 +67,20 @@ impl<'c, 'a> Decoder<'c, 'a> {
             decoder.guard = register.index;
             decoder.flip = if negated { u32::MAX } else { 0 };
         }
-        let known = isa::integer::decode(&mut decoder)?
-            || isa::wide::decode(&mut decoder)?
-            || isa::float::decode(&mut decoder)?
-            || isa::half::decode(&mut decoder)?
-            || isa::logic::decode(&mut decoder)?
-            || isa::convert::decode(&mut decoder)?
-            || isa::memory::decode(&mut decoder)?
-            || isa::atomics::decode(&mut decoder)?
-            || isa::warp::decode(&mut decoder)?
-            || isa::barrier::decode(&mut decoder)?
-            || isa::mbarrier::decode(&mut decoder)?
-            || isa::async_copy::decode(&mut decoder)?
-            || isa::matrix::decode(&mut decoder)?
-            || isa::control::decode(&mut decoder)?;
+        if decoder.c.program.target < isa::first_target(op, |part| text.opcode.split('.').any(|m| m == part)) {
+            return decoder.refuse();
+        }
+        // Some types are for elements of matrices and of packed numbers only.
+        if decoder.types.iter().any(|ty| ty.element_only()) && op != "mma" && !decoder.has("pack") {
+            return decoder.refuse();
+        }
+        let mut known = false;
+        for decode in isa::decoders(op) {
+            known = decode(&mut decoder)?;
+            if known {
+                break;
+            }
+        }
         if !known || !decoder.mods.is_empty() {
             return decoder.refuse();
         }
@@ -138,6 +138,13 @@ impl<'c, 'a> Decoder<'c, 'a> {
         names.iter().find(|name| self.take(name)).copied()
     }
 
+    /// Takes the layouts of matrices, in order.
+    pub fn take_layouts(&mut self) -> Vec<&'a str> {
+        let (layouts, others) = self.mods.iter().partition(|m| matches!(**m, "row" | "col"));
+        self.mods = others;
+        layouts
+    }
+
     /// Takes all modifiers that a condition holds for.
     pub fn take_if(&mut self, condition: impl Fn(&str) -> bool) {
         self.mods.retain(|m| !condition(m));
@@ -192,6 +199,14 @@ impl<'c, 'a> Decoder<'c, 'a> {
             Some(Some(register)) => Ok(register),
             Some(None) => self.too_many(),
             None => self.error(format!("'{name}' is not declared")),
+        }
+    }
+
+    pub(super) fn component(&mut self, name: &str, element: u32) -> Result<Register> {
+        match self.c.names.component(name, element) {
+            Some(Some(register)) => Ok(register),
+            Some(None) => self.too_many(),
+            None => self.error(format!("'{name}' has no element {element}")),
         }
     }
 
@@ -257,8 +272,9 @@ impl<'c, 'a> Decoder<'c, 'a> {
                 if *name == "WARP_SZ" {
                     return self.filled(bank, Special::Bits(32));
                 }
-                if let Some((special, wide)) = special(name) {
-                    return self.fit(if wide { Bank::R64 } else { Bank::R32 }, special, bank);
+                // Filled registers take their value modulo their width, so either width is right.
+                if let Some(special) = super::special::register(name) {
+                    return self.filled(bank, special);
                 }
                 if let Some(index) = self.clock(name, bank)? {
                     return Ok(index);
@@ -269,19 +285,16 @@ impl<'c, 'a> Decoder<'c, 'a> {
                     None => self.symbol_address(name, 0, bank),
                 }
             }
+            Operand::Component(name, element) => {
+                let register = self.component(name, *element)?;
+                self.narrowed(register, bank, ty)
+            }
             Operand::Offset(name, offset) => self.symbol_address(name, *offset, bank),
             _ => match self.literal(operand, ty) {
                 Some(bits) => self.filled(bank, Special::Bits(bits)),
                 None => self.error("an operand that does not fit the type"),
             },
         }
-    }
-
-    /// A special register in a bank that may be wider or narrower.
-    fn fit(&mut self, has: Bank, special: Special, wants: Bank) -> Result<u16> {
-        // Filled registers take their value modulo their width, so either width is right.
-        let _ = has;
-        self.filled(wants, special)
     }
 
     fn narrowed(&mut self, register: Register, bank: Bank, ty: Ty) -> Result<u16> {
@@ -328,25 +341,6 @@ impl<'c, 'a> Decoder<'c, 'a> {
         self.filled(bank, special)
     }
 
-    /// Clocks are read when asked: an instruction of their own before this one.
-    fn clock(&mut self, name: &str, bank: Bank) -> Result<Option<u16>> {
-        let which = match name {
-            "%clock" | "%clock64" => 0,
-            "%clock_hi" => 1,
-            "%globaltimer" | "%globaltimer_lo" => 2,
-            "%globaltimer_hi" => 3,
-            _ => return Ok(None),
-        };
-        let d = self.fresh(64)?;
-        self.c.push(Ins { exec: isa::control::clock, flags: which, d, class: Class::Special, ..blank() });
-        if bank == Bank::R64 {
-            return Ok(Some(d));
-        }
-        let low = self.fresh(32)?;
-        self.c.push(Ins { exec: exec!(|a: u64| a as u32), d: low, a: d, ..blank() });
-        Ok(Some(low))
-    }
-
     /// Declared bits of the register that operand `k` names; none for anything else.
     pub fn declared_bits(&mut self, k: usize) -> Option<u32> {
         let Some(Operand::Name { name, .. }) = self.text.operands.get(k) else { return None };
@@ -362,6 +356,9 @@ impl<'c, 'a> Decoder<'c, 'a> {
     pub fn predicate_of(&mut self, operand: &Operand<'a>) -> Result<u16> {
         match operand {
             Operand::Name { name, negated } => {
+                if let Some(special) = super::special::register(name) {
+                    return self.filled(Bank::Pred, special);
+                }
                 let register = self.register(name)?;
                 if register.bank != Bank::Pred {
                     return self.error(format!("'{name}' is not a predicate"));
@@ -388,32 +385,36 @@ impl<'c, 'a> Decoder<'c, 'a> {
         let bank = if ty.bits() <= 32 { Bank::R32 } else { Bank::R64 };
         match operand {
             Operand::Sink => self.fresh(ty.bits()),
+            Operand::Component(name, element) => {
+                let register = self.component(name, *element)?;
+                self.dest_register(register, bank, ty)
+            }
             Operand::Name { name, negated: false } => {
                 let register = self.register(name)?;
-                match (bank, register.bank) {
-                    (wants, has) if wants == has => {
-                        if ty.bits() > register.bits && ty.bits() > 16 {
-                            return self.error(format!(
-                                "a destination of {} bits for a value of {}",
-                                register.bits,
-                                ty.bits()
-                            ));
-                        }
-                        Ok(register.index)
-                    }
-                    (Bank::R32, Bank::R64) => {
-                        let low = self.fresh(32)?;
-                        let exec = match (ty.signed(), ty.bits()) {
-                            (true, _) => exec!(|a: u32| a as i32 as i64 as u64),
-                            (false, _) => exec!(|a: u32| u64::from(a)),
-                        };
-                        self.after.push(Ins { exec, d: register.index, a: low, spread: Spread::Bits(1), ..blank() });
-                        Ok(low)
-                    }
-                    _ => self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits())),
-                }
+                self.dest_register(register, bank, ty)
             }
             _ => self.error("a destination that is no register"),
+        }
+    }
+
+    fn dest_register(&mut self, register: Register, bank: Bank, ty: Ty) -> Result<u16> {
+        match (bank, register.bank) {
+            (wants, has) if wants == has => {
+                if ty.bits() > register.bits && ty.bits() > 16 {
+                    return self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits()));
+                }
+                Ok(register.index)
+            }
+            (Bank::R32, Bank::R64) => {
+                let low = self.fresh(32)?;
+                let exec = match ty.signed() {
+                    true => exec!(|a: u32| a as i32 as i64 as u64),
+                    false => exec!(|a: u32| u64::from(a)),
+                };
+                self.after.push(Ins { exec, d: register.index, a: low, spread: Spread::Bits(1), ..blank() });
+                Ok(low)
+            }
+            _ => self.error(format!("a destination of {} bits for a value of {}", register.bits, ty.bits())),
         }
     }
 
@@ -476,6 +477,11 @@ impl<'c, 'a> Decoder<'c, 'a> {
         self.c.push(Ins { guard: self.guard, flip: self.flip, spread: self.spread, ..ins })
     }
 
+    /// `ret` under the guard.
+    pub fn emit_return(&mut self) -> Result<()> {
+        self.c.emit_return(self.guard, self.flip)
+    }
+
     /// `d, a` of one type.
     pub fn unary(&mut self, ty: Ty, class: Class, exec: crate::isa::Exec) -> Result<bool> {
         self.expect(2, 2)?;
@@ -514,48 +520,4 @@ impl<'c, 'a> Decoder<'c, 'a> {
         self.emit(Ins { exec, class, d, a: at[0], b: at[1], c: at[2], e: at[3], ..blank() });
         Ok(true)
     }
-}
-
-/// Special registers that stand still while a warp runs, and whether they have 64 bits.
-fn special(name: &str) -> Option<(Special, bool)> {
-    let axis = |name: &str| match name {
-        "x" => Some(0),
-        "y" => Some(1),
-        "z" => Some(2),
-        _ => None,
-    };
-    if let Some((base, dimension)) = name.split_once('.') {
-        let axis = axis(dimension)?;
-        return Some((
-            match base {
-                "%tid" => Special::Tid(axis),
-                "%ntid" => Special::Ntid(axis),
-                "%ctaid" => Special::Ctaid(axis),
-                "%nctaid" => Special::Nctaid(axis),
-                _ => return None,
-            },
-            false,
-        ));
-    }
-    Some(match name {
-        "%laneid" => (Special::LaneId, false),
-        "%warpid" => (Special::WarpId, false),
-        "%nwarpid" => (Special::NumWarps, false),
-        "%smid" => (Special::SmId, false),
-        "%nsmid" => (Special::NumSm, false),
-        "%gridid" => (Special::GridId, true),
-        "%lanemask_eq" => (Special::LaneMaskEq, false),
-        "%lanemask_lt" => (Special::LaneMaskLt, false),
-        "%lanemask_le" => (Special::LaneMaskLe, false),
-        "%lanemask_gt" => (Special::LaneMaskGt, false),
-        "%lanemask_ge" => (Special::LaneMaskGe, false),
-        "%dynamic_smem_size" => (Special::DynamicShared, false),
-        "%total_smem_size" => (Special::TotalShared, false),
-        _ => return None,
-    })
-}
-
-/// Does nothing: for instructions without an effect here.
-pub(crate) fn no_operation(_: &mut crate::exec::Cx, _: &Ins, _: u32) -> Flow {
-    Flow::Next
 }

@@ -2,15 +2,18 @@
 
 pub(crate) mod dataflow;
 pub(crate) mod decode;
+mod functions;
 pub(crate) mod names;
+pub(crate) mod special;
+mod variables;
 
 use crate::counters::Class;
 use crate::error::{ParseError, Source};
 use crate::isa::{Exec, Flow, Ins};
-use crate::module::{Function, Param};
 use crate::program::*;
 use crate::ptx::ast::*;
 use decode::Decoder;
+use functions::{Signature, types};
 use names::{Names, Symbol};
 use std::collections::{HashMap, HashSet};
 
@@ -33,6 +36,14 @@ pub(crate) struct Compiler<'a> {
     pub table_patches: Vec<(u32, Vec<u32>)>,
     /// Lists of targets by label.
     pub targets: HashMap<&'a str, u32>,
+    /// Types of the parameters of functions by number, and of prototypes by label.
+    pub signatures: Vec<Signature>,
+    pub prototypes: HashMap<&'a str, Signature>,
+    /// Registers of the function at hand that hold its results, and where `ret` puts them.
+    results: Vec<(&'a str, FramePlace)>,
+    /// Bytes of the frame and of shared memory so far.
+    frame: u64,
+    shared_end: u64,
     pub line: u32,
     pub function: u32,
     pub in_kernel: bool,
@@ -44,14 +55,15 @@ pub(crate) struct Compiler<'a> {
     files: HashMap<u32, String>,
 }
 
-fn nothing(_: &mut crate::exec::Cx, _: &Ins, _: u32) -> Flow {
+/// Does nothing: for instructions without an effect here.
+pub(crate) fn no_operation(_: &mut crate::exec::Cx, _: &Ins, _: u32) -> Flow {
     Flow::Next
 }
 
 /// An instruction with every field at rest.
 pub(crate) fn blank() -> Ins {
     Ins {
-        exec: nothing as Exec,
+        exec: no_operation as Exec,
         guard: 0,
         flip: 0,
         class: Class::Move,
@@ -86,10 +98,12 @@ fn mentions<'a>(body: &[Statement<'a>], out: &mut Vec<&'a str>) {
 
 fn mentions_operand<'a>(operand: &Operand<'a>, out: &mut Vec<&'a str>) {
     match operand {
-        Operand::Name { name, .. } | Operand::Offset(name, _) | Operand::Memory { base: Some(name), .. } => {
-            out.push(name)
-        }
+        Operand::Name { name, .. }
+        | Operand::Component(name, _)
+        | Operand::Offset(name, _)
+        | Operand::Memory { base: Some(name), .. } => out.push(name),
         Operand::Vector(list) | Operand::Group(list) => list.iter().for_each(|item| mentions_operand(item, out)),
+        Operand::Negative(inner) => mentions_operand(inner, out),
         Operand::Pair(a, b) => {
             mentions_operand(a, out);
             mentions_operand(b, out);
@@ -108,7 +122,7 @@ fn reachable<'a>(text: &Text<'a>, kernel: &'a str) -> HashSet<&'a str> {
     }
     for variable in &text.variables {
         let names = variable.init.iter().filter_map(|value| match value {
-            Init::Address(name, _) => Some(*name),
+            Init::Address { name, .. } => Some(*name),
             _ => None,
         });
         edges.entry(variable.name).or_default().extend(names);
@@ -137,6 +151,11 @@ pub(crate) fn compile(text: &Text) -> Result<Program> {
         patches: Vec::new(),
         table_patches: Vec::new(),
         targets: HashMap::new(),
+        signatures: Vec::new(),
+        prototypes: HashMap::new(),
+        results: Vec::new(),
+        frame: 0,
+        shared_end: 0,
         line: 1,
         function: 0,
         in_kernel: false,
@@ -157,7 +176,9 @@ impl<'a> Compiler<'a> {
 
     fn module(&mut self, text: &Text<'a>) -> Result<()> {
         self.declare_functions(text)?;
-        for variable in text.variables.iter().filter(|v| v.space != Space::Shared) {
+        let globals = || text.variables.iter().filter(|v| v.space != Space::Shared);
+        // What is declared .extern may be defined further down.
+        for variable in globals().filter(|v| !v.external).chain(globals().filter(|v| v.external)) {
             self.module_variable(variable)?;
         }
         // Shared variables that device functions use or declare have one place in all kernels; the others are laid out
@@ -214,208 +235,10 @@ impl<'a> Compiler<'a> {
             }
             self.function(function, body, end)?;
         }
-        for variable in &text.variables {
-            if variable.space != Space::Shared {
-                self.line = variable.line;
-                self.image(variable)?;
+        for variable in globals() {
+            if let Some(Symbol::Variable(number)) = self.names.module.get(variable.name).cloned() {
+                self.image(variable, number)?;
             }
-        }
-        Ok(())
-    }
-
-    fn place_shared(&mut self, variable: &Variable<'a>, end: u64) -> Result<u64> {
-        let offset = aligned(end, variable.align);
-        let end = offset + variable.bytes;
-        if end > 1 << 20 {
-            return Err(ParseError::new(variable.line, format!("shared variable '{}' is too large", variable.name)));
-        }
-        self.names.module.insert(variable.name, Symbol::Shared(offset as u32));
-        Ok(end)
-    }
-
-    fn declare_functions(&mut self, text: &Text<'a>) -> Result<()> {
-        for function in &text.functions {
-            let builtin = match function.name {
-                "vprintf" => Some(Builtin::Vprintf),
-                "__assertfail" => Some(Builtin::AssertFail),
-                _ => None,
-            };
-            let number = match self.names.module.get(function.name) {
-                Some(Symbol::Function(number)) => *number,
-                _ => {
-                    let number = self.program.functions.len() as u32;
-                    self.names.module.insert(function.name, Symbol::Function(number));
-                    self.program.functions.push(Code {
-                        name: function.name.into(),
-                        missing: true,
-                        builtin,
-                        ..Code::default()
-                    });
-                    number
-                }
-            };
-            if !function.entry {
-                let mut offset = 0u64;
-                let mut lay = |list: &[Variable]| -> Vec<FramePlace> {
-                    list.iter()
-                        .map(|variable| {
-                            offset = aligned(offset, variable.align);
-                            let place =
-                                FramePlace { offset: offset as u32, bytes: variable.bytes.min(MOST_FRAME) as u32 };
-                            offset += variable.bytes.min(MOST_FRAME);
-                            place
-                        })
-                        .collect()
-                };
-                let (params, returns) = (lay(&function.params), lay(&function.returns));
-                if offset > MOST_FRAME {
-                    return Err(ParseError::new(
-                        function.line,
-                        format!("the parameters of '{}' are too large", function.name),
-                    ));
-                }
-                let code = &mut self.program.functions[number as usize];
-                code.params = params;
-                code.returns = returns;
-                code.frame_bytes = offset as u32;
-            }
-        }
-        for (name, of) in &text.aliases {
-            if let Some(symbol) = self.names.module.get(of).cloned() {
-                self.names.module.insert(name, symbol);
-            }
-        }
-        Ok(())
-    }
-
-    fn module_variable(&mut self, variable: &Variable<'a>) -> Result<()> {
-        if variable.external && !self.names.module.contains_key(variable.name) {
-            return Err(ParseError::unsupported(
-                variable.line,
-                format!("'{}' is declared .extern: modules are not linked together", variable.name),
-            ));
-        }
-        if self.names.module.contains_key(variable.name) {
-            return Ok(());
-        }
-        let number = self.program.variables.len() as u32;
-        self.names.module.insert(variable.name, Symbol::Variable(number));
-        self.program.variables.push(ModuleVariable {
-            name: variable.name.into(),
-            bytes: variable.bytes,
-            image: Vec::new(),
-            relocations: Vec::new(),
-        });
-        Ok(())
-    }
-
-    /// Fills in the initial values, once all names are known.
-    fn image(&mut self, variable: &Variable<'a>) -> Result<()> {
-        let Some(Symbol::Variable(number)) = self.names.module.get(variable.name).cloned() else { return Ok(()) };
-        let element = variable.element as usize;
-        let mut image = Vec::with_capacity(variable.init.len() * element);
-        let mut relocations = Vec::new();
-        for value in &variable.init {
-            let at = image.len() as u64;
-            let bits = match value {
-                Init::Int(bits) if matches!(variable.ty, "f32") => u64::from((*bits as i64 as f32).to_bits()),
-                Init::Int(bits) if matches!(variable.ty, "f64") => (*bits as i64 as f64).to_bits(),
-                Init::Int(bits) => *bits,
-                Init::F32(bits) => u64::from(*bits),
-                Init::F64(bits) if variable.ty == "f32" => u64::from((f64::from_bits(*bits) as f32).to_bits()),
-                Init::F64(bits) => *bits,
-                Init::Address(name, offset) => {
-                    let special = match self.names.module.get(name) {
-                        Some(Symbol::Variable(of)) => Special::Variable(*of, *offset),
-                        Some(Symbol::Function(of)) => Special::FunctionAddress(*of),
-                        Some(Symbol::Shared(place)) => Special::Bits((i64::from(*place) + offset) as u64),
-                        _ => return self.error(format!("'{name}' in an initial value is not known")),
-                    };
-                    if element != 8 {
-                        return self.error("an address as initial value needs an element of 64 bits");
-                    }
-                    relocations.push((at, special));
-                    0
-                }
-            };
-            image.extend((0..element).map(|byte| if byte < 8 { (bits >> (8 * byte)) as u8 } else { 0 }));
-        }
-        let entry = &mut self.program.variables[number as usize];
-        entry.image = image;
-        entry.relocations = relocations;
-        Ok(())
-    }
-
-    fn function(&mut self, function: &FunctionText<'a>, body: &[Statement<'a>], shared_start: u64) -> Result<()> {
-        self.line = function.line;
-        let Some(Symbol::Function(number)) = self.names.module.get(function.name).cloned() else { return Ok(()) };
-        if !self.program.functions[number as usize].missing {
-            return self.error(format!("function '{}' is defined twice", function.name));
-        }
-        self.function = number;
-        self.in_kernel = function.entry;
-        self.names.start();
-        self.labels.clear();
-        self.label_pc.clear();
-        self.patches.clear();
-        self.table_patches.clear();
-        self.targets.clear();
-        self.callers.clear();
-        self.source = 0;
-        let mut params = Vec::new();
-        let mut param_bytes = 0u64;
-        if function.entry {
-            for variable in &function.params {
-                let offset = aligned(param_bytes, variable.align);
-                param_bytes = offset + variable.bytes;
-                if param_bytes > 32_764 {
-                    return self.error("the kernel's parameters are too large");
-                }
-                self.names.insert(variable.name, Symbol::KernelParam(offset as u32));
-                params.push(Param {
-                    name: variable.name.into(),
-                    offset: offset as u32,
-                    bytes: variable.bytes as u32,
-                    align: variable.align,
-                });
-            }
-        } else {
-            let code = &self.program.functions[number as usize];
-            let places: Vec<_> = code.params.iter().chain(&code.returns).copied().collect();
-            for (variable, place) in function.params.iter().chain(&function.returns).zip(places) {
-                self.names.insert(variable.name, Symbol::Frame(place));
-            }
-        }
-        self.collect_labels(body)?;
-        self.program.functions[number as usize].start = self.program.code.len() as u32;
-        let mut frame = u64::from(self.program.functions[number as usize].frame_bytes);
-        let mut shared_end = shared_start;
-        self.body(body, &mut frame, &mut shared_end)?;
-        // A body may end without `ret`.
-        self.emit_return();
-        self.patch()?;
-        let local_bytes = frame;
-        let (filled, registers) = self.names.take_registers();
-        let code = &mut self.program.functions[number as usize];
-        code.missing = false;
-        code.filled = filled;
-        code.registers = registers;
-        code.frame_bytes = aligned(frame, 16) as u32;
-        if function.entry {
-            let limit = function.attributes.required.or(function.attributes.max_threads);
-            let max_threads = limit.map_or(1024, |[x, y, z]| x.saturating_mul(y).saturating_mul(z).clamp(1, 1024));
-            self.program.kernels.push((
-                Function {
-                    name: function.name.into(),
-                    params,
-                    param_bytes: param_bytes as u32,
-                    static_shared: shared_end as u32,
-                    local_bytes: local_bytes as u32,
-                    max_threads,
-                    required_block: function.attributes.required,
-                },
-                number,
-            ));
         }
         Ok(())
     }
@@ -458,11 +281,20 @@ impl<'a> Compiler<'a> {
                         match self.labels.get(&(0, *name)) {
                             Some(label) => labels.push(*label),
                             // `.calltargets` names functions; those are found by address.
-                            None if self.names.module.contains_key(name) => {}
+                            None if self.names.module.contains_key(name) => {
+                                if let Some(Symbol::Function(of)) = self.names.module.get(name) {
+                                    self.prototypes.insert(label, self.signatures[*of as usize].clone());
+                                }
+                            }
                             None => return self.error(format!("label '{name}' is not known")),
                         }
                     }
                     self.table_patches.push((number, labels));
+                }
+                Statement::Prototype { returns, params } => {
+                    let Some(label) = last else { return self.error("a prototype without a label") };
+                    let signature = Signature { params: types(params), returns: types(returns) };
+                    self.prototypes.insert(label, signature);
                 }
                 _ => {}
             }
@@ -470,7 +302,7 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    fn body(&mut self, body: &[Statement<'a>], frame: &mut u64, shared_end: &mut u64) -> Result<()> {
+    fn body(&mut self, body: &[Statement<'a>]) -> Result<()> {
         for statement in body {
             match statement {
                 Statement::Open => self.names.open(),
@@ -482,40 +314,13 @@ impl<'a> Compiler<'a> {
                         self.label_pc[*number as usize] = Some(self.program.code.len() as u32);
                     }
                 }
-                Statement::Register { ty, name, count, line } => {
+                Statement::Register { ty, name, count, vector, line } => {
                     self.line = *line;
-                    self.names.declare(ty, name, *count);
+                    self.names.declare(ty, name, *count, *vector);
                 }
                 Statement::Variable(variable) => {
                     self.line = variable.line;
-                    match variable.space {
-                        Space::Local | Space::Param => {
-                            let offset = aligned(*frame, variable.align);
-                            *frame = offset + variable.bytes;
-                            if *frame > MOST_FRAME {
-                                return self.error(format!("local variable '{}' is too large", variable.name));
-                            }
-                            let place = FramePlace { offset: offset as u32, bytes: variable.bytes as u32 };
-                            self.names.insert(variable.name, Symbol::Frame(place));
-                        }
-                        Space::Shared if variable.external || variable.unsized_array => {
-                            self.names.insert(variable.name, Symbol::ExternShared);
-                        }
-                        Space::Shared => {
-                            let offset = aligned(*shared_end, variable.align);
-                            *shared_end = offset + variable.bytes;
-                            if *shared_end > 1 << 20 {
-                                return self.error(format!("shared variable '{}' is too large", variable.name));
-                            }
-                            self.names.insert(variable.name, Symbol::Shared(offset as u32));
-                        }
-                        Space::Global | Space::Const => {
-                            return Err(ParseError::unsupported(
-                                self.line,
-                                "global variables inside a function are not supported",
-                            ));
-                        }
-                    }
+                    self.body_variable(variable)?;
                 }
                 Statement::Loc(loc) => self.source = self.source_number(loc),
                 Statement::Instruction(instruction) => {
@@ -526,7 +331,7 @@ impl<'a> Compiler<'a> {
                     }
                     Decoder::decode(self, instruction)?;
                 }
-                Statement::Targets { .. } | Statement::Prototype => {}
+                Statement::Targets { .. } | Statement::Prototype { .. } => {}
             }
         }
         Ok(())
@@ -562,12 +367,6 @@ impl<'a> Compiler<'a> {
         self.program.code.push(ins);
         self.program.places.push(self.place);
         self.program.code.len() - 1
-    }
-
-    fn emit_return(&mut self) {
-        self.place = (self.line, self.source, self.function);
-        let ins = Ins { exec: crate::isa::control::ret, class: Class::Control, ..blank() };
-        self.push(ins);
     }
 
     fn patch(&mut self) -> Result<()> {

@@ -31,6 +31,8 @@ struct Scope<'a> {
     registers: HashMap<&'a str, u32>,
     /// Ranges by the name before the digits: bits and count.
     ranges: HashMap<&'a str, (u32, u32)>,
+    /// Vector registers by name, or by the name before the digits: bits, elements, count.
+    vectors: HashMap<&'a str, (u32, u32, Option<u32>)>,
     used: HashMap<String, Register>,
     symbols: HashMap<&'a str, Symbol>,
 }
@@ -84,17 +86,15 @@ impl<'a> Names<'a> {
         self.scopes.iter().map(|scope| scope.number).collect()
     }
 
-    pub fn declare(&mut self, ty: &'a str, name: &'a str, count: Option<u32>) {
+    pub fn declare(&mut self, ty: &'a str, name: &'a str, count: Option<u32>, vector: u32) {
         let bits = register_bits(ty);
-        if let Some(scope) = self.scopes.last_mut() {
-            match count {
-                Some(count) => {
-                    scope.ranges.insert(name, (bits, count));
-                }
-                None => {
-                    scope.registers.insert(name, bits);
-                }
-            }
+        let Some(scope) = self.scopes.last_mut() else { return };
+        if vector > 1 {
+            scope.vectors.insert(name, (bits, vector, count));
+        } else if let Some(count) = count {
+            scope.ranges.insert(name, (bits, count));
+        } else {
+            scope.registers.insert(name, bits);
         }
     }
 
@@ -117,27 +117,58 @@ impl<'a> Names<'a> {
         (self.counts[place] <= u32::from(u16::MAX)).then_some(Register { bank, bits, index })
     }
 
-    /// The register of a name; `Some(None)` when there are too many.
+    /// The register of a name, which may be an element of a vector register; `Some(None)` when there are too many.
     pub fn register(&mut self, name: &str) -> Option<Option<Register>> {
-        let digits = name.len() - name.bytes().rev().take_while(u8::is_ascii_digit).count();
-        let (stem, number) = name.split_at(digits);
-        // `%r01` is not in the range of `%r`.
-        let number: Option<u32> = if number.len() > 1 && number.starts_with('0') { None } else { number.parse().ok() };
+        let (stem, number) = crate::ptx::split_number(name);
         for at in (0..self.scopes.len()).rev() {
-            if let Some(register) = self.scopes[at].used.get(name) {
+            let scope = &self.scopes[at];
+            if let Some(register) = scope.used.get(name) {
                 return Some(Some(*register));
             }
-            let declared = self.scopes[at].registers.get(name).copied().or_else(|| {
-                let (bits, count) = *self.scopes[at].ranges.get(stem)?;
+            let declared = scope.registers.get(name).copied().or_else(|| {
+                let (bits, count) = *scope.ranges.get(stem)?;
                 (number? < count).then_some(bits)
             });
             if let Some(bits) = declared {
-                let Some(register) = self.fresh(bits) else { return Some(None) };
-                self.scopes[at].used.insert(name.into(), register);
-                return Some(Some(register));
+                return Some(self.first_use(at, name.into(), bits));
+            }
+        }
+        let (vector, element) = name.rsplit_once('.')?;
+        let element = match element {
+            "x" | "r" => 0,
+            "y" | "g" => 1,
+            "z" | "b" => 2,
+            "w" | "a" => 3,
+            _ => return None,
+        };
+        self.component(vector, element)
+    }
+
+    /// The register of a vector register's element.
+    pub fn component(&mut self, name: &str, element: u32) -> Option<Option<Register>> {
+        let (stem, number) = crate::ptx::split_number(name);
+        let key = format!("{name}.{element}");
+        for at in (0..self.scopes.len()).rev() {
+            let scope = &self.scopes[at];
+            if let Some(register) = scope.used.get(&key) {
+                return Some(Some(*register));
+            }
+            let declared = match (scope.vectors.get(name), scope.vectors.get(stem)) {
+                (Some((bits, elements, None)), _) => Some((*bits, *elements)),
+                (_, Some((bits, elements, Some(count)))) if number? < *count => Some((*bits, *elements)),
+                _ => None,
+            };
+            if let Some((bits, elements)) = declared {
+                return if element < elements { Some(self.first_use(at, key, bits)) } else { None };
             }
         }
         None
+    }
+
+    fn first_use(&mut self, scope: usize, name: String, bits: u32) -> Option<Register> {
+        let register = self.fresh(bits)?;
+        self.scopes[scope].used.insert(name, register);
+        Some(register)
     }
 
     pub fn symbol(&self, name: &str) -> Option<&Symbol> {

@@ -76,6 +76,8 @@ pub(crate) struct Warp {
     pub returns: Vec<[u32; 32]>,
     /// Start of each lane's frame in local memory, by depth.
     pub stack: Vec<[u32; 32]>,
+    /// End of each lane's frame and of what it took from the stack, by depth.
+    pub tops: Vec<[u32; 32]>,
     pub local: Vec<u8>,
     /// For each byte of local memory, the bits that were written.
     pub local_written: Vec<u8>,
@@ -122,6 +124,7 @@ impl Warp {
             frames: Vec::new(),
             returns: Vec::new(),
             stack: Vec::new(),
+            tops: Vec::new(),
             local: Vec::new(),
             local_written: Vec::new(),
             local_capacity: 0,
@@ -160,6 +163,7 @@ impl Warp {
         self.frames.clear();
         self.returns.clear();
         self.stack.clear();
+        self.tops.clear();
         for list in [&mut self.d32, &mut self.d64, &mut self.dp] {
             list.clear();
         }
@@ -175,6 +179,7 @@ impl Warp {
         self.local_capacity = 0;
         self.returns.push([0; 32]);
         self.stack.push([0; 32]);
+        self.tops.push([code.frame_bytes; 32]);
         self.grow_local(code.frame_bytes as usize);
         self.frame(0, g.code, block, g);
         self.enter(0, g.code);

@@ -1,17 +1,18 @@
 //! Atomic operations and reductions on global and shared memory.
 
 use super::memory::{IN_BLOCK, Named, RELEASE, STRONG, access, hints, order, space, windows};
-use super::rounding::{BF16, F16, Format, NAN32};
+use super::rounding::{BF16, F16, Format, NAN32, flush};
 use super::types::{Round, Ty};
-use super::{Flow, Ins, Slot, put};
+use super::{Flow, Ins, Slot, exec, put};
 use crate::compile::Result;
 use crate::compile::blank;
-use crate::compile::decode::{Decoder, WIDE};
+use crate::compile::decode::{Address, Decoder, WIDE};
 use crate::counters::Class;
 use crate::error::Kind;
 use crate::exec::Cx;
 use crate::exec::access::{Window, lanes};
 use crate::exec::shared::bytes_of_word;
+use crate::ptx::ast::Operand;
 
 const RESULT: u16 = 64;
 const SHARED: u16 = 128;
@@ -33,14 +34,18 @@ enum Op {
     Exchange,
     Swap,
     AddF32,
+    /// Global memory flushes denormals, shared memory does not.
+    AddF32Flushed,
     AddF64,
     AddF16,
     AddBf16,
-    AddF16x2,
-    AddBf16x2,
+    MinF16,
+    MaxF16,
+    MinBf16,
+    MaxBf16,
 }
 
-const OPS: [Op; 18] = [
+const OPS: [Op; 21] = [
     Op::Add,
     Op::Min,
     Op::Max,
@@ -54,11 +59,14 @@ const OPS: [Op; 18] = [
     Op::Exchange,
     Op::Swap,
     Op::AddF32,
+    Op::AddF32Flushed,
     Op::AddF64,
     Op::AddF16,
     Op::AddBf16,
-    Op::AddF16x2,
-    Op::AddBf16x2,
+    Op::MinF16,
+    Op::MaxF16,
+    Op::MinBf16,
+    Op::MaxBf16,
 ];
 
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
@@ -78,14 +86,32 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     d.take("noftz");
     d.take("ftz");
     let ty = d.ty()?;
+    let count = match d.take_any(&["v2", "v4", "v8"]) {
+        Some("v2") => 2,
+        Some("v4") => 4,
+        Some(_) => 8,
+        None => 1,
+    };
+    let vector = count > 1;
+    if vector
+        && (d.c.program.target < 90
+            || named != Named::Global
+            || !matches!(ty, Ty::F32 | Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2)
+            || count * ty.bytes() > 16)
+    {
+        return Ok(false);
+    }
     let op = match (name, ty) {
         ("add", Ty::U32 | Ty::S32 | Ty::U64 | Ty::S64) => Op::Add,
         ("add", Ty::F32) => Op::AddF32,
         ("add", Ty::F64) => Op::AddF64,
-        ("add", Ty::F16) => Op::AddF16,
-        ("add", Ty::Bf16) => Op::AddBf16,
-        ("add", Ty::F16x2) => Op::AddF16x2,
-        ("add", Ty::Bf16x2) => Op::AddBf16x2,
+        // Halves one by one or in pairs.
+        ("add", Ty::F16 | Ty::F16x2) => Op::AddF16,
+        ("add", Ty::Bf16 | Ty::Bf16x2) => Op::AddBf16,
+        ("min", Ty::F16 | Ty::F16x2) if vector => Op::MinF16,
+        ("max", Ty::F16 | Ty::F16x2) if vector => Op::MaxF16,
+        ("min", Ty::Bf16 | Ty::Bf16x2) if vector => Op::MinBf16,
+        ("max", Ty::Bf16 | Ty::Bf16x2) if vector => Op::MaxBf16,
         ("min", Ty::U32 | Ty::U64) => Op::Min,
         ("max", Ty::U32 | Ty::U64) => Op::Max,
         ("min", Ty::S32 | Ty::S64) => Op::MinSigned,
@@ -103,6 +129,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     let most = from + if op == Op::Swap { 3 } else { 2 };
     d.expect(most, most + 1)?;
     let address = d.address(from)?;
+    if vector {
+        return elements(d, flags | if address.wide { WIDE } else { 0 }, op, ty, address);
+    }
     let b = d.source(from + 1, ty)?;
     let c = if op == Op::Swap { d.source(from + 2, ty)? } else { 0 };
     match named {
@@ -141,9 +170,58 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     Ok(true)
 }
 
-fn small(format: Format, a: u64, b: u64) -> u64 {
-    let sum = format.decode(a as u32 & 0xffff) + format.decode(b as u32 & 0xffff);
-    u64::from(format.encode(sum, Round::Nearest))
+/// A vector's elements, each an atomic of its own.
+fn elements(d: &mut Decoder, flags: u16, op: Op, ty: Ty, address: Address) -> Result<bool> {
+    let result = d.op == "atom";
+    let Operand::Vector(values) = d.operand(usize::from(result) + 1)? else { return d.error("a vector is needed") };
+    let mut targets = Vec::new();
+    for (k, operand) in values.iter().enumerate() {
+        let (b, imm) = (d.source_of(operand, ty)?, address.offset + k as i64 * i64::from(ty.bytes()));
+        // All elements are read before any is written.
+        let dest = if result { d.fresh(32)? } else { 0 };
+        targets.push(dest);
+        let flags = flags | if result { RESULT } else { 0 };
+        let (width, count) = (ty.bytes() as u8, op as u8);
+        let e = d.effect();
+        d.emit(Ins {
+            exec: run,
+            class: Class::Atomic,
+            flags,
+            width,
+            count,
+            d: dest,
+            a: address.base,
+            imm,
+            b,
+            e,
+            ..blank()
+        });
+    }
+    if result {
+        let Operand::Vector(list) = d.operand(0)? else { return d.error("a vector is needed") };
+        if list.len() != targets.len() {
+            return d.error("as many registers as elements are needed");
+        }
+        for (operand, a) in list.iter().zip(targets) {
+            let dest = d.dest_of(operand, ty)?;
+            d.emit(Ins { exec: exec!(|a: u32| a), d: dest, a, ..blank() });
+        }
+    }
+    Ok(true)
+}
+
+/// An operation on both halves of a word.
+fn halves(format: Format, a: u64, b: u64, f: impl Fn(f64, f64) -> f64) -> u64 {
+    let one = |shift: u32| {
+        let of = |bits: u64| format.decode((bits >> shift) as u32 & 0xffff);
+        u64::from(format.encode(f(of(a), of(b)), Round::Nearest)) << shift
+    };
+    one(0) | one(16)
+}
+
+/// The smaller number; NaN only if both are, and −0 below +0.
+fn smaller(a: f64, b: f64) -> f64 {
+    if b.is_nan() || a < b || (a == b && a.is_sign_negative()) { a } else { b }
 }
 
 /// What stands in memory afterwards.
@@ -197,11 +275,17 @@ fn apply(op: Op, bytes: u8, old: u64, b: u64, c: u64) -> u64 {
             let sum = f32::from_bits(old as u32) + f32::from_bits(b as u32);
             u64::from(if sum.is_nan() { NAN32 } else { sum.to_bits() })
         }
+        Op::AddF32Flushed => {
+            let sum = f32::from_bits(flush(old as u32)) + f32::from_bits(flush(b as u32));
+            u64::from(if sum.is_nan() { NAN32 } else { flush(sum.to_bits()) })
+        }
         Op::AddF64 => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
-        Op::AddF16 => small(F16, old, b),
-        Op::AddBf16 => small(BF16, old, b),
-        Op::AddF16x2 => small(F16, old, b) | small(F16, old >> 16, b >> 16) << 16,
-        Op::AddBf16x2 => small(BF16, old, b) | small(BF16, old >> 16, b >> 16) << 16,
+        Op::AddF16 => halves(F16, old, b, |a, b| a + b),
+        Op::AddBf16 => halves(BF16, old, b, |a, b| a + b),
+        Op::MinF16 => halves(F16, old, b, smaller),
+        Op::MaxF16 => halves(F16, old, b, |a, b| -smaller(-a, -b)),
+        Op::MinBf16 => halves(BF16, old, b, smaller),
+        Op::MaxBf16 => halves(BF16, old, b, |a, b| -smaller(-a, -b)),
     };
     new & keep
 }
@@ -288,7 +372,10 @@ fn on_global(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32], olds: &mut [[u64; 
     let bytes = usize::from(i.width);
     cx.b.counters.atomic_sectors += Cx::sectors(at, mask, bytes as u64);
     let (b, c) = operands(cx, i, mask);
-    let op = OPS[i.count as usize];
+    let op = match OPS[i.count as usize] {
+        Op::AddF32 => Op::AddF32Flushed,
+        op => op,
+    };
     cx.b.polls += 1;
     let mut left = mask;
     while left != 0 {

@@ -4,7 +4,8 @@ use super::types::Ty;
 use super::{Flow, Ins, Slot, pred, put, put_pred};
 use crate::compile::Result;
 use crate::compile::blank;
-use crate::compile::decode::{Decoder, no_operation};
+use crate::compile::decode::Decoder;
+use crate::compile::no_operation;
 use crate::counters::Class;
 use crate::error::Kind;
 use crate::exec::order::join;
@@ -267,7 +268,9 @@ fn check_round(cx: &Cx, lane: u32, id: u32, counted: bool, expected: u32) {
         cx.report(Kind::BarrierDivergence, lane, None, None, note);
         return;
     }
-    if counted || cx.same_line(barrier.from, cx.w.pc) {
+    // `barrier` without `.aligned` may be met from different places.
+    let aligned = cx.g.program.code[cx.w.pc as usize].flags & ALIGNED != 0;
+    if counted || !aligned || cx.same_line(barrier.from, cx.w.pc) {
         return;
     }
     for (here, there) in [(cx.w.pc, barrier.from), (barrier.from, cx.w.pc)] {

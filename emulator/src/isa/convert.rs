@@ -26,7 +26,7 @@ const HALF: u16 = 256;
 const RZI: u16 = WHOLE | Round::Zero as u16;
 const RZI_FTZ: u16 = RZI | FTZ;
 
-const TYPES: [Ty; 23] = [
+const TYPES: [Ty; 28] = [
     Ty::Pred,
     Ty::B8,
     Ty::B16,
@@ -50,6 +50,11 @@ const TYPES: [Ty; 23] = [
     Ty::F64,
     Ty::E4m3x2,
     Ty::E5m2x2,
+    Ty::S4,
+    Ty::U4,
+    Ty::B1,
+    Ty::E4m3,
+    Ty::E5m2,
 ];
 
 fn round_of(flags: u16) -> Round {
@@ -74,9 +79,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     if d.take("rna") {
         flags |= AWAY;
     }
-    if let Some(round) = d.rounding() {
-        flags |= round as u16;
-    }
+    let round = d.rounding();
+    flags |= round.map_or(0, |round| round as u16);
+    let rounded = round.is_some();
     for (name, flag) in [("ftz", FTZ), ("sat", SAT), ("relu", RELU), ("satfinite", FINITE)] {
         if d.take(name) {
             flags |= flag;
@@ -89,6 +94,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         return packed_conversion(d, to, from, flags, two_sources);
     }
     if to.untyped() || from.untyped() || to == Ty::Pred || from == Ty::Pred || from == Ty::Bf16x2 || from == Ty::Tf32 {
+        return Ok(false);
+    }
+    if !allowed(d, to, from, flags, rounded) {
         return Ok(false);
     }
     let narrow_register = to.bits() <= 16 && d.declared_bits(0).is_some_and(|bits| bits <= 16);
@@ -133,6 +141,40 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     });
     d.emit(Ins { exec, class: Class::Convert, flags, d: dest, a, width: to as u8, count: from as u8, ..blank() });
     Ok(true)
+}
+
+/// Whether the language has a conversion with these modifiers between two single types.
+fn allowed(d: &Decoder, to: Ty, from: Ty, flags: u16, rounded: bool) -> bool {
+    let has = |flag: u16| flags & flag != 0;
+    let (whole, away, ftz) = (has(WHOLE), has(AWAY), has(FTZ));
+    // Other roundings to tf32 than away from zero came later, and their bounds later still.
+    let target = d.c.program.target;
+    if to == Ty::Tf32 && !away && (target < 90 || (has(FINITE) && target < 100)) {
+        return false;
+    }
+    let narrow = matches!(to, Ty::F16 | Ty::Bf16 | Ty::Tf32) && from == Ty::F32;
+    if (has(RELU) || has(FINITE)) && !narrow || away && to != Ty::Tf32 {
+        return false;
+    }
+    if ftz && to != Ty::F32 && from != Ty::F32 {
+        return false;
+    }
+    // bf16 converts from and to f32 everywhere, to the other types from sm_90 on.
+    let brain = to == Ty::Bf16 || from == Ty::Bf16;
+    if brain && to != Ty::F32 && from != Ty::F32 && target < 90 {
+        return false;
+    }
+    match (from.float(), to.float()) {
+        (false, false) => !whole && !rounded && !ftz,
+        (true, false) => whole && !rounded && !(brain && to.bits() == 8),
+        (false, true) => rounded && !whole && !(brain && from.bits() == 8),
+        _ if to == Ty::Tf32 => from == Ty::F32 && !whole && rounded != away,
+        _ if to == from => !rounded,
+        // Every bf16 and every half fits the wider types; a rounding of bf16 is idle.
+        _ if to.bits() > from.bits() => !whole && (!rounded || from == Ty::Bf16),
+        _ if to.bits() == from.bits() => !whole,
+        _ => rounded && !whole,
+    }
 }
 
 fn f32_bits(x: f32) -> u32 {
@@ -272,10 +314,13 @@ fn tf32(x: f32, flags: u16) -> u32 {
         return NAN32;
     }
     let bits = x.to_bits();
-    if x.is_infinite() {
-        return bits;
+    if x.is_infinite() && flags & FINITE == 0 {
+        return if flags & RELU != 0 && x < 0.0 { 0 } else { bits };
     }
-    let rounded = if flags & AWAY != 0 {
+    // Infinity stays as it is until it is brought back to the largest number.
+    let rounded = if x.is_infinite() {
+        bits
+    } else if flags & AWAY != 0 {
         (bits + 0x1000) & !0x1fff
     } else if round_of(flags) == Round::Zero {
         bits & !0x1fff
@@ -372,24 +417,33 @@ fn eight_bits(x: f64, to: Ty, flags: u16) -> u32 {
 }
 
 fn pack(d: &mut Decoder) -> Result<bool> {
-    let (Some(to), Some(Ty::S32)) = (d.types.first().copied(), d.types.get(1).copied()) else { return Ok(false) };
-    if !d.take("sat") || !matches!(to, Ty::S16 | Ty::U16 | Ty::S8 | Ty::U8) {
+    // Bits and sign of the packed numbers.
+    let (bits, signed) = match d.types[..] {
+        [to @ (Ty::S16 | Ty::U16), Ty::S32] => (16, to.signed()),
+        [to @ (Ty::S8 | Ty::U8 | Ty::S4 | Ty::U4), Ty::S32, Ty::B32] => (to.bits(), to.signed()),
+        [Ty::S32, Ty::B32] => match d.take_any(&["s2", "u2"]) {
+            Some(to) => (2, to == "s2"),
+            None => return Ok(false),
+        },
+        _ => return Ok(false),
+    };
+    if !d.take("sat") {
         return Ok(false);
     }
-    let third = d.types.get(2).is_some();
-    if third == (to.bits() == 16) {
-        return Ok(false);
-    }
+    let third = bits < 16;
     d.expect(if third { 4 } else { 3 }, if third { 4 } else { 3 })?;
     let (a, b) = (d.source(1, Ty::S32)?, d.source(2, Ty::S32)?);
     let c = if third { d.source(3, Ty::B32)? } else { d.constant32(0)? };
     let dest = d.dest(0, Ty::B32)?;
     let exec: Exec = |cx, i, mask| {
-        let to = TYPES[usize::from(i.width)];
-        let bits = to.bits();
-        let f = move |x: u32| clamp(i128::from(x as i32), to) as u32 & (u32::MAX >> (32 - bits));
-        super::ternary(cx, i, mask, |a: u32, b: u32, c: u32| f(b) | f(a) << bits | if bits == 8 { c << 16 } else { 0 })
+        let (bits, signed) = (u32::from(i.width), i.flags != 0);
+        let (least, most) = if signed { (-1 << (bits - 1), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+        let f = move |x: u32| (x as i32).clamp(least, most) as u32 & (u32::MAX >> (32 - bits));
+        super::ternary(cx, i, mask, |a: u32, b: u32, c: u32| {
+            f(b) | f(a) << bits | if bits < 16 { c << (2 * bits) } else { 0 }
+        })
     };
-    d.emit(Ins { exec, class: Class::Convert, d: dest, a, b, c, width: to as u8, ..blank() });
+    let (width, flags) = (bits as u8, u16::from(signed));
+    d.emit(Ins { exec, class: Class::Convert, flags, d: dest, a, b, c, width, ..blank() });
     Ok(true)
 }

@@ -185,7 +185,7 @@ fn single(d: &mut Decoder) -> Result<bool> {
                 d.take("abs");
                 flags |= XORSIGN;
             }
-            if d.count() == 4 {
+            if d.count() == 4 || (flags & XORSIGN != 0 && d.c.program.target < 86) {
                 return Ok(false);
             }
             let exec: Exec = match (op, flags) {
@@ -293,7 +293,7 @@ fn double(d: &mut Decoder) -> Result<bool> {
         "fma" | "mad" => (3, |cx, i, m| {
             let round = round_of(i.flags);
             super::ternary(cx, i, m, |a: u64, b: u64, c: u64| {
-                r::fma64(f64::from_bits(a), f64::from_bits(b), f64::from_bits(c), round, false).to_bits()
+                r::fma64(f64::from_bits(a), f64::from_bits(b), f64::from_bits(c), round).to_bits()
             })
         }),
         "div" => (2, |cx, i, m| two64(cx, i, m, r::div64)),

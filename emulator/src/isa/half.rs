@@ -26,7 +26,7 @@ fn value(flags: u16, bits: u16) -> f32 {
 }
 
 #[inline(always)]
-fn flush(bits: u16) -> u16 {
+pub(super) fn flush(bits: u16) -> u16 {
     if bits & 0x7c00 == 0 { bits & 0x8000 } else { bits }
 }
 
@@ -129,7 +129,15 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         d.take("abs");
         flags |= XORSIGN;
     }
-    if d.take("oob") {
+    let later = d.c.program.target >= 90;
+    // Flushing and saturation are for f16, and exponentials of bf16 always flush.
+    let known = match op {
+        "ex2" => brain == (flags & FTZ != 0) && (later || !brain),
+        "tanh" => later || !brain,
+        "add" | "sub" | "mul" if brain => later && flags & (FTZ | SAT) == 0,
+        _ => !brain || flags & (FTZ | SAT) == 0,
+    };
+    if !known || (flags & XORSIGN != 0 && d.c.program.target < 86) {
         return Ok(false);
     }
     let (sources, exec): (usize, Exec) = match op {

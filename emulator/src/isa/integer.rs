@@ -12,10 +12,10 @@ use crate::isa::Exec;
 macro_rules! of_type {
     ($t:ty, $w:ty, $r:ty, $m:ty, |$($a:ident),+| $body:expr) => {
         exec!(|$($a: $r),+| {
-            #[allow(dead_code)]
             type T = $t;
-            #[allow(dead_code)]
             type W = $w;
+            // Not every body names both.
+            const _: Option<(T, W)> = None;
             $(let $a = $a as T;)+
             let value: T = $body;
             value as $m as $r
@@ -53,7 +53,10 @@ fn packed(d: &mut Decoder) -> Result<bool> {
         u32::from(f(a as u16, b as u16)) | u32::from(f((a >> 16) as u16, (b >> 16) as u16)) << 16
     }
     let signed = d.take_any(&["u16x2", "s16x2"]) == Some("s16x2");
+    let relu = signed && matches!(d.op, "min" | "max") && d.take("relu");
     let exec = match (d.op, signed) {
+        ("min", _) if relu => exec!(|a: u32, b: u32| each(a, b, |a, b| (a as i16).min(b as i16).max(0) as u16)),
+        ("max", _) if relu => exec!(|a: u32, b: u32| each(a, b, |a, b| (a as i16).max(b as i16).max(0) as u16)),
         ("add", _) => exec!(|a: u32, b: u32| each(a, b, u16::wrapping_add)),
         ("min", false) => exec!(|a: u32, b: u32| each(a, b, u16::min)),
         ("max", false) => exec!(|a: u32, b: u32| each(a, b, u16::max)),
@@ -98,8 +101,9 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         }
         "mul" | "mad" if d.take("wide") => wide(d, ty),
         "mul24" | "mad24" => narrow_product(d, ty),
+        // By zero: all ones, for the remainder too.
         "div" => emit(d, ty, 2, by_type!(ty, |a, b| if b == 0 { !0 } else { a.wrapping_div(b) })),
-        "rem" => emit(d, ty, 2, by_type!(ty, |a, b| if b == 0 { a } else { a.wrapping_rem(b) })),
+        "rem" => emit(d, ty, 2, by_type!(ty, |a, b| if b == 0 { !0 } else { a.wrapping_rem(b) })),
         "abs" if ty.signed() => emit(
             d,
             ty,
@@ -111,36 +115,14 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             },
         ),
         "neg" => emit(d, ty, 1, by_type!(ty, |a| (0 as T).wrapping_sub(a))),
-        "min" => {
-            let relu = d.take("relu");
-            emit(
-                d,
-                ty,
-                2,
-                if relu && ty != Ty::S32 {
-                    None
-                } else if relu {
-                    Some(exec!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32))
-                } else {
-                    by_type!(ty, |a, b| if a < b { a } else { b })
-                },
-            )
+        "min" if ty == Ty::S32 && d.take("relu") => {
+            emit(d, ty, 2, Some(exec!(|a: u32, b: u32| (a as i32).min(b as i32).max(0) as u32)))
         }
-        "max" => {
-            let relu = d.take("relu");
-            emit(
-                d,
-                ty,
-                2,
-                if relu && ty != Ty::S32 {
-                    None
-                } else if relu {
-                    Some(exec!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32))
-                } else {
-                    by_type!(ty, |a, b| if a > b { a } else { b })
-                },
-            )
+        "max" if ty == Ty::S32 && d.take("relu") => {
+            emit(d, ty, 2, Some(exec!(|a: u32, b: u32| (a as i32).max(b as i32).max(0) as u32)))
         }
+        "min" => emit(d, ty, 2, by_type!(ty, |a, b| if a < b { a } else { b })),
+        "max" => emit(d, ty, 2, by_type!(ty, |a, b| if a > b { a } else { b })),
         "sad" => emit(
             d,
             ty,
@@ -304,6 +286,10 @@ fn narrow_product(d: &mut Decoder, ty: Ty) -> Result<bool> {
         return Ok(false);
     }
     let mad = d.op == "mad24";
+    if mad && !low && ty == Ty::S32 && d.take("sat") {
+        let exec = exec!(|a: u32, b: u32, c: u32| ((signed(a, b) >> 16) as i32).saturating_add(c as i32) as u32);
+        return d.ternary(ty, Class::Integer, exec);
+    }
     let exec = match (ty, low, mad) {
         (Ty::U32, true, false) => exec!(|a: u32, b: u32| unsigned(a, b) as u32),
         (Ty::U32, false, false) => exec!(|a: u32, b: u32| (unsigned(a, b) >> 16) as u32),

@@ -24,12 +24,13 @@ const SATURATE: u16 = 1;
 pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     match d.op {
         "ldmatrix" | "stmatrix" => matrix_access(d),
-        "mma" => mma(d),
+        // Sparse products are another instruction.
+        "mma" if !d.has("sp") => mma(d),
         _ => Ok(false),
     }
 }
 
-fn list_of<'c, 'a>(d: &mut Decoder<'c, 'a>, k: usize, ty: Ty, dest: bool) -> Result<Vec<u16>> {
+pub(super) fn list_of<'c, 'a>(d: &mut Decoder<'c, 'a>, k: usize, ty: Ty, dest: bool) -> Result<Vec<u16>> {
     let operand = d.operand(k)?;
     let items: Vec<&'c Operand<'a>> = match operand {
         Operand::Vector(list) => list.iter().collect(),
@@ -239,7 +240,7 @@ fn mma(d: &mut Decoder) -> Result<bool> {
 }
 
 /// Sees to it that all lanes are there, and counts.
-fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
+pub(super) fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
     if (mask != u32::MAX || cx.w.force) && !together(cx, mask, u32::MAX, "mma.sync.aligned") {
         return false;
     }
@@ -249,7 +250,7 @@ fn begin(cx: &mut Cx, i: &Ins, mask: u32) -> bool {
 }
 
 /// Whether every register of a list is defined in all lanes.
-fn all_known<T: Slot>(cx: &Cx, list: &[u16]) -> u32 {
+pub(super) fn all_known<T: Slot>(cx: &Cx, list: &[u16]) -> u32 {
     if list.iter().all(|index| T::defined(cx.w, *index) == u32::MAX) { u32::MAX } else { 0 }
 }
 

@@ -18,9 +18,13 @@ const COUNTED: u16 = 2;
 const DROP: u16 = 64;
 const PARITY: u16 = 128;
 const RESULT: u16 = 256;
+/// The operand is a number of bytes.
+const BYTES: u16 = 512;
 
 /// Bits of a count.
 const COUNT: u64 = (1 << 20) - 1;
+/// Bits of the number of bytes, with its sign; the phase has the three that are left.
+const BYTE_BITS: u32 = 21;
 
 /// A barrier's fields.
 #[derive(Clone, Copy, Debug)]
@@ -28,15 +32,19 @@ struct State {
     phase: u64,
     expected: u64,
     pending: u64,
+    /// Bytes that asynchronous copies still bring; from `expect_tx` and `complete_tx`.
+    bytes: i64,
 }
 
 impl State {
     fn of(bits: u64) -> State {
-        State { phase: bits >> 40, expected: bits >> 20 & COUNT, pending: bits & COUNT }
+        let bytes = (bits << (64 - 40 - BYTE_BITS)) as i64 >> (64 - BYTE_BITS);
+        State { phase: bits >> (40 + BYTE_BITS), expected: bits >> 20 & COUNT, pending: bits & COUNT, bytes }
     }
 
     fn bits(self) -> u64 {
-        self.phase << 40 | self.expected << 20 | self.pending
+        let bytes = self.bytes as u64 & ((1 << BYTE_BITS) - 1);
+        self.phase << (40 + BYTE_BITS) | bytes << 40 | self.expected << 20 | self.pending
     }
 
     fn arrive(&mut self, count: u64) -> bool {
@@ -44,11 +52,23 @@ impl State {
             return false;
         }
         self.pending -= count;
-        if self.pending == 0 {
-            self.phase = (self.phase + 1) & 0xff_ffff;
+        self.settle();
+        true
+    }
+
+    /// Expects more bytes, or fewer; false when there are more than a barrier can count.
+    fn expect(&mut self, bytes: i64) -> bool {
+        self.bytes += bytes;
+        self.settle();
+        self.bytes.abs() < 1 << (BYTE_BITS - 1)
+    }
+
+    /// The phase ends when nobody and nothing is waited for.
+    fn settle(&mut self) {
+        if self.pending == 0 && self.bytes == 0 {
+            self.phase = (self.phase + 1) & (u64::MAX >> (40 + BYTE_BITS));
             self.pending = self.expected;
         }
-        true
     }
 }
 
@@ -56,10 +76,16 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
     if d.op != "mbarrier" {
         return Ok(false);
     }
-    let Some(what) = d.take_any(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"])
+    let bytes = d.take_any(&["expect_tx", "complete_tx"]);
+    let Some(what) =
+        d.take_any(&["init", "inval", "arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"]).or(bytes)
     else {
         return Ok(false);
     };
+    let with_bytes = bytes == Some("expect_tx") && matches!(what, "arrive" | "arrive_drop");
+    if bytes.is_some() && (d.c.program.target < 90 || !(with_bytes || bytes == Some(what))) {
+        return Ok(false);
+    }
     if d.ty()? != Ty::B64 {
         return Ok(false);
     }
@@ -77,8 +103,21 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             let exec: Exec = if what == "init" { init } else { inval };
             d.emit(Ins { exec, class, flags, a: address.base, imm: address.offset, b, ..blank() });
         }
+        "expect_tx" | "complete_tx" => {
+            d.expect(2, 2)?;
+            let address = d.address(0)?;
+            let b = d.source(1, Ty::U32)?;
+            flags |= if address.wide { WIDE } else { 0 };
+            let exec: Exec = if what == "expect_tx" {
+                |cx, i, mask| transact(cx, i, mask, 1)
+            } else {
+                |cx, i, mask| transact(cx, i, mask, -1)
+            };
+            d.emit(Ins { exec, class, flags, a: address.base, imm: address.offset, b, ..blank() });
+        }
         "arrive" | "arrive_drop" => {
             d.take("noComplete");
+            flags |= if with_bytes { BYTES } else { 0 };
             d.expect(1, 3)?;
             let has_state = !matches!(d.operand(0)?, Operand::Memory { .. });
             let at = usize::from(has_state);
@@ -160,7 +199,7 @@ fn init(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             );
         }
         touch(cx, at[lane], lane, Access::Write);
-        cx.b.shared.store64(at[lane] as usize, State { phase: 0, expected, pending: expected }.bits());
+        cx.b.shared.store64(at[lane] as usize, State { phase: 0, expected, pending: expected, bytes: 0 }.bits());
     }
     Flow::Next
 }
@@ -188,7 +227,8 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         touch(cx, at[lane], lane, Access::StrongInBlock);
     }
     cx.fence(false);
-    let count = if i.flags & COUNTED != 0 { *u32::get(cx.w, i.b) } else { [1; 32] };
+    let operand = if i.flags & COUNTED != 0 { *u32::get(cx.w, i.b) } else { [1; 32] };
+    let count = if i.flags & BYTES != 0 { [1; 32] } else { operand };
     let mut out = [0u64; 32];
     for lane in lanes(mask) {
         cx.pick_up_at(at[lane]);
@@ -199,6 +239,9 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
         if i.flags & DROP != 0 {
             state.expected = state.expected.saturating_sub(u64::from(count[lane]));
         }
+        if i.flags & BYTES != 0 && !state.expect(i64::from(operand[lane])) {
+            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, TOO_MANY_BYTES);
+        }
         if !state.arrive(u64::from(count[lane])) {
             return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, TOO_MANY);
         }
@@ -206,6 +249,29 @@ fn arrive(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     }
     if i.flags & RESULT != 0 {
         put(cx.w, i.d, mask, &out, u32::MAX);
+    }
+    Flow::Next
+}
+
+const TOO_MANY_BYTES: &str = "an mbarrier that expects more than 1,048,575 bytes";
+
+/// Expects bytes, or takes them as having come.
+fn transact(cx: &mut Cx, i: &Ins, mask: u32, sign: i64) -> Flow {
+    let at = match places(cx, i, mask) {
+        Ok(at) => at,
+        Err(flow) => return flow,
+    };
+    let count = *u32::get(cx.w, i.b);
+    for lane in lanes(mask) {
+        check(cx, at[lane], lane);
+        touch(cx, at[lane], lane, Access::StrongInBlock);
+        cx.leave_at(at[lane]);
+        let place = at[lane] as usize;
+        let mut state = State::of(cx.b.shared.load64(place));
+        if !state.expect(sign * i64::from(count[lane])) {
+            return cx.fault(Kind::IllegalInstruction, lane as u32, Some(at[lane]), None, TOO_MANY_BYTES);
+        }
+        cx.b.shared.store64(place, state.bits());
     }
     Flow::Next
 }

@@ -1,20 +1,24 @@
 //! Loads and stores, moves between address spaces, prefetches and cache hints.
 
+mod load;
 pub(crate) mod store;
 mod whole;
 
+pub(crate) use self::load::access;
+use self::load::{load_generic, load_global, load_local, load_param, load_shared};
 use self::store::{store_generic, store_global, store_local, store_shared};
 use super::types::Ty;
 use super::{Flow, Ins, Slot, put, spread};
 use crate::compile::Result;
 use crate::compile::blank;
-use crate::compile::decode::{Decoder, WIDE, no_operation};
+use crate::compile::decode::{Decoder, WIDE};
+use crate::compile::no_operation;
 use crate::counters::Class;
 use crate::exec::access::{Window, lanes, number, window};
 use crate::exec::shared::{bytes_of_word, worse};
 use crate::exec::{Cx, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
 use crate::isa::exec;
-use crate::program::{Bank, Special};
+use crate::program::{Bank, Program, Special};
 use crate::race::Access;
 
 const SIGNED: u16 = 1;
@@ -68,7 +72,7 @@ pub(crate) fn order(d: &mut Decoder) -> u16 {
     if d.take("weak") {
         return 0;
     }
-    if d.take("volatile") || d.take("relaxed") || d.take("mmio") {
+    if d.take("volatile") | d.take("relaxed") | d.take("mmio") {
         flags |= STRONG;
     }
     if d.take("acquire") {
@@ -92,6 +96,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         "st" => store(d),
         "cvta" => cvta(d),
         "isspacep" => {
+            let constant = d.has("const");
             let to = space(d);
             let narrow = d.declared_bits(1) == Some(32);
             let a = d.source(1, if narrow { Ty::U32 } else { Ty::U64 })?;
@@ -104,6 +109,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             };
             let operand = d.operand(0)?;
             let dest = d.dest_pred(operand)?;
+            let exec: super::Exec = if constant { is_constant } else { is_space };
             let which = match to {
                 Named::Global => Window::Global,
                 Named::Shared => Window::Shared,
@@ -111,7 +117,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
                 Named::Param => Window::Param,
                 Named::Generic => return Ok(false),
             };
-            d.emit(Ins { exec: is_space, class: Class::Integer, d: dest, a, flags: which as u16, ..blank() });
+            d.emit(Ins { exec, class: Class::Integer, d: dest, a, flags: which as u16, ..blank() });
             Ok(true)
         }
         "prefetch" | "prefetchu" | "applypriority" | "discard" => {
@@ -119,7 +125,7 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
             hints(d);
             d.take_if(|m| m == "L1" || m == "L2");
             if d.op == "discard" {
-                return Ok(false);
+                return discard(d);
             }
             d.emit(Ins { exec: no_operation, class: Class::Control, ..blank() });
             Ok(true)
@@ -133,6 +139,30 @@ pub(crate) fn decode(d: &mut Decoder) -> Result<bool> {
         }
         _ => Ok(false),
     }
+}
+
+/// What is discarded may stay as it is: any value will do. The place must be one.
+fn discard(d: &mut Decoder) -> Result<bool> {
+    d.expect(2, 2)?;
+    let address = d.address(0)?;
+    if d.integer(1)? != 128 || address.kernel_param {
+        return d.error("128 bytes of global memory can be discarded");
+    }
+    let flags = if address.wide { WIDE } else { 0 };
+    let exec: super::Exec = |cx, i, mask| {
+        let at = cx.addresses(i, mask);
+        let mut left = mask;
+        while left != 0 {
+            match cx.allocation(&at, left, 128, 128, true) {
+                Ok((_, part)) => left &= !part,
+                Err(flow) => return flow,
+            }
+        }
+        Flow::Next
+    };
+    let (a, imm) = (address.base, address.offset);
+    d.emit(Ins { exec, class: Class::Control, flags, a, imm, ..blank() });
+    Ok(true)
 }
 
 fn vector(d: &mut Decoder) -> u8 {
@@ -262,6 +292,25 @@ fn store(d: &mut Decoder) -> Result<bool> {
     Ok(true)
 }
 
+/// A load of a register from the frame: 8-byte parts go to 64-bit registers.
+pub(crate) fn frame_load(lists: &mut Vec<u16>, register: u16, bytes: u32, base: u16) -> Ins {
+    frame_access(lists, register, bytes, base, load_local)
+}
+
+/// A store of a register to the frame.
+pub(crate) fn frame_store(program: &mut Program, register: u16, bytes: u32, base: u16) -> Ins {
+    let e = program.dataflow.new_effect();
+    Ins { e, ..frame_access(&mut program.lists, register, bytes, base, store_local) }
+}
+
+fn frame_access(lists: &mut Vec<u16>, register: u16, bytes: u32, base: u16, exec: super::Exec) -> Ins {
+    let list = lists.len() as u32;
+    let count = if bytes > 8 { 2 } else { 1 };
+    lists.extend((0..count).map(|part| register + part));
+    let flags = WIDE | if bytes >= 8 { LONG } else { 0 };
+    Ins { exec, flags, width: bytes.min(8) as u8, count: count as u8, a: base, list, ..blank() }
+}
+
 fn cvta(d: &mut Decoder) -> Result<bool> {
     let to = d.take("to");
     let named = space(d);
@@ -286,223 +335,28 @@ fn cvta(d: &mut Decoder) -> Result<bool> {
     Ok(true)
 }
 
-fn is_space(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+/// Constant variables lie in global memory; their addresses tell them.
+fn is_constant(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = *u64::get(cx.w, i.a);
-    let bits = lanes(mask).fold(0, |bits, lane| bits | u32::from(window(at[lane]) as u16 == i.flags) << lane);
+    let (variables, places) = (&cx.g.program.variables, &cx.g.variables);
+    let inside = |address: u64| {
+        let mut all = variables.iter().zip(places.iter());
+        all.any(|(variable, start)| variable.constant && address.wrapping_sub(*start) < variable.bytes)
+    };
+    let bits = lanes(mask).fold(0, |bits, lane| bits | u32::from(inside(at[lane])) << lane);
     let known = u64::defined(cx.w, i.a);
     super::put_pred(cx.w, i.d, mask, bits, known);
     Flow::Next
 }
 
-pub(crate) fn access(i: &Ins, write: bool) -> Access {
-    match (i.flags & STRONG != 0, write) {
-        (true, _) if i.flags & IN_BLOCK != 0 => Access::StrongInBlock,
-        (true, _) => Access::Strong,
-        (false, true) => Access::Write,
-        (false, false) => Access::Read,
-    }
-}
-
-/// Writes loaded elements `k` of the lanes, extended to their registers.
-#[inline(always)]
-fn put_element(cx: &mut Cx, i: &Ins, mask: u32, k: usize, known: u32, value: impl Fn(usize) -> u64) {
-    let index = cx.g.program.lists[i.list as usize + k];
-    if i.flags & LONG != 0 {
-        let mut out = [0u64; 32];
-        for lane in lanes(mask) {
-            out[lane] = value(lane);
-        }
-        put(cx.w, index, mask, &out, known);
-        return;
-    }
-    let mut out = [0u32; 32];
-    if i.flags & SIGNED == 0 && mask == u32::MAX {
-        for (lane, out) in out.iter_mut().enumerate() {
-            *out = value(lane) as u32;
-        }
-        put(cx.w, index, mask, &out, known);
-        return;
-    }
-    if i.flags & SIGNED != 0 {
-        let shift = 32 - 8 * u32::from(i.width);
-        let keep = if i.flags & HALF != 0 { 0xffff } else { u32::MAX };
-        for lane in lanes(mask) {
-            out[lane] = ((((value(lane) as u32) << shift) as i32) >> shift) as u32 & keep;
-        }
-    } else {
-        for lane in lanes(mask) {
-            out[lane] = value(lane) as u32;
-        }
-    }
-    put(cx.w, index, mask, &out, known);
-}
-
-/// Notes which bits of an element just loaded lie in bytes that were never written.
-#[cold]
-fn put_unwritten(cx: &mut Cx, i: &Ins, mask: u32, k: usize, mut undefined: [u64; 32]) {
-    let index = cx.g.program.lists[i.list as usize + k];
-    let top = 8 * u32::from(i.width) - 1;
-    if i.flags & SIGNED != 0 {
-        let keep = if i.flags & HALF != 0 { 0xffff } else { u64::MAX };
-        for bits in undefined.iter_mut().filter(|bits| **bits >> top & 1 != 0) {
-            *bits |= u64::MAX << top & keep;
-        }
-    }
-    let from = spread::Source { values: [0; 32], undefined, memory: u32::MAX };
-    if i.flags & LONG != 0 {
-        let values = *u64::get(cx.w, index);
-        spread::put_loose(cx.w, index, mask, &values, &from);
-    } else {
-        let values = *u32::get(cx.w, index);
-        spread::put_loose(cx.w, index, mask, &values, &from);
-    }
-}
-
-fn load_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = cx.addresses(i, mask);
-    load_global_at(cx, i, mask, &at)
-}
-
-fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
-    let bytes = usize::from(i.width) * usize::from(i.count);
-    cx.b.counters.load_requests += 1;
-    cx.b.counters.load_sectors += Cx::sectors(at, mask, bytes as u64);
-    cx.b.counters.load_bytes += bytes as u64 * u64::from(mask.count_ones());
-    let mut left = mask;
-    while left != 0 {
-        let (index, part) = match cx.allocation(at, left, bytes as u64, bytes as u64, false) {
-            Ok(found) => found,
-            Err(flow) => return flow,
-        };
-        left &= !part;
-        let g = cx.g;
-        let allocation = &*g.snapshot.allocations[index];
-        cx.check_written(allocation, at, part, bytes);
-        cx.check_read(index, at, part, bytes, access(i, false));
-        let (data, start) = (&allocation.data, allocation.address);
-        if whole::load(cx, i, part, at, data, start) {
-            break;
-        }
-        for k in 0..usize::from(i.count) {
-            let skip = k * usize::from(i.width);
-            match i.width {
-                1 => {
-                    put_element(cx, i, part, k, part, |lane| u64::from(data.load8((at[lane] - start) as usize + skip)))
-                }
-                2 => {
-                    put_element(cx, i, part, k, part, |lane| u64::from(data.load16((at[lane] - start) as usize + skip)))
-                }
-                4 => {
-                    put_element(cx, i, part, k, part, |lane| u64::from(data.load32((at[lane] - start) as usize + skip)))
-                }
-                _ => put_element(cx, i, part, k, part, |lane| data.load64((at[lane] - start) as usize + skip)),
-            }
-        }
-    }
-    if i.flags & STRONG != 0 {
-        cx.b.polls += 1;
-        lanes(mask).for_each(|lane| cx.pick_up_at(at[lane]));
-    }
-    Flow::Next
-}
-
-fn load_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = cx.addresses(i, mask);
-    load_shared_at(cx, i, mask, &at)
-}
-
-fn load_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
-    let bytes = usize::from(i.width) * usize::from(i.count);
-    if let Err(flow) = cx.check_shared(at, mask, bytes as u64, bytes as u64, false) {
-        return flow;
-    }
-    if i.flags & STRONG != 0 {
-        lanes(mask).for_each(|lane| cx.pick_up_at(at[lane]));
-    }
-    cx.wavefronts(at, mask, bytes as u32);
-    cx.read_shared(at, mask, bytes, access(i, false));
-    let data = std::mem::take(&mut cx.b.shared.bytes);
-    for k in 0..usize::from(i.count) {
-        let skip = k * usize::from(i.width);
-        match i.width {
-            1 => put_element(cx, i, mask, k, mask, |lane| u64::from(data[at[lane] as usize + skip])),
-            2 => put_element(cx, i, mask, k, mask, |lane| {
-                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 2])
-            }),
-            4 => put_element(cx, i, mask, k, mask, |lane| {
-                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 4])
-            }),
-            _ => put_element(cx, i, mask, k, mask, |lane| {
-                number(&data[at[lane] as usize + skip..at[lane] as usize + skip + 8])
-            }),
-        }
-    }
-    cx.b.shared.bytes = data;
-    Flow::Next
-}
-
-fn load_local(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = cx.addresses(i, mask);
-    load_local_at(cx, i, mask, &at)
-}
-
-fn load_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
-    let bytes = usize::from(i.width) * usize::from(i.count);
-    if let Err(flow) = cx.check_local(at, mask, bytes as u64, bytes as u64, false) {
-        return flow;
-    }
-    let data = std::mem::take(&mut cx.w.local);
-    let capacity = cx.w.local_capacity;
-    let width = usize::from(i.width);
-    for k in 0..usize::from(i.count) {
-        let place = |lane: usize| lane * capacity + at[lane] as usize + k * width;
-        // What was never written counts where it is used: copies of structs move their padding too.
-        let written = &cx.w.local_written;
-        let whole = |lane: usize| written[place(lane)..place(lane) + width].iter().all(|bits| *bits == 0xff);
-        let known = lanes(mask).fold(0, |m, lane| m | u32::from(whole(lane)) << lane);
-        let undefined: [u64; 32] = if mask & !known == 0 {
-            [0; 32]
-        } else {
-            std::array::from_fn(|lane| match mask >> lane & 1 {
-                1 => number(&written[place(lane)..place(lane) + width]) ^ u64::MAX >> (64 - 8 * width),
-                _ => 0,
-            })
-        };
-        put_element(cx, i, mask, k, known, |lane| number(&data[place(lane)..place(lane) + width]));
-        if mask & !known != 0 {
-            put_unwritten(cx, i, mask, k, undefined);
-        }
-    }
-    cx.w.local = data;
-    Flow::Next
-}
-
-fn load_param(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = cx.addresses(i, mask);
-    load_param_at(cx, i, mask, &at)
-}
-
-fn load_param_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
-    let width = usize::from(i.width);
-    let bytes = width * usize::from(i.count);
-    let params = cx.g.params;
-    for lane in lanes(mask) {
-        if at[lane].wrapping_add(bytes as u64) > params.len() as u64 || at[lane] > params.len() as u64 {
-            let place = Some(format!("parameters of {} bytes", params.len()));
-            return cx.fault(
-                crate::Kind::OutOfBounds,
-                lane as u32,
-                Some(at[lane]),
-                place,
-                format!("read of {bytes} bytes"),
-            );
-        }
-    }
-    for k in 0..usize::from(i.count) {
-        put_element(cx, i, mask, k, mask, |lane| {
-            number(&params[at[lane] as usize + k * width..at[lane] as usize + (k + 1) * width])
-        });
-    }
+fn is_space(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
+    let at = *u64::get(cx.w, i.a);
+    // The parameters' window is a part of the global one.
+    let global = i.flags == Window::Global as u16;
+    let inside = |window: Window| window as u16 == i.flags || (global && window == Window::Param);
+    let bits = lanes(mask).fold(0, |bits, lane| bits | u32::from(inside(window(at[lane]))) << lane);
+    let known = u64::defined(cx.w, i.a);
+    super::put_pred(cx.w, i.d, mask, bits, known);
     Flow::Next
 }
 
@@ -518,26 +372,6 @@ pub(crate) fn windows(at: &[u64; 32], mask: u32) -> [(Window, u32, u64); 4] {
         out[window(at[lane]) as usize].1 |= 1 << lane;
     }
     out
-}
-
-fn load_generic(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
-    let at = cx.addresses(i, mask);
-    for (window, part, base) in windows(&at, mask) {
-        if part == 0 {
-            continue;
-        }
-        let inside = at.map(|address| address.wrapping_sub(base));
-        let flow = match window {
-            Window::Global => load_global_at(cx, i, part, &at),
-            Window::Shared => load_shared_at(cx, i, part, &inside),
-            Window::Local => load_local_at(cx, i, part, &inside),
-            Window::Param => load_param_at(cx, i, part, &inside),
-        };
-        if flow != Flow::Next {
-            return flow;
-        }
-    }
-    Flow::Next
 }
 
 /// Bytes of a thread's memory at a generic or local address, for functions of the device.

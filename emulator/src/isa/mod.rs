@@ -9,6 +9,8 @@ pub(crate) mod types;
 pub(crate) mod async_copy;
 pub(crate) mod atomics;
 pub(crate) mod barrier;
+pub(crate) mod calls;
+pub(crate) mod compare;
 pub(crate) mod control;
 pub(crate) mod convert;
 pub(crate) mod float;
@@ -18,13 +20,19 @@ pub(crate) mod logic;
 pub(crate) mod matrix;
 pub(crate) mod mbarrier;
 pub(crate) mod memory;
+pub(crate) mod mma_narrow;
 pub(crate) mod mma_single;
 pub(crate) mod moves;
+mod opcodes;
 pub(crate) mod printf;
 pub(crate) mod rounding;
 pub(crate) mod spread;
+pub(crate) mod video;
 pub(crate) mod warp;
 pub(crate) mod wide;
+
+pub use opcodes::opcodes;
+pub(crate) use opcodes::{decoders, first_target};
 
 use crate::counters::Class;
 use crate::exec::{Cx, Warp};

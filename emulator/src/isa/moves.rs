@@ -5,14 +5,19 @@ use super::{Exec, Flow, Ins, exec, pred, pred_defined, put_pred};
 use crate::compile::Result;
 use crate::compile::blank;
 use crate::compile::decode::Decoder;
+use crate::compile::special;
 use crate::counters::Class;
 use crate::exec::Cx;
+use crate::program::Bank;
 use crate::ptx::ast::Operand;
 
 pub(crate) fn mov(d: &mut Decoder) -> Result<bool> {
     let ty = d.ty()?;
     d.expect(2, 2)?;
     let (to, from) = (d.operand(0)?, d.operand(1)?);
+    if d.take_any(&["v2", "v4"]).is_some() {
+        return vectors(d, ty, to, from);
+    }
     match (to, from) {
         (Operand::Vector(parts), _) => unpack(d, ty, parts),
         (_, Operand::Vector(parts)) => pack(d, ty, parts),
@@ -33,6 +38,44 @@ pub(crate) fn mov(d: &mut Decoder) -> Result<bool> {
             Ok(true)
         }
     }
+}
+
+/// `mov.v4`: element by element; a special register such as `%tid` has four.
+fn vectors<'c, 'a>(d: &mut Decoder<'c, 'a>, ty: Ty, to: &'c Operand<'a>, from: &'c Operand<'a>) -> Result<bool> {
+    let Operand::Vector(targets) = to else { return d.error("a vector register is needed") };
+    let wide = ty.bits() == 64;
+    let bank = if wide { Bank::R64 } else { Bank::R32 };
+    let mut sources = Vec::new();
+    match from {
+        Operand::Vector(list) => {
+            for operand in list {
+                sources.push(d.source_of(operand, ty)?);
+            }
+        }
+        Operand::Name { name, .. } => {
+            let Some(elements) = special::vector(name) else { return d.error("a vector is needed") };
+            for element in elements {
+                sources.push(d.filled(bank, element)?);
+            }
+        }
+        _ => return d.error("a vector is needed"),
+    }
+    if sources.len() < targets.len() || ty.bits() > 64 {
+        return Ok(false);
+    }
+    let exec = if wide { exec!(|a: u64| a) } else { exec!(|a: u32| a) };
+    // All elements are read before any is written.
+    let mut held = Vec::new();
+    for a in sources.into_iter().take(targets.len()) {
+        let part = d.fresh(ty.bits().max(32))?;
+        d.emit(Ins { exec, d: part, a, ..blank() });
+        held.push(part);
+    }
+    for (operand, a) in targets.iter().zip(held) {
+        let dest = d.dest_of(operand, ty)?;
+        d.emit(Ins { exec, d: dest, a, ..blank() });
+    }
+    Ok(true)
 }
 
 /// The type of each part when `parts` of them make a whole of that type.

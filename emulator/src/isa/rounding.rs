@@ -106,6 +106,72 @@ pub(crate) fn sqrt32(a: f32, round: Round) -> f32 {
     narrow(odd(root, (-root).mul_add(root, x)), round)
 }
 
+/// A term of an exact sum: sign, whole number, power of two.
+type Term = (bool, u128, i32);
+
+/// A double's fraction as a whole number and the power of its last bit.
+fn fraction(x: f64) -> (u64, i32) {
+    let (field, bits) = ((x.to_bits() >> 52 & 0x7ff) as i32, x.to_bits() & ((1 << 52) - 1));
+    if field == 0 { (bits, -1074) } else { (bits | 1 << 52, field - 1075) }
+}
+
+fn term(x: f64) -> Term {
+    let (number, power) = fraction(x);
+    (x.is_sign_negative(), u128::from(number), power)
+}
+
+fn product_term(x: f64, y: f64) -> Term {
+    let ((a, p), (b, q)) = (fraction(x), fraction(y));
+    (x.is_sign_negative() != y.is_sign_negative(), u128::from(a) * u128::from(b), p + q)
+}
+
+/// Words of the sum below; its top stays free for carries and the sign.
+const WORDS: usize = 6;
+
+/// The sign of an exact sum: −1, 0 or 1. What lies far below the largest term counts as one last bit: terms that cancel
+/// to so little have no bits there.
+fn sign_of_sum(terms: &[Term]) -> f64 {
+    let top = terms.iter().filter(|term| term.1 != 0).map(|term| term.2 + 128 - term.1.leading_zeros() as i32).max();
+    let Some(top) = top else { return 0.0 };
+    let base = top - (64 * WORDS as i32 - 8);
+    let mut sum = [0u64; WORDS];
+    for (negative, number, power) in terms.iter().copied().filter(|term| term.1 != 0) {
+        let shift = power - base;
+        let (number, shift) = match u32::try_from(shift) {
+            Ok(shift) => (number, shift as usize),
+            Err(_) => {
+                let down = shift.unsigned_abs();
+                let kept = number.checked_shr(down).unwrap_or(0);
+                (kept | u128::from(kept.checked_shl(down).unwrap_or(0) != number), 0)
+            }
+        };
+        // Three words hold the shifted number.
+        let (word, bits) = (shift / 64, shift % 64);
+        let (low, high) = (number as u64, (number >> 64) as u64);
+        let spill = |x: u64| if bits == 0 { 0 } else { x >> (64 - bits) };
+        let mut carry = negative;
+        for (at, place) in sum.iter_mut().enumerate() {
+            let part = match at.wrapping_sub(word) {
+                0 => low << bits,
+                1 => high << bits | spill(low),
+                2 => spill(high),
+                _ => 0,
+            };
+            let part = if negative { !part } else { part };
+            let (value, over) = place.overflowing_add(part);
+            let (value, again) = value.overflowing_add(u64::from(carry));
+            (*place, carry) = (value, over || again);
+        }
+    }
+    if sum[WORDS - 1] >> 63 != 0 {
+        -1.0
+    } else if sum.iter().any(|word| *word != 0) {
+        1.0
+    } else {
+        0.0
+    }
+}
+
 /// Steps a nearest double to where the direction wants it, knowing the sign of what was lost.
 fn step(near: f64, lost: f64, round: Round) -> f64 {
     match round {
@@ -146,12 +212,21 @@ pub(crate) fn add64(a: f64, b: f64, round: Round) -> f64 {
 }
 
 pub(crate) fn mul64(a: f64, b: f64, round: Round) -> f64 {
-    fma64(a, b, -0.0f64.copysign(if a.is_sign_negative() == b.is_sign_negative() { 1.0 } else { -1.0 }), round, true)
+    let near = a * b;
+    if round == Round::Nearest || near.is_nan() {
+        return near;
+    }
+    if let Some(value) = bounded(near, a.is_finite() && b.is_finite(), round) {
+        return value;
+    }
+    if near.is_infinite() {
+        return near;
+    }
+    step(near, sign_of_sum(&[product_term(a, b), term(-near)]), round)
 }
 
-/// `a * b + c`; `product` says that `c` is only there for the sign of zero.
-pub(crate) fn fma64(a: f64, b: f64, c: f64, round: Round, product: bool) -> f64 {
-    let near = if product { a * b } else { a.mul_add(b, c) };
+pub(crate) fn fma64(a: f64, b: f64, c: f64, round: Round) -> f64 {
+    let near = a.mul_add(b, c);
     if round == Round::Nearest || near.is_nan() {
         return near;
     }
@@ -161,18 +236,10 @@ pub(crate) fn fma64(a: f64, b: f64, c: f64, round: Round, product: bool) -> f64 
     if near.is_infinite() {
         return near;
     }
-    if product {
-        // Scaled up so that the remainder of a tiny product does not vanish.
-        let (scaled, big) = if near.abs() < 1e-250 { (a * 2f64.powi(300), 2f64.powi(300)) } else { (a, 1.0) };
-        return step(near, scaled.mul_add(b, -near * big), round);
-    }
-    let (x, part) = (a * b, a.mul_add(b, -(a * b)));
-    if x.is_infinite() {
-        return near;
-    }
-    let (high, low) = two_sum(x, c);
-    let lost = (high - near) + (low + part);
-    step(zero_sign(x, c, near, round), lost, round)
+    let lost = sign_of_sum(&[product_term(a, b), term(c), term(-near)]);
+    // An exact zero of unlike signs has the direction's sign.
+    let product = if a.is_sign_negative() == b.is_sign_negative() { 0.0 } else { -0.0 };
+    step(if lost == 0.0 { zero_sign(product, c, near, round) } else { near }, lost, round)
 }
 
 pub(crate) fn div64(a: f64, b: f64, round: Round) -> f64 {
@@ -183,8 +250,7 @@ pub(crate) fn div64(a: f64, b: f64, round: Round) -> f64 {
     if let Some(value) = bounded(near, true, round) {
         return value;
     }
-    let scale = if a.abs() < 1e-200 { 2f64.powi(200) } else { 1.0 };
-    let rest = (-near * scale).mul_add(b, a * scale);
+    let rest = sign_of_sum(&[term(a), product_term(-near, b)]);
     step(near, if b < 0.0 { -rest } else { rest }, round)
 }
 
@@ -193,7 +259,7 @@ pub(crate) fn sqrt64(a: f64, round: Round) -> f64 {
     if round == Round::Nearest || !near.is_finite() || near == 0.0 {
         return near;
     }
-    step(near, (-near).mul_add(near, a), round)
+    step(near, sign_of_sum(&[term(a), product_term(-near, near)]), round)
 }
 
 /// Rounds to a whole number.

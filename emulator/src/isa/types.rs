@@ -26,6 +26,11 @@ pub(crate) enum Ty {
     F64,
     E4m3x2,
     E5m2x2,
+    S4,
+    U4,
+    B1,
+    E4m3,
+    E5m2,
 }
 
 impl Ty {
@@ -54,14 +59,20 @@ impl Ty {
             "f64" => Ty::F64,
             "e4m3x2" => Ty::E4m3x2,
             "e5m2x2" => Ty::E5m2x2,
+            "s4" => Ty::S4,
+            "u4" => Ty::U4,
+            "b1" => Ty::B1,
+            "e4m3" => Ty::E4m3,
+            "e5m2" => Ty::E5m2,
             _ => return None,
         })
     }
 
     pub fn bits(self) -> u32 {
         match self {
-            Ty::Pred => 1,
-            Ty::B8 | Ty::U8 | Ty::S8 => 8,
+            Ty::Pred | Ty::B1 => 1,
+            Ty::S4 | Ty::U4 => 4,
+            Ty::B8 | Ty::U8 | Ty::S8 | Ty::E4m3 | Ty::E5m2 => 8,
             Ty::B16 | Ty::U16 | Ty::S16 | Ty::F16 | Ty::Bf16 | Ty::E4m3x2 | Ty::E5m2x2 => 16,
             Ty::B32 | Ty::U32 | Ty::S32 | Ty::F32 | Ty::Tf32 | Ty::F16x2 | Ty::Bf16x2 => 32,
             Ty::B64 | Ty::U64 | Ty::S64 | Ty::F64 => 64,
@@ -74,14 +85,29 @@ impl Ty {
     }
 
     pub fn signed(self) -> bool {
-        matches!(self, Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64)
+        matches!(self, Ty::S4 | Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64)
     }
 
     pub fn float(self) -> bool {
         matches!(
             self,
-            Ty::F16 | Ty::F16x2 | Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32 | Ty::F32 | Ty::F64 | Ty::E4m3x2 | Ty::E5m2x2
+            Ty::F16
+                | Ty::F16x2
+                | Ty::Bf16
+                | Ty::Bf16x2
+                | Ty::Tf32
+                | Ty::F32
+                | Ty::F64
+                | Ty::E4m3x2
+                | Ty::E5m2x2
+                | Ty::E4m3
+                | Ty::E5m2
         )
+    }
+
+    /// A type that no register holds by itself.
+    pub fn element_only(self) -> bool {
+        matches!(self, Ty::S4 | Ty::U4 | Ty::B1 | Ty::E4m3 | Ty::E5m2)
     }
 
     /// Any type of untyped bits.

@@ -8,6 +8,8 @@ pub(crate) enum Space {
     Shared,
     Local,
     Param,
+    /// Parameters of functions in registers.
+    Register,
 }
 
 /// One value of an initialiser.
@@ -16,8 +18,12 @@ pub(crate) enum Init<'a> {
     Int(u64),
     F32(u32),
     F64(u64),
-    /// Address of a symbol plus an offset.
-    Address(&'a str, i64),
+    /// Address of a symbol plus an offset; only the bits of the mask, moved down to bit 0.
+    Address {
+        name: &'a str,
+        offset: i64,
+        mask: u64,
+    },
 }
 
 /// A variable or parameter.
@@ -27,8 +33,8 @@ pub(crate) struct Variable<'a> {
     pub name: &'a str,
     /// Type without its dot, such as `b8`.
     pub ty: &'a str,
-    /// Bytes of one element (with `.v2`, `.v4`: of the vector).
-    pub element: u32,
+    /// Bytes of one number.
+    pub scalar: u32,
     pub align: u32,
     /// Bytes in all; 0 for an array without a size.
     pub bytes: u64,
@@ -46,6 +52,8 @@ pub(crate) enum Operand<'a> {
         name: &'a str,
         negated: bool,
     },
+    /// An element of a vector register.
+    Component(&'a str, u32),
     /// `name+4` outside of brackets.
     Offset(&'a str, i64),
     Int(u64),
@@ -60,6 +68,8 @@ pub(crate) enum Operand<'a> {
     Vector(Vec<Operand<'a>>),
     /// `a|b`.
     Pair(Box<Operand<'a>>, Box<Operand<'a>>),
+    /// `-name`.
+    Negative(Box<Operand<'a>>),
     /// `_`.
     Sink,
     /// `(a, b)` of a call.
@@ -94,6 +104,8 @@ pub(crate) enum Statement<'a> {
         ty: &'a str,
         name: &'a str,
         count: Option<u32>,
+        /// Elements of a vector register; 1 for a plain one.
+        vector: u32,
         line: u32,
     },
     Variable(Variable<'a>),
@@ -104,8 +116,11 @@ pub(crate) enum Statement<'a> {
         names: Vec<&'a str>,
         line: u32,
     },
-    /// `label: .callprototype …`.
-    Prototype,
+    /// `label: .callprototype …`: the label stands before it.
+    Prototype {
+        returns: Vec<Variable<'a>>,
+        params: Vec<Variable<'a>>,
+    },
     Open,
     Close,
 }

@@ -5,6 +5,13 @@ use super::lexer::Token;
 use super::parser::{DEEPEST, Parser, Result, type_bytes};
 use crate::error::ParseError;
 
+/// A numbered name's stem and number; `%r01` has no number.
+pub(crate) fn split_number(name: &str) -> (&str, Option<u32>) {
+    let digits = name.len() - name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (stem, number) = name.split_at(digits);
+    (stem, if number.len() > 1 && number.starts_with('0') { None } else { number.parse().ok() })
+}
+
 impl<'a> Parser<'a> {
     // Functions.
 
@@ -15,32 +22,29 @@ impl<'a> Parser<'a> {
         }
         while !self.eat(')') {
             let line = self.line();
-            match self.word("'.param'")? {
-                ".param" => {
-                    let (ty, element, align) = self.variable_type()?;
-                    // `.param .u64 .ptr .global .align 1 name`
-                    while let Some(word) = self.directive() {
-                        self.next();
-                        match word {
-                            "ptr" | "global" | "const" | "shared" | "local" | "noalias" | "param" => {}
-                            "align" => {
-                                self.small("an alignment")?;
-                            }
-                            _ => {
-                                return Err(ParseError::unsupported(
-                                    line,
-                                    format!("'.{word}' on a parameter is not supported"),
-                                ));
-                            }
-                        }
-                    }
-                    out.push(self.variable_name(Space::Param, ty, element, align)?);
-                }
-                ".reg" => {
-                    return Err(ParseError::unsupported(line, "functions with register parameters are not supported"));
-                }
+            let space = match self.word("'.param'")? {
+                ".param" => Space::Param,
+                ".reg" => Space::Register,
                 word => return Err(ParseError::new(line, format!("expected '.param', found '{word}'"))),
+            };
+            let ty = self.variable_type()?;
+            // `.param .u64 .ptr .global .align 1 name`
+            while let Some(word) = self.directive() {
+                self.next();
+                match word {
+                    "ptr" | "global" | "const" | "shared" | "local" | "noalias" | "param" => {}
+                    "align" => {
+                        self.small("an alignment")?;
+                    }
+                    _ => {
+                        return Err(ParseError::unsupported(
+                            line,
+                            format!("'.{word}' on a parameter is not supported"),
+                        ));
+                    }
+                }
             }
+            out.push(self.variable_name(space, ty)?.0);
             if !self.eat(',') {
                 self.expect(')')?;
                 break;
@@ -121,6 +125,7 @@ impl<'a> Parser<'a> {
     }
 
     fn body(&mut self) -> Result<Vec<Statement<'a>>> {
+        self.vectors.clear();
         let mut out = Vec::new();
         let mut depth = 0u32;
         loop {
@@ -170,31 +175,39 @@ impl<'a> Parser<'a> {
         match word {
             ".reg" => {
                 self.next();
-                let Some(mut ty) = self.directive() else {
-                    return self.error(format!("expected a type, found {}", self.found()));
-                };
-                self.next();
-                if matches!(ty, "v2" | "v4") {
-                    return Err(ParseError::unsupported(line, "registers that are vectors are not supported"));
-                }
-                if let Some(("align", _)) = self.directive().map(|d| (d, ())) {
+                let mut vector = 1;
+                let ty = loop {
+                    let Some(word) = self.directive() else {
+                        return self.error(format!("expected a type, found {}", self.found()));
+                    };
                     self.next();
-                    self.small("an alignment")?;
-                }
+                    match word {
+                        "v2" => vector = 2,
+                        "v4" => vector = 4,
+                        "align" => {
+                            self.small("an alignment")?;
+                        }
+                        _ => break word,
+                    }
+                };
                 if ty != "pred" && type_bytes(ty).is_none() {
                     return Err(ParseError::unsupported(line, format!("registers of type '.{ty}' are not supported")));
-                }
-                if ty == "tf32" {
-                    ty = "b32";
                 }
                 loop {
                     let name = self.word("a register's name")?;
                     let mut count = None;
                     if self.eat('<') {
-                        count = Some(self.small("a number of registers")?);
+                        // No expression: its `>` would be taken for a comparison.
+                        let Token::Int(number, _) = self.next() else {
+                            return self.error("a number of registers is needed");
+                        };
+                        count = Some(u32::try_from(number).unwrap_or(u32::MAX));
                         self.expect('>')?;
                     }
-                    out.push(Statement::Register { ty, name, count, line });
+                    if vector > 1 {
+                        self.vectors.insert(name, (vector, count));
+                    }
+                    out.push(Statement::Register { ty, name, count, vector, line });
                     if !self.eat(',') {
                         break;
                     }
@@ -234,14 +247,14 @@ impl<'a> Parser<'a> {
             }
             ".callprototype" => {
                 self.next();
-                self.params()?;
+                let returns = self.params()?;
                 self.word("a name")?;
-                self.params()?;
+                let params = self.params()?;
                 while let Some("noreturn") = self.directive() {
                     self.next();
                 }
                 self.expect(';')?;
-                out.push(Statement::Prototype);
+                out.push(Statement::Prototype { returns, params });
                 Ok(())
             }
             _ => Err(ParseError::unsupported(line, format!("'{word}' is not supported in a function"))),
@@ -253,6 +266,7 @@ impl<'a> Parser<'a> {
     fn instruction(&mut self, guard: Option<(&'a str, bool)>, line: u32) -> Result<Instruction<'a>> {
         let opcode = self.word("an instruction")?;
         let mut operands = Vec::new();
+        self.groups = opcode == "call" || opcode.starts_with("call.");
         if !self.eat(';') {
             loop {
                 let operand = self.operand(0).map_err(|mut error| {
@@ -269,6 +283,21 @@ impl<'a> Parser<'a> {
         Ok(Instruction { line, guard, opcode, operands })
     }
 
+    /// Elements of a vector register of that name.
+    fn vector_elements(&self, name: &str) -> Option<u32> {
+        if self.vectors.is_empty() {
+            return None;
+        }
+        if let Some((elements, None)) = self.vectors.get(name) {
+            return Some(*elements);
+        }
+        let (stem, number) = split_number(name);
+        match (self.vectors.get(stem), number) {
+            (Some((elements, Some(count))), Some(number)) if number < *count => Some(*elements),
+            _ => None,
+        }
+    }
+
     fn operand(&mut self, depth: u32) -> Result<Operand<'a>> {
         if depth > DEEPEST {
             return self.error("an operand nested too deeply");
@@ -283,8 +312,10 @@ impl<'a> Parser<'a> {
                     }
                     _ => None,
                 };
-                let offset =
-                    if self.peek() == Token::Mark(']') && base.is_some() { 0 } else { self.expression(0)? as i64 };
+                let offset = match self.peek() {
+                    Token::Mark(']' | ',') if base.is_some() => 0,
+                    _ => self.expression(0)? as i64,
+                };
                 if self.peek() == Token::Mark(',') {
                     return Err(ParseError::unsupported(
                         self.line(),
@@ -294,7 +325,7 @@ impl<'a> Parser<'a> {
                 self.expect(']')?;
                 Operand::Memory { base, offset }
             }
-            Token::Mark(open @ ('{' | '(')) => {
+            Token::Mark(open @ ('{' | '(')) if open == '{' || self.groups => {
                 self.next();
                 let close = if open == '{' { '}' } else { ')' };
                 let mut list = Vec::new();
@@ -307,7 +338,7 @@ impl<'a> Parser<'a> {
                 }
                 if open == '{' { Operand::Vector(list) } else { Operand::Group(list) }
             }
-            Token::Mark('!') => {
+            Token::Mark('!') if matches!(self.ahead(1), Token::Word(_)) => {
                 self.next();
                 Operand::Name { name: self.word("a predicate")?, negated: true }
             }
@@ -319,7 +350,10 @@ impl<'a> Parser<'a> {
                 self.next();
                 match self.peek() {
                     Token::Mark('+' | '-') => Operand::Offset(name, self.expression(0)? as i64),
-                    _ => Operand::Name { name, negated: false },
+                    _ => match self.vector_elements(name) {
+                        Some(count) => Operand::Vector((0..count).map(|k| Operand::Component(name, k)).collect()),
+                        None => Operand::Name { name, negated: false },
+                    },
                 }
             }
             Token::F32(bits) => {
@@ -337,6 +371,10 @@ impl<'a> Parser<'a> {
                     Token::F64(bits) => Operand::F64(bits ^ (1 << 63)),
                     _ => return self.error("a sign without a number"),
                 }
+            }
+            Token::Mark('-') if matches!(self.ahead(1), Token::Word(_)) => {
+                self.next();
+                Operand::Negative(Box::new(self.operand(depth + 1)?))
             }
             _ => Operand::Int(self.expression(0)?),
         };

@@ -6,7 +6,8 @@ use crate::error::ParseError;
 pub(super) enum Token<'a> {
     /// Names, opcodes with their dots, directives with the dot before them.
     Word(&'a str),
-    Int(u64),
+    /// A whole number, and whether it has the suffix of an unsigned one.
+    Int(u64, bool),
     F32(u32),
     F64(u64),
     Text(&'a str),
@@ -57,7 +58,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
                 out.push((Token::Text(&text[at + 1..at + 1 + end]), line));
                 at += end + 2;
             }
-            b'0'..=b'9' => {
+            // `.5` is a number, `.v2` a word.
+            b'0'..=b'9' | b'.' if byte != b'.' || rest.get(1).is_some_and(u8::is_ascii_digit) => {
                 let (token, length) = number(&text[at..], line)?;
                 out.push((token, line));
                 at += length;
@@ -68,7 +70,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
                     // `shared::cta` is one word; a single colon ends a label.
                     if bytes[end] == b':'
                         && bytes.get(end + 1) == Some(&b':')
-                        && bytes.get(end + 2).is_some_and(|b| starts_word(*b))
+                        && bytes.get(end + 2).is_some_and(|b| goes_on(*b))
                     {
                         end += 2;
                     } else if goes_on(bytes[end]) {
@@ -99,6 +101,13 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
     Ok(out)
 }
 
+/// A whole number by its digits and suffix.
+fn based(digits: &str, radix: u32) -> Option<Token<'static>> {
+    let plain = digits.strip_suffix(['U', 'u']);
+    let value = u64::from_str_radix(plain.unwrap_or(digits), radix).ok()?;
+    Some(Token::Int(value, plain.is_some()))
+}
+
 /// A number at the start of `text` and its length.
 fn number(text: &str, line: u32) -> Result<(Token<'_>, usize), ParseError> {
     let bytes = text.as_bytes();
@@ -116,12 +125,10 @@ fn number(text: &str, line: u32) -> Result<(Token<'_>, usize), ParseError> {
                 return Ok((Token::F64(bits), word));
             }
             b'x' | b'X' => {
-                let digits = digits.trim_end_matches(['U', 'u']);
-                return u64::from_str_radix(digits, 16).map(|v| (Token::Int(v), word)).map_err(|_| bad(&text[..word]));
+                return based(digits, 16).map(|token| (token, word)).ok_or_else(|| bad(&text[..word]));
             }
             b'b' | b'B' => {
-                let digits = digits.trim_end_matches(['U', 'u']);
-                return u64::from_str_radix(digits, 2).map(|v| (Token::Int(v), word)).map_err(|_| bad(&text[..word]));
+                return based(digits, 2).map(|token| (token, word)).ok_or_else(|| bad(&text[..word]));
             }
             _ => {}
         }
@@ -150,5 +157,5 @@ fn number(text: &str, line: u32) -> Result<(Token<'_>, usize), ParseError> {
     if bytes.get(whole + suffix).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_') {
         return Err(bad(&text[..word]));
     }
-    Ok((Token::Int(value), whole + suffix))
+    Ok((Token::Int(value, suffix != 0), whole + suffix))
 }

@@ -2,7 +2,10 @@
 
 pub(crate) mod ast;
 mod body;
+mod expression;
 mod lexer;
 mod parser;
+mod variables;
 
+pub(crate) use body::split_number;
 pub(crate) use parser::{parse, type_bytes};

@@ -2,6 +2,11 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod exact;
+pub mod module;
+pub mod types;
+pub mod warp;
+
 use software_gpu::{Config, Launch, Memory, Module, launch};
 
 /// The kernel around a snippet. Inputs stand in `%a` to `%d` by type: `%rd1..4` (64 bits), `%r1..4`, `%f1..4`,
@@ -59,7 +64,13 @@ pub fn run_for<const N: usize>(snippet: &str, rows: &[[u64; N]], target: u32) ->
 /// Checks a snippet against a model written in the test.
 #[track_caller]
 pub fn check<const N: usize>(snippet: &str, rows: &[[u64; N]], model: impl Fn([u64; N]) -> u64) {
-    for (row, got) in rows.iter().zip(run(snippet, rows)) {
+    check_for(snippet, rows, 80, model);
+}
+
+/// The same for another target.
+#[track_caller]
+pub fn check_for<const N: usize>(snippet: &str, rows: &[[u64; N]], target: u32, model: impl Fn([u64; N]) -> u64) {
+    for (row, got) in rows.iter().zip(run_for(snippet, rows, target)) {
         let expected = model(*row);
         assert_eq!(got, expected, "{snippet} of {row:x?}: {got:#x}, expected {expected:#x}");
     }
@@ -172,5 +183,92 @@ pub fn singles<const N: usize>() -> Vec<[u64; N]> {
         // Exponents near each other, so that sums round.
         rows.push(std::array::from_fn(|_| (random.next() & 0x807f_ffff) | (110 + random.next() % 36) << 23));
     }
+    rows
+}
+
+/// Rows of interesting double-precision bit patterns.
+pub fn doubles<const N: usize>() -> Vec<[u64; N]> {
+    let edges = [
+        0.0,
+        -0.0,
+        f64::from_bits(1),
+        -f64::from_bits(1),
+        f64::MIN_POSITIVE,
+        f64::MIN_POSITIVE.next_down(),
+        1.0,
+        -1.0,
+        1.0 + f64::EPSILON,
+        1.0 / 3.0,
+        9007199254740993.0,
+        -1e300,
+        1e-300,
+        f64::MAX,
+        f64::MIN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ];
+    let mut random = Random(7 + N as u64);
+    let mut rows = Vec::new();
+    for a in edges {
+        for b in edges {
+            rows.push(std::array::from_fn(|k| match k {
+                0 => a.to_bits(),
+                1 => b.to_bits(),
+                _ => edges[(random.next() % edges.len() as u64) as usize].to_bits(),
+            }));
+        }
+    }
+    // Exponents near each other, then far out on both sides.
+    for (from, width) in [(1000u64, 46), (1, 120), (1920, 126), (480, 90)] {
+        for _ in 0..600 {
+            rows.push(std::array::from_fn(|_| {
+                (random.next() & 0x800f_ffff_ffff_ffff) | (from + random.next() % width) << 52
+            }));
+        }
+    }
+    rows
+}
+
+/// Rows of pairs of 16-bit patterns in a word, with many special ones.
+pub fn halves<const N: usize>(infinity: u64) -> Vec<[u64; N]> {
+    let one = if infinity == 0x7c00 { 0x3c00 } else { 0x3f80 };
+    let edges = [
+        0,
+        0x8000,
+        1,
+        0x8001,
+        0x3ff,
+        0x400,
+        one,
+        one | 0x8000,
+        one + 1,
+        infinity - 1,
+        infinity,
+        infinity | 0x8000,
+        0x7fff,
+    ];
+    let mut random = Random(13 + N as u64);
+    let mut rows = Vec::new();
+    for a in edges {
+        for b in edges {
+            rows.push(std::array::from_fn(|k| {
+                let low = match k {
+                    0 => a,
+                    1 => b,
+                    _ => edges[(random.next() % edges.len() as u64) as usize],
+                };
+                low | (random.next() & 0xffff) << 16
+            }));
+        }
+    }
+    rows.extend((0..3000).map(|_| std::array::from_fn(|_| random.next() & 0xffff_ffff)));
+    // Exponents near each other, so that sums round.
+    let middle = one & infinity;
+    rows.extend((0..3000).map(|_| {
+        std::array::from_fn(|_| {
+            let mut half = || (middle.wrapping_sub(0x400) + random.next() % 0xc00) | (random.next() & 0x8000);
+            half() | half() << 16
+        })
+    }));
     rows
 }
