@@ -4,6 +4,7 @@ pub(crate) mod dataflow;
 pub(crate) mod decode;
 mod functions;
 pub(crate) mod names;
+mod operands;
 pub(crate) mod special;
 mod variables;
 
