@@ -63,6 +63,14 @@ impl Objective for Batch<'_> {
     }
 }
 
+/// A model with its data, and the folder that both are in.
+fn prepared() -> (World, MultiTaskModel, TrainingData) {
+    let world = World::new();
+    let model = world.model(1, None);
+    let data = world.data(&model);
+    (world, model, data)
+}
+
 fn with(method: Method, change: impl FnOnce(&mut Settings)) -> AdversarialOptions {
     let mut settings = Settings::default();
     change(&mut settings);
@@ -103,9 +111,7 @@ fn size(a: &[f32]) -> f64 {
 
 #[test]
 fn without_perturbation_and_with_the_same_masks_smart_is_the_plain_loss() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     for task in 0..model.tasks().len() {
         let batch = Batch::new(&model, &data, task);
         let (plain, plain_gradients) = step(&batch, &AdversarialOptions::default());
@@ -127,9 +133,7 @@ fn without_perturbation_and_with_the_same_masks_smart_is_the_plain_loss() {
 
 #[test]
 fn perturbations_have_the_size_that_they_should_and_climb() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     let batch = Batch::new(&model, &data, 0);
     for (norm, level) in [
         (Norm::Inf, Level::Token),
@@ -164,9 +168,7 @@ fn perturbations_have_the_size_that_they_should_and_climb() {
 
 #[test]
 fn every_method_works_on_every_kind_of_task_and_none_leaves_a_parameter_out() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     for task in 0..model.tasks().len() {
         let batch = Batch::new(&model, &data, task);
         let (plain, plain_gradients) = step(&batch, &AdversarialOptions::default());
@@ -186,9 +188,7 @@ fn every_method_works_on_every_kind_of_task_and_none_leaves_a_parameter_out() {
 
 #[test]
 fn terms_combine() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     let batch = Batch::new(&model, &data, 0);
     let methods = [Method::Alum, Method::Fgm, Method::RDrop].map(|method| (method, Settings::default())).to_vec();
     let proximal = Some(ProximalOptions { weight: 1.0, momentum: Momentum::Published });
@@ -262,9 +262,7 @@ fn a_run_stopped_at_every_update_ends_as_if_it_had_never_stopped() {
 
 #[test]
 fn a_gradient_that_is_no_number_costs_the_term_and_not_the_run() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (world, model, data) = prepared();
     let batch = Batch::new(&model, &data, 0);
     let (plain, plain_gradients) = step(&batch, &AdversarialOptions::default());
     let blown = with(Method::Smart, |s| (s.noise, s.epsilon) = (Some(1e30), Some(1e30)));
@@ -338,9 +336,7 @@ impl Objective for Blown<'_> {
 /// says that the update must be left out.
 #[test]
 fn what_spoils_the_gradients_of_the_weights_is_told() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     for (method, good, spoilt) in [(Method::FreeLb, 1, true), (Method::FreeLb, 0, false), (Method::Fgm, 1, true)] {
         let batch = Blown { batch: Batch::new(&model, &data, 0), good, passes: AtomicUsize::new(0) };
         let params = model.encoder().params();
@@ -431,9 +427,7 @@ fn options_that_do_nothing_or_make_no_sense_are_refused_by_name() {
 /// The ascent needs no gradients of weights: what it costs is a forward pass and half a backward pass.
 #[test]
 fn the_ascent_computes_no_gradients_of_weights() {
-    let world = World::new();
-    let model = world.model(1, None);
-    let data = world.data(&model);
+    let (_world, model, data) = prepared();
     let batch = Batch::new(&model, &data, 0);
     let cpu = model.encoder().device().as_cpu();
     let operations = |options: &AdversarialOptions| {
