@@ -6,9 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use manyhead::device::Precision;
 use manyhead::ops::perturbation::{Level, Norm};
 use manyhead::ops::{Divergence, LegacyDivergence};
-use manyhead::tape::{Gradients, Params, Random, Tape, TapeMemory, Var};
+use manyhead::tape::{Backward, Forward, Gradients, Op, Params, Random, Tape, TapeMemory, Var};
 use manyhead::train::adversarial::{
     AdversarialOptions, BatchNoise, BatchOptions, BatchReport, Masks, Method, Momentum, Objective, ProximalOptions,
     Settings, Terms,
@@ -179,7 +180,16 @@ fn every_method_works_on_every_kind_of_task_and_none_leaves_a_parameter_out() {
             assert!(distance(&gradients, &plain_gradients) > 0.0, "{task} {method:?}");
             match method {
                 Method::FreeLb => assert_eq!((report.passes.len(), report.terms.len()), (3, 1)),
-                Method::RDrop => assert_ne!(report.loss, plain.loss),
+                // Half of each pass's loss, and half of the symmetric KL between them.
+                Method::RDrop => {
+                    let other = report.loss - 0.5 * plain.loss - 0.5 * term(&report, "rdrop");
+                    let again = with(method, |settings| settings.weight = Some(0.25));
+                    let weighted = step(&batch, &again).0;
+                    let expected = 0.5 * plain.loss + other + 0.125 * term(&report, "rdrop");
+                    assert!((weighted.loss - expected).abs() < 1e-6, "{task}: {} {expected}", weighted.loss);
+                    // The other pass has other masks, and is no worse or better on the whole.
+                    assert!(other > 0.25 * plain.loss && other < plain.loss && other != 0.5 * plain.loss);
+                }
                 _ => assert_eq!(term(&report, "task"), plain.loss, "{task} {method:?}"),
             }
         }
@@ -192,12 +202,106 @@ fn terms_combine() {
     let batch = Batch::new(&model, &data, 0);
     let methods = [Method::Alum, Method::Fgm, Method::RDrop].map(|method| (method, Settings::default())).to_vec();
     let proximal = Some(ProximalOptions { weight: 1.0, momentum: Momentum::Published });
-    let (report, _) = step(&batch, &AdversarialOptions { methods, proximal, ..Default::default() });
+    let options = AdversarialOptions { methods, proximal, ..Default::default() };
+    let (report, _) = step(&batch, &options);
     let names: Vec<&str> = report.terms.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["task", "alum", "rdrop", "bregman", "fgm"]);
     // The teacher is the model itself: nothing lies between them, and the same masks are drawn.
     assert_eq!(term(&report, "bregman"), 0.0);
     assert!(term(&report, "fgm") > term(&report, "task"), "a step along the gradient raises the loss");
+    let rdrop = step(&batch, &with(Method::RDrop, |_| ())).0;
+    let alone = step(&batch, &with(Method::Fgm, |_| ())).0;
+    // Its direction is that of the loss against the labels, whatever stands beside it.
+    assert!((term(&report, "fgm") - term(&alone, "fgm")).abs() < 1e-5);
+    let sum = rdrop.loss + term(&report, "alum") + term(&report, "fgm");
+    assert!((report.loss - sum).abs() < 1e-5 && rdrop.loss != alone.loss, "{} {sum}", report.loss);
+}
+
+/// FreeLB takes the place of the loss against the labels, in full, in half beside R-Drop, and leaves FGM its direction.
+#[test]
+fn freelb_is_the_loss_beside_other_terms_too() {
+    let (_world, model, data) = prepared();
+    let batch = Batch::new(&model, &data, 0);
+    let of = |methods: &[Method]| {
+        let methods = methods.iter().map(|method| (*method, Settings::default())).collect();
+        step(&batch, &AdversarialOptions { methods, ..Default::default() }).0
+    };
+    let free = of(&[Method::FreeLb]);
+    assert_eq!(free.terms, [("freelb", free.loss)]);
+    let with_fgm = of(&[Method::FreeLb, Method::Fgm]);
+    let names: Vec<&str> = with_fgm.terms.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["freelb", "fgm"]);
+    assert!(term(&with_fgm, "fgm") > free.loss && with_fgm.perturbations[1].1 > 0.99);
+    assert!((with_fgm.loss - free.loss - term(&with_fgm, "fgm")).abs() < 1e-6);
+    let with_rdrop = of(&[Method::FreeLb, Method::RDrop]);
+    let own = with_rdrop.loss - 0.5 * free.loss - 0.5 * term(&with_rdrop, "rdrop");
+    assert!(own > 0.25 * free.loss && own < free.loss, "half of the loss of R-Drop's own pass: {own}");
+    // FreeLB has no weight, and one of 0 for all others does not switch it off.
+    let settings = Settings { weight: Some(0.0), ..Default::default() };
+    let methods = [Method::FreeLb, Method::Smart].map(|method| (method, Settings::default())).to_vec();
+    let report = step(&batch, &AdversarialOptions { methods, settings, ..Default::default() }).0;
+    assert_eq!(report.terms, [("freelb", free.loss)]);
+}
+
+/// The proximal term's momentum, as published: 0.99 for the first tenth of the updates.
+#[test]
+fn the_teacher_follows_as_published() {
+    let at = |update| Momentum::Published.at(update, 100);
+    assert_eq!([at(0), at(9), at(10), at(99)], [0.99, 0.99, 0.999, 0.999]);
+    let (_world, model, _) = prepared();
+    let proximal = Some(ProximalOptions { weight: 1.0, momentum: Momentum::Constant(0.75) });
+    let options = AdversarialOptions { proximal, ..Default::default() };
+    let mut teacher = Terms::new(&options, [None], model.encoder().params()).unwrap();
+    let mut moved = model.encoder().params().clone();
+    moved.arena_mut().iter_mut().for_each(|weight| *weight += 1.0);
+    teacher.after_update(&moved, model.encoder().device(), 0, 10);
+    let before = model.encoder().params().arena();
+    assert!(teacher.teacher().unwrap().iter().zip(before).all(|(t, w)| (t - w - 0.25).abs() < 1e-5 || *w == 0.0));
+}
+
+/// At a radius that bf16 can tell apart the term is about the same in both precisions; the published one it cannot.
+#[test]
+fn terms_in_bf16_are_those_of_f32_where_bf16_can_tell_perturbations_apart() {
+    let (_world, mut model, data) = prepared();
+    let mut terms = |epsilon: f64| {
+        let options = with(Method::Smart, |s| {
+            (s.epsilon, s.step_size, s.noise) = (Some(epsilon), Some(epsilon), Some(epsilon / 10.0));
+        });
+        assert_eq!(options.drowns_in_bf16().is_some(), epsilon < 1e-3);
+        [Precision::F32, Precision::Bf16].map(|precision| {
+            model.encoder_mut().set_precision(precision);
+            term(&step(&Batch::new(&model, &data, 0), &options).0, "smart")
+        })
+    };
+    let [exact, rounded] = terms(1.0);
+    assert!((rounded / exact - 1.0).abs() < 0.2, "{exact:e} {rounded:e}");
+    let [exact, rounded] = terms(1e-5);
+    assert!(exact > 0.0 && !((rounded / exact - 1.0).abs() < 0.5), "{exact:e} {rounded:e}");
+}
+
+/// Gradients of batches add up, and a task's weight and the number of batches of an update scale terms as they scale losses.
+#[test]
+fn terms_scale_with_the_loss() {
+    let (_world, model, data) = prepared();
+    let batch = Batch::new(&model, &data, 0);
+    let params = model.encoder().params();
+    for method in [Method::Smart, Method::FreeLb, Method::Fgm, Method::RDrop] {
+        let gradients = |scales: &[f32]| {
+            let mut terms = Terms::new(&with(method, |_| ()), [None], params).unwrap();
+            let mut gradients = Gradients::new(params);
+            for scale in scales {
+                let device = model.encoder().device();
+                let mut tape = Tape::recording(params, device, TapeMemory::default(), Some(Random::new(3, 5)));
+                let enters = BatchOptions { task: 0, update: 0, scale: *scale, check: false };
+                let noise = BatchNoise { seed: 3, batch: 5 };
+                terms.batch(&mut tape, &batch, &noise, enters, &mut gradients).unwrap();
+            }
+            touched(params, &gradients)
+        };
+        let (one, two) = (gradients(&[1.0]), gradients(&[0.25, 0.5]));
+        let scaled: Vec<f32> = one.iter().map(|g| 0.75 * g).collect();
+        assert!(distance(&two, &scaled) < 1e-5 * size(&one), "{method:?}");
+    }
 }
 
 fn every_term() -> AdversarialOptions {
@@ -207,7 +311,8 @@ fn every_term() -> AdversarialOptions {
         (Method::Fgm, Settings::default()),
     ];
     let proximal = Some(ProximalOptions { weight: 0.5, momentum: Momentum::Constant(0.9) });
-    AdversarialOptions { methods, start: 2, proximal, ..Default::default() }
+    let settings = Settings { start: Some(2), ..Default::default() };
+    AdversarialOptions { methods, settings, proximal, ..Default::default() }
 }
 
 fn run_options(adversarial: AdversarialOptions) -> TrainOptions {
@@ -290,10 +395,38 @@ fn a_gradient_that_is_no_number_costs_the_term_and_not_the_run() {
     }
 }
 
-/// A batch whose loss is infinite from a pass on.
+/// What goes wrong from a pass on.
+#[derive(Clone, Copy, PartialEq)]
+enum Blow {
+    Loss,
+    Gradient,
+}
+
+/// The number itself; its gradient is no number.
+struct Poison;
+
+impl Op for Poison {
+    fn name(&self) -> &'static str {
+        "poison"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> manyhead::Result<manyhead::tensor::Tensor> {
+        let mut y = ctx.take([1]);
+        y.data_mut().copy_from_slice(ctx.input(0).data);
+        Ok(y)
+    }
+
+    fn backward(&self, ctx: &mut Backward<'_>) -> manyhead::Result<()> {
+        ctx.slot(0).unwrap().data.fill(f32::NAN);
+        Ok(())
+    }
+}
+
+/// A batch whose loss, or its gradient, is no number from a pass on.
 struct Blown<'a> {
     batch: Batch<'a>,
     good: usize,
+    blow: Blow,
     passes: AtomicUsize,
 }
 
@@ -311,12 +444,12 @@ impl Objective for Blown<'_> {
     }
 
     fn loss(&self, tape: &mut Tape<'_>, logits: Var) -> manyhead::Result<Option<Var>> {
-        if self.passes.fetch_add(1, Ordering::Relaxed) < self.good {
-            return self.batch.loss(tape, logits);
+        let good = self.passes.fetch_add(1, Ordering::Relaxed) < self.good;
+        match (self.batch.loss(tape, logits)?, self.blow) {
+            (Some(loss), Blow::Gradient) if !good => tape.apply(Poison, &[loss]).map(Some),
+            (Some(_), Blow::Loss) if !good => tape.leaf_from([1], &[f32::INFINITY]).map(Some),
+            (loss, _) => Ok(loss),
         }
-        let shape = tape.view(logits)?.shape;
-        let far = tape.leaf_from(shape, &vec![f32::MAX; shape.len()])?;
-        manyhead::ops::mse(tape, logits, far).map(Some)
     }
 
     fn divergence(&self, tape: &mut Tape<'_>, sides: [Var; 2], form: Divergence) -> manyhead::Result<Var> {
@@ -332,14 +465,20 @@ impl Objective for Blown<'_> {
     }
 }
 
-/// Where the same gradient serves the ascent and the weights, one that is no number is in the weights' gradients: the report
-/// says that the update must be left out.
+/// A loss that is infinite costs the pass; where the same gradient serves the ascent and the weights, one that is no number is
+/// in the weights' gradients, and the report says that the update must be left out.
 #[test]
 fn what_spoils_the_gradients_of_the_weights_is_told() {
     let (_world, model, data) = prepared();
-    for (method, good, spoilt) in [(Method::FreeLb, 1, true), (Method::FreeLb, 0, false), (Method::Fgm, 1, true)] {
-        let batch = Blown { batch: Batch::new(&model, &data, 0), good, passes: AtomicUsize::new(0) };
-        let params = model.encoder().params();
+    let params = model.encoder().params();
+    for (method, good, blow, spoilt) in [
+        (Method::FreeLb, 1, Blow::Gradient, true),
+        (Method::Fgm, 1, Blow::Gradient, true),
+        (Method::FreeLb, 2, Blow::Loss, false),
+        (Method::Fgm, 1, Blow::Loss, false),
+        (Method::FreeLb, 0, Blow::Loss, false),
+    ] {
+        let batch = Blown { batch: Batch::new(&model, &data, 0), good, blow, passes: AtomicUsize::new(0) };
         let mut terms = Terms::new(&with(method, |_| ()), [None], params).unwrap();
         let mut gradients = Gradients::new(params);
         let device = model.encoder().device();
@@ -348,9 +487,13 @@ fn what_spoils_the_gradients_of_the_weights_is_told() {
         let noise = BatchNoise { seed: 1, batch: 1 };
         let report = terms.batch(&mut tape, &batch, &noise, enters, &mut gradients).unwrap();
         assert_eq!(report.spoilt, spoilt, "{method:?} {good}");
+        assert_eq!(touched(params, &gradients).iter().all(|g| g.is_finite()), !spoilt, "{method:?} {good}");
         // A loss that is infinite before anything is perturbed is that of the model: the run must end.
-        assert_eq!(report.loss.is_finite(), spoilt);
-        assert_eq!(report.dropped, if spoilt { vec![method.name()] } else { vec![] });
+        assert_eq!(report.loss.is_finite(), good > 0);
+        assert_eq!(report.dropped, if good > 0 { vec![method.name()] } else { vec![] });
+        if (method, good) == (Method::FreeLb, 2) {
+            assert_eq!((report.passes.len(), report.terms.len()), (2, 1), "what was finite is reported");
+        }
     }
 }
 
@@ -358,7 +501,7 @@ fn what_spoils_the_gradients_of_the_weights_is_told() {
 fn terms_begin_when_they_are_told_to_and_each_is_logged_with_its_size() {
     let world = World::new();
     let mut adversarial = with(Method::Alum, |_| ());
-    adversarial.start = 3;
+    adversarial.settings.start = Some(3);
     let mut seen = Vec::new();
     let mut record = Record::with(|event| {
         if let Event::Batch { update, loss_terms, perturbations, .. } = event {
@@ -392,24 +535,26 @@ fn a_resumed_run_must_have_the_same_terms() {
     assert!(matches!(result, Err(Error::Interrupted { .. })));
     let mut other = every_term();
     other.methods[0].1.steps = Some(1);
-    let again = Trainer { output, resume: true, ..Trainer::new(run_options(other)) };
-    let error = world.train(1, &again, &mut Record::default()).1.unwrap_err().to_string();
-    assert!(error.contains("--adversarial"), "{error}");
+    for adversarial in [other, AdversarialOptions::default()] {
+        let again = Trainer { output: output.clone(), resume: true, ..Trainer::new(run_options(adversarial)) };
+        let error = world.train(1, &again, &mut Record::default()).1.unwrap_err().to_string();
+        assert!(error.contains("--adversarial of task 'single' = smart:weight=1:epsilon=0.1:step-size=0.1"), "{error}");
+    }
 }
 
 #[test]
 fn options_that_do_nothing_or_make_no_sense_are_refused_by_name() {
     type Change = fn(&mut Settings);
     let cases: [(Method, Change, &str); 9] = [
-        (Method::RDrop, |s| s.epsilon = Some(1.0), "--adversarial-epsilon"),
-        (Method::RDrop, |s| s.dropout = Some(Masks::Same), "--adversarial-dropout"),
-        (Method::FreeLb, |s| s.weight = Some(2.0), "--adversarial-weight"),
-        (Method::Fgm, |s| s.steps = Some(2), "--adversarial-steps"),
-        (Method::Smart, |s| s.steps = Some(0), "--adversarial-steps"),
-        (Method::Smart, |s| s.epsilon = Some(f64::NAN), "--adversarial-epsilon"),
-        (Method::Smart, |s| s.weight = Some(-1.0), "--adversarial-weight"),
-        (Method::FreeLb, |s| s.divergence = Some(Divergence::Hellinger), "--adversarial-divergence"),
-        (Method::Fgm, |s| s.noise = Some(0.1), "--adversarial-noise"),
+        (Method::RDrop, |s| s.epsilon = Some(1.0), "rdrop:epsilon"),
+        (Method::RDrop, |s| s.dropout = Some(Masks::Same), "rdrop:dropout"),
+        (Method::FreeLb, |s| s.weight = Some(2.0), "freelb:weight"),
+        (Method::Fgm, |s| s.steps = Some(2), "fgm:steps"),
+        (Method::Smart, |s| s.steps = Some(0), "smart:steps"),
+        (Method::Smart, |s| s.epsilon = Some(f64::NAN), "smart:epsilon"),
+        (Method::Smart, |s| s.weight = Some(-1.0), "smart:weight"),
+        (Method::FreeLb, |s| s.divergence = Some(Divergence::Hellinger), "freelb:divergence"),
+        (Method::Fgm, |s| s.noise = Some(0.1), "fgm:noise"),
     ];
     for (method, change, flag) in cases {
         let error = with(method, change).validate().unwrap_err().to_string();

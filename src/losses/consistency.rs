@@ -1,5 +1,6 @@
 //! How far two outputs for the same batch are apart: what adversarial training keeps small. Each is a mean over what the
-//! loss against labels is a mean over, as far as that can be known without labels.
+//! loss against labels is a mean over, as far as that can be known without labels. Errors are those of the ops: shapes that
+//! differ, rows that do not fit.
 
 use std::sync::Arc;
 
@@ -28,15 +29,18 @@ pub fn label_divergence(tape: &mut Tape<'_>, first: Var, second: Var, form: Dive
     ops::divergence(tape, first, second, form, DivergenceRows::Bernoulli, None)
 }
 
-/// Between the distributions of logits `[T, C]` at those tokens that `counted` names.
+/// Between the distributions of logits `[T, C]` at those tokens that `counted` names, of so many `sequences` (which the
+/// toolkit's forms divide by, over all tokens).
 pub fn word_divergence(
     tape: &mut Tape<'_>,
     first: Var,
     second: Var,
     form: Divergence,
     counted: Arc<[bool]>,
+    sequences: usize,
 ) -> Result<Var> {
-    ops::divergence(tape, first, second, form, DivergenceRows::Width, Some(counted))
+    let counted = if matches!(form, Divergence::Legacy(_)) { None } else { Some(counted) };
+    ops::divergence(tape, first, second, form, DivergenceRows::Tokens(sequences), counted)
 }
 
 /// The mean squared difference of two predictions `[B, 1]`, whatever the form of divergence; where distributions have the

@@ -273,19 +273,28 @@ impl MultiTaskModel {
         head.logits(tape, self.encoder.net(), batch)
     }
 
-    /// The output of the embedding block for a batch; `delta` `[T, E]` is added to the word vectors.
+    /// The output of the embedding block for a batch, `[T, E]`; `delta` `[T, E]` is added to the word vectors.
+    ///
+    /// # Errors
+    /// A sequence that is too long, an id beyond the vocabulary, a delta of another shape.
     pub fn embed(&self, tape: &mut Tape<'_>, batch: &PackedBatch, delta: Option<Var>) -> Result<Var> {
         self.encoder.check_length(batch)?;
         self.encoder.net().embed(tape, batch, delta)
     }
 
-    /// Logits of a batch of one task, from the output of the embedding block on.
+    /// Logits of a batch of one task, from the output of the embedding block `[T, E]` on: what [`MultiTaskModel::logits`] has.
+    ///
+    /// # Errors
+    /// No such task; a sequence that is too long; an output of another shape.
     pub fn logits_of(&self, tape: &mut Tape<'_>, task: usize, batch: &PackedBatch, embedded: Var) -> Result<Var> {
         self.encoder.check_length(batch)?;
         self.head(task)?.head.logits_of(tape, self.encoder.net(), batch, embedded)
     }
 
-    /// The mean loss of logits against labels.
+    /// The mean loss of logits against labels, one number.
+    ///
+    /// # Errors
+    /// No such task; labels of another kind or number.
     pub fn loss_of(
         &self,
         tape: &mut Tape<'_>,
@@ -298,7 +307,10 @@ impl MultiTaskModel {
         kind.loss(def, tape, logits, batch, labels)
     }
 
-    /// How far two sets of logits for a batch are apart, as the kind of the task measures it.
+    /// How far two sets of logits for a batch are apart, as the kind of the task measures it: one number.
+    ///
+    /// # Errors
+    /// No such task; logits of different shapes.
     pub fn divergence(
         &self,
         tape: &mut Tape<'_>,

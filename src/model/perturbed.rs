@@ -5,7 +5,7 @@ use super::multi_task::{Evaluation, TaskHead, consecutive_batches};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::heads::Head;
-use crate::ops::perturbation::{self, Ball};
+use crate::ops::perturbation::{self, Ball, Direction};
 use crate::tape::{Tape, TapeMemory, View};
 use crate::tasks::{Label, Prediction, TaskBatch, TaskDef};
 use crate::tensor::Shape;
@@ -20,7 +20,8 @@ pub struct Attack {
 }
 
 /// Together the steps could go so many times as far as the ball's radius: its border is reached, and one can go along it
-/// (Madry, Makelov, Schmidt, Tsipras and Vladu, ICLR 2018, whose step is 2.5 ε / K).
+/// (projected gradient ascent; Madry, Makelov, Schmidt, Tsipras and Vladu, ICLR 2018, whose step is 2.5 ε / K along the sign
+/// of the gradient).
 const REACH: f32 = 2.5;
 
 impl Attack {
@@ -130,6 +131,7 @@ impl MultiTaskModel {
                 let gradient = tape.gradient(loss, &[perturbed])?;
                 for gradient in gradient {
                     let segments = &batch.packed.cu_seqlens;
+                    let step = (Direction::Steepest, step);
                     perturbation::ascend(device, &mut delta, gradient.data(), segments, width, attack.ball, step)?;
                     tape.give(gradient);
                 }

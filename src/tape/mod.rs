@@ -162,6 +162,9 @@ impl<'p> Tape<'p> {
     }
 
     /// Puts what a value holds on the tape once more, as a constant: no gradient goes back through it.
+    ///
+    /// # Errors
+    /// A value of another tape, or one that was given back.
     pub fn detached(&mut self, var: Var) -> Result<Var> {
         let View { shape, data, .. } = view(self.params, &self.memory.values, var)?;
         let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
@@ -170,6 +173,9 @@ impl<'p> Tape<'p> {
     }
 
     /// What a value holds plus `change`, number by number, as a constant.
+    ///
+    /// # Errors
+    /// As [`Tape::detached`]; another number of numbers.
     pub fn shifted(&mut self, var: Var, change: &[f32]) -> Result<Var> {
         let shifted = self.detached(var)?;
         if let Some(Value::Here(tensor)) = self.memory.values.last_mut() {

@@ -28,7 +28,7 @@ mod task;
 mod write;
 pub(crate) mod yaml;
 
-pub use adversarial_change::AdversarialChange;
+pub use adversarial_change::{AdversarialChange, AdversarialSettings, CleanSide, Masks};
 pub use agreement::Agreement;
 pub use batch::{TaskBatch, WordRows};
 pub use data_spec::{Column, Columns, DataSpec, UNLABELLED};

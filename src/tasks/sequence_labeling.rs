@@ -132,7 +132,7 @@ impl Kind for SequenceLabeling {
                 *counted = true;
             }
         }
-        losses::word_divergence(tape, first, second, form, counted.into())
+        losses::word_divergence(tape, first, second, form, counted.into(), batch.packed.sequences())
     }
 
     fn counted(&self, task: &TaskDef, batch: &TaskBatch, labels: &[Label]) -> usize {

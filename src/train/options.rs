@@ -178,7 +178,7 @@ impl TrainOptions {
 
     /// What decides the weights, as (flag, value): a resumed run must have the same.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        let mut all = vec![
+        vec![
             ("epochs", self.epochs.to_string()),
             ("batch-size", self.batch_size.to_string()),
             ("batch-tokens", self.batch_tokens.map_or("no limit".into(), |limit| limit.to_string())),
@@ -197,8 +197,6 @@ impl TrainOptions {
             ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
-        ];
-        all.extend(self.adversarial.describe());
-        all
+        ]
     }
 }

@@ -10,6 +10,9 @@ use crate::model::MultiTaskModel;
 use crate::tape::{Gradients, Random, Tape, TapeMemory};
 use crate::tasks::{Label, TaskBatch};
 
+/// Batches of texts without labels draw as if they had numbers from here on.
+const UNLABELLED_BATCHES: u64 = 1 << 62;
+
 /// Gradients, optimizer state and memory of a run. After the first steps an update allocates no activations.
 pub struct Step {
     gradients: Gradients,
@@ -72,19 +75,22 @@ impl Step {
         number: u64,
     ) -> Result<BatchReport> {
         let encoder = model.encoder();
-        let random = Some(Random::new(self.seed, number));
+        // Texts without labels have masks and noise of their own.
+        let drawn = if labels.is_some() { number } else { number | UNLABELLED_BATCHES };
+        let random = Some(Random::new(self.seed, drawn));
         let own = encoder.device();
         let device = self.precision.map_or_else(|| own.clone(), |precision| own.with_precision(precision));
         let mut tape = Tape::recording(encoder.params(), &device, std::mem::take(&mut self.memory), random);
         tape.check_slots(self.check);
         let objective = ModelBatch { model, task, batch, labels };
-        let noise = BatchNoise { seed: self.seed, batch: number };
+        let noise = BatchNoise { seed: self.seed, batch: drawn };
         let options = BatchOptions { task, update: self.updates, scale, check: self.check };
         let report = self.terms.batch(&mut tape, &objective, &noise, options, &mut self.gradients)?;
         self.memory = tape.finish();
         if !report.loss.is_finite() {
+            let what = if labels.is_some() { "" } else { " (texts without labels)" };
             let hint = "lower --learning-rate, or look at the labels of this task";
-            return Err(Error::NonFinite { what: format!("the loss of batch {number}"), hint: hint.into() });
+            return Err(Error::NonFinite { what: format!("the loss of batch {number}{what}"), hint: hint.into() });
         }
         self.spoilt |= report.spoilt;
         Ok(report)

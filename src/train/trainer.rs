@@ -13,6 +13,7 @@ use super::options::TrainOptions;
 use super::schedule::{Schedule, warmup_updates};
 use super::step::Step;
 use crate::data::{BatchPlan, Dataset, ahead, epoch_plan};
+use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::rng::Stream;
@@ -70,18 +71,15 @@ impl Trainer {
     }
 }
 
-/// Batches of unlabelled texts have numbers of their own, so that their masks and noise are their own.
-const UNLABELLED_BATCHES: u64 = 1 << 62;
-
-/// The examples of the unlabelled batch that goes with batch number `number`: `count` in a row of an order that is shuffled
-/// anew whenever all have had their turn. A function of the number alone: a resumed run goes on where it stood.
+/// The examples of batch number `number` of a task's unlabelled texts: `count` in a row of an order that is shuffled anew
+/// whenever all have had their turn. A function of the number alone: a resumed run goes on where it stood.
 fn unlabelled_examples(texts: usize, count: usize, seed: u64, number: u64) -> Vec<u32> {
     let count = count.min(texts).max(1);
-    let rounds = (texts / count).max(1) as u64;
+    let rounds = texts.div_ceil(count).max(1) as u64;
     let mut order: Vec<u32> = (0..texts as u32).collect();
     Stream { seed, step: number / rounds, instance: UNLABELLED_ORDER }.shuffle(&mut order);
     let start = (number % rounds) as usize * count;
-    order.get(start..start + count).unwrap_or(&order).to_vec()
+    order.get(start..(start + count).min(texts)).unwrap_or(&order).to_vec()
 }
 
 /// The instance of the streams that shuffle unlabelled texts.
@@ -156,6 +154,9 @@ impl<'a> Run<'a> {
         run.push(("--precision".into(), precision.name().into()));
         run.extend(model.describe());
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
+        for task in model.tasks() {
+            run.extend(options.adversarial.describe(task));
+        }
         let rates: Vec<Option<f64>> = model.tasks().map(|task| task.learning_rate).collect();
         run.push(("the tasks' learning rates".into(), format!("{rates:?}")));
         let unlabelled = data.tasks.iter().flat_map(|task| &task.unlabelled);
@@ -190,6 +191,17 @@ impl<'a> Run<'a> {
         self.begin(model, observer)?;
         let (epochs_done, batches_done, updates_done) = (self.state.epoch, self.state.batches, self.state.updates);
         observer.event(&Event::Start { totals: self.totals, epochs_done, batches_done, updates_done })?;
+        let precision = self.trainer.options.precision.unwrap_or(model.encoder().device().precision());
+        if let Some((method, radius)) = self.trainer.options.adversarial.drowns_in_bf16()
+            && precision == Precision::Bf16
+        {
+            let message = format!(
+                "{}: perturbations of {radius:e} drown in the rounding of bf16; use --precision f32, or a radius \
+                 (--adversarial-epsilon) from 1e-3 on",
+                method.name()
+            );
+            observer.event(&Event::Message(&message))?;
+        }
         if self.is_finished() {
             observer.event(&Event::Message(&format!("all {updates_done} updates are done: nothing is left to do")))?;
         }
@@ -200,15 +212,17 @@ impl<'a> Run<'a> {
             let accumulate = self.trainer.options.accumulate;
             let done = (self.state.position as usize).div_ceil(accumulate);
             let (train, data) = (self.train.clone(), self.data);
-            // A run without terms for them leaves unlabelled texts alone, also those before the terms begin.
-            let wanted: Vec<bool> = (0..train.len()).map(|task| self.step.terms().use_unlabelled(task)).collect();
-            let (first, seed) = (self.state.batches - self.state.position, self.trainer.options.seed);
+            // A run without terms for them leaves unlabelled texts alone.
+            let end = self.totals.updates;
+            let wanted: Vec<bool> = (0..train.len()).map(|task| self.step.terms().use_unlabelled(task, end)).collect();
+            let (seed, count) = (self.trainer.options.seed, self.trainer.options.batch_size);
+            let ordinals = if wanted.contains(&true) { self.ordinals(&plan) } else { vec![0; plan.len()] };
             let cut = |(index, plan): (usize, &BatchPlan)| -> Cut {
                 let dataset = train[plan.task];
                 let unlabelled = data.tasks[plan.task].unlabelled.as_ref().filter(|_| wanted[plan.task]);
-                let texts = unlabelled.filter(|texts| !texts.is_empty()).map(|texts| {
-                    texts.batch(&unlabelled_examples(texts.len(), plan.examples.len(), seed, first + index as u64))
-                });
+                let texts = unlabelled
+                    .filter(|texts| !texts.is_empty())
+                    .map(|texts| texts.batch(&unlabelled_examples(texts.len(), count, seed, ordinals[index])));
                 Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?, texts.transpose()?))
             };
             let cpu = model.encoder().device().as_cpu().clone();
@@ -230,6 +244,21 @@ impl<'a> Run<'a> {
         self.swap_ema(model);
         let updates = self.state.updates;
         Ok(TrainReport { updates, updates_before: updates_done, last, best: self.best })
+    }
+
+    /// For each batch of this epoch's plan how many batches of its task the run has had before it.
+    fn ordinals(&self, plan: &[BatchPlan]) -> Vec<u64> {
+        let mut counts = vec![0u64; self.train.len()];
+        for epoch in 0..self.state.epoch {
+            for batch in epoch_plan(&self.train, self.trainer.options.batches(), epoch) {
+                counts[batch.task] += 1;
+            }
+        }
+        let ordinal = |batch: &BatchPlan| {
+            counts[batch.task] += 1;
+            counts[batch.task] - 1
+        };
+        plan.iter().map(ordinal).collect()
     }
 
     fn is_finished(&self) -> bool {
@@ -290,7 +319,6 @@ impl<'a> Run<'a> {
         batches: &mut dyn Iterator<Item = Cut>,
         observer: &mut (dyn Observer + '_),
     ) -> Result<()> {
-        let begun = self.step.terms().have_begun(self.state.updates);
         for plan in group {
             let start = Instant::now();
             // One batch for each plan, in the same order.
@@ -299,6 +327,7 @@ impl<'a> Run<'a> {
             let scale = self.weights[plan.task] / group.len() as f32;
             let name = &self.names[plan.task];
             let number = self.state.batches;
+            let use_unlabelled = self.step.terms().use_unlabelled(plan.task, self.state.updates);
             let step = &mut self.step;
             let mut run = |batch: &TaskBatch, labels: Option<&[Label]>, number: u64| {
                 step.batch(model, plan.task, batch, labels, scale, number).map_err(|error| match error {
@@ -309,8 +338,10 @@ impl<'a> Run<'a> {
                 })
             };
             let mut report = run(&batch, Some(&labels), number)?;
-            if let Some(texts) = unlabelled.filter(|_| begun) {
-                report.join(run(&texts, None, number | UNLABELLED_BATCHES)?);
+            let (mut tokens, mut examples) = (batch.packed.tokens(), plan.examples.len());
+            if let Some(texts) = unlabelled.filter(|_| use_unlabelled) {
+                report.join(run(&texts, None, number)?);
+                (tokens, examples) = (tokens + texts.packed.tokens(), examples + texts.examples());
             }
             observer.event(&Event::Batch {
                 epoch: self.state.epoch,
@@ -322,8 +353,8 @@ impl<'a> Run<'a> {
                 perturbations: &report.perturbations,
                 ascent_precision: report.ascent_precision,
                 dropped: &report.dropped,
-                tokens: batch.packed.tokens(),
-                examples: plan.examples.len(),
+                tokens,
+                examples,
                 seconds: start.elapsed().as_secs_f64(),
             })?;
             self.state.batches += 1;

@@ -234,8 +234,7 @@ fn terms(case: &Case, params: &Params) -> Result<Terms, String> {
             (Method::Smart, "partial") => Some(CleanSide::OneSided),
             _ => None,
         },
-        divergence: None,
-        dropout: None,
+        ..Settings::default()
     };
     let weight = config["bregman"].as_f64().filter(|weight| *weight > 0.0);
     let proximal = weight.map(|weight| -> Result<ProximalOptions, String> {

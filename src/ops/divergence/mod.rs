@@ -78,6 +78,8 @@ pub enum DivergenceRows {
     Width,
     /// Group i is elements `[i] .. [i + 1]` of the flattened logits: the candidates of one question.
     Groups(Arc<[u32]>),
+    /// As [`DivergenceRows::Width`], the tokens of so many sequences: the toolkit's forms divide by their number.
+    Tokens(usize),
     /// Each element x is a row: the distribution (σ(x), 1 − σ(x)) of a label that applies or not.
     Bernoulli,
 }
@@ -92,7 +94,7 @@ struct DivergenceOp {
 /// whether it counts (all do without it).
 ///
 /// # Errors
-/// Logits of different shapes; rows that do not fit; a legacy form of rows that it has no meaning for.
+/// Logits of different shapes; rows that do not fit.
 pub fn divergence(
     tape: &mut Tape<'_>,
     first: Var,
@@ -113,7 +115,7 @@ impl DivergenceOp {
         let (mut rows, mut width) = first.matrix();
         let mut groups = None;
         match &self.rows {
-            DivergenceRows::Width => {}
+            DivergenceRows::Width | DivergenceRows::Tokens(_) => {}
             DivergenceRows::Groups(borders) => {
                 check_segments("divergence", borders, first.data.len())?;
                 (rows, groups) = (borders.len() - 1, Some(&**borders));
@@ -145,8 +147,11 @@ impl DivergenceOp {
             Some(counted) => counted.iter().filter(|counts| **counts).count(),
             None => problem.rows,
         };
-        let leading =
-            if problem.groups.is_some() { problem.rows } else { shape.extents().first().copied().unwrap_or(1) };
+        let leading = match self.rows {
+            DivergenceRows::Groups(_) => problem.rows,
+            DivergenceRows::Tokens(sequences) => sequences,
+            DivergenceRows::Width | DivergenceRows::Bernoulli => shape.extents().first().copied().unwrap_or(1),
+        };
         let divisor = match self.form {
             Divergence::Legacy(Legacy::Kl | Legacy::SymmetricKl | Legacy::JensenShannon) => leading,
             Divergence::Legacy(Legacy::StableKlSum) => 1,

@@ -61,6 +61,24 @@ pub fn ascend(delta: &mut [f32], gradient: &[f32], of: Norm, step: f32) {
     delta.iter_mut().zip(gradient).for_each(|(delta, g)| *delta += factor * g);
 }
 
+/// δ + step · the direction of unit length in which a group rises most. Nothing where the gradient is 0.
+pub fn ascend_steepest(delta: &mut [f32], gradient: &[f32], of: Norm, step: f32) {
+    match of {
+        Norm::L2 => ascend(delta, gradient, of, step),
+        Norm::Inf => {
+            let sign = |g: f32| if g == 0.0 { 0.0 } else { step.copysign(g) };
+            delta.iter_mut().zip(gradient).for_each(|(delta, g)| *delta += sign(*g));
+        }
+        Norm::L1 => {
+            let larger = |best: usize, i: usize| if gradient[i].abs() > gradient[best].abs() { i } else { best };
+            let largest = (0..gradient.len()).fold(0, larger);
+            if let Some(g) = gradient.get(largest).filter(|g| **g != 0.0) {
+                delta[largest] += step.copysign(*g);
+            }
+        }
+    }
+}
+
 /// Brings a group into the ball.
 pub fn project(delta: &mut [f32], ball: Ball) {
     let Ball { norm: of, projection, radius, .. } = ball;

@@ -60,6 +60,15 @@ pub struct Ball {
     pub radius: f32,
 }
 
+impl Ball {
+    fn check(&self) -> Result<()> {
+        if self.radius >= 0.0 {
+            return Ok(());
+        }
+        Err(Error::shape("perturbation", format!("a ball of the radius {}", self.radius)))
+    }
+}
+
 /// Groups of the numbers of a perturbation.
 struct Groups<'a> {
     segments: Option<&'a [u32]>,
@@ -89,11 +98,22 @@ impl<'a> Groups<'a> {
     }
 }
 
+/// How a step goes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// Along the gradient, g / (‖g‖ + 10⁻¹²), as SMART, ALUM and FreeLB have it.
+    #[default]
+    Gradient,
+    /// As far up as a step of this length can go: sign(g) for the norm ∞ (Madry et al., ICLR 2018), g / ‖g‖ for the norm 2,
+    /// the one number with the largest slope for the norm 1.
+    Steepest,
+}
+
 /// One step of ascent, δ ← Π(δ + `step` · g / (‖g‖ + 10⁻¹²)), of tokens of width `width` in sequences with the borders
 /// `segments`.
 ///
 /// # Errors
-/// Lengths that do not fit.
+/// Lengths that do not fit; a radius below 0.
 pub fn ascend(
     device: &Device,
     delta: &mut [f32],
@@ -101,12 +121,16 @@ pub fn ascend(
     segments: &[u32],
     width: usize,
     ball: Ball,
-    step: f32,
+    (direction, step): (Direction, f32),
 ) -> Result<()> {
     check_length(delta, gradient)?;
+    ball.check()?;
     let groups = Groups::new(ball.level, segments, width, delta.len())?;
     cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
-        cpu::ascend(delta, &gradient[at], ball.norm, step);
+        match direction {
+            Direction::Gradient => cpu::ascend(delta, &gradient[at], ball.norm, step),
+            Direction::Steepest => cpu::ascend_steepest(delta, &gradient[at], ball.norm, step),
+        }
         cpu::project(delta, ball);
     });
     Ok(())
@@ -115,8 +139,9 @@ pub fn ascend(
 /// Brings a perturbation into its ball.
 ///
 /// # Errors
-/// Lengths that do not fit.
+/// Lengths that do not fit; a radius below 0.
 pub fn project(device: &Device, delta: &mut [f32], segments: &[u32], width: usize, ball: Ball) -> Result<()> {
+    ball.check()?;
     let groups = Groups::new(ball.level, segments, width, delta.len())?;
     cpu::each_group(device.as_cpu(), &groups, delta, |_, delta| cpu::project(delta, ball));
     Ok(())

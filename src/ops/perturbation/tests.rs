@@ -48,13 +48,42 @@ fn a_step_without_projection_has_its_length_and_goes_along_the_gradient() {
         let ball = Ball { norm: of, level, projection, radius: f32::INFINITY };
         for device in devices() {
             let mut delta = start.clone();
-            ascend(&device, &mut delta, &gradient, &SEGMENTS, WIDTH, ball, 0.5).unwrap();
+            ascend(&device, &mut delta, &gradient, &SEGMENTS, WIDTH, ball, (Direction::Gradient, 0.5)).unwrap();
             for at in groups(level).into_iter().filter(|at| !at.is_empty()) {
                 let step: Vec<f32> = delta[at.clone()].iter().zip(&start[at.clone()]).map(|(a, b)| a - b).collect();
                 assert!((norm(&step, of) - 0.5).abs() < 1e-5, "{of:?} {level:?}");
                 let along: f64 = step.iter().zip(&gradient[at]).map(|(s, g)| (s * g) as f64).sum();
                 assert!(along > 0.0);
             }
+        }
+    });
+}
+
+/// No step of the same length raises a linear function more.
+#[test]
+fn the_steepest_step_is_the_steepest() {
+    let gradient = normals(8);
+    every(|of, level, projection| {
+        let ball = Ball { norm: of, level, projection, radius: f32::INFINITY };
+        let step = |direction| {
+            let mut delta = vec![0.0; gradient.len()];
+            ascend(&devices()[1], &mut delta, &gradient, &SEGMENTS, WIDTH, ball, (direction, 0.5)).unwrap();
+            delta
+        };
+        let rise = |delta: &[f32], at: std::ops::Range<usize>| -> f64 {
+            delta[at.clone()].iter().zip(&gradient[at]).map(|(d, g)| (d * g) as f64).sum()
+        };
+        let (steepest, along) = (step(Direction::Steepest), step(Direction::Gradient));
+        for at in groups(level).into_iter().filter(|at| !at.is_empty()) {
+            assert!((norm(&steepest[at.clone()], of) - 0.5).abs() < 1e-5, "{of:?}");
+            // The largest rise of a step of length ½ is ½ times the dual norm of the gradient.
+            let dual = match of {
+                Norm::L1 => norm(&gradient[at.clone()], Norm::Inf),
+                Norm::L2 => norm(&gradient[at.clone()], Norm::L2),
+                Norm::Inf => norm(&gradient[at.clone()], Norm::L1),
+            };
+            assert!((rise(&steepest, at.clone()) - 0.5 * dual).abs() < 1e-5 * dual, "{of:?}");
+            assert!(rise(&steepest, at.clone()) >= rise(&along, at) - 1e-6);
         }
     });
 }
@@ -135,10 +164,17 @@ fn vanishing_gradients_and_misfits() {
     let ball = Ball { norm: Norm::L2, level: Level::Token, projection: Projection::Radial, radius: 1.0 };
     let device = &devices()[0];
     let mut delta = vec![0.0; 9 * WIDTH];
-    ascend(device, &mut delta, &[0.0; 9 * WIDTH], &SEGMENTS, WIDTH, ball, 1e30).unwrap();
+    ascend(device, &mut delta, &[0.0; 9 * WIDTH], &SEGMENTS, WIDTH, ball, (Direction::Gradient, 1e30)).unwrap();
     assert!(delta.iter().all(|x| *x == 0.0));
-    assert!(ascend(device, &mut delta, &[0.0; 3], &SEGMENTS, WIDTH, ball, 1.0).is_err());
+    assert!(ascend(device, &mut delta, &[0.0; 3], &SEGMENTS, WIDTH, ball, (Direction::Gradient, 1.0)).is_err());
     assert!(project(device, &mut delta, &[0, 2], WIDTH, ball).is_err());
+    for radius in [-1.0, f32::NAN] {
+        let ball = Ball { radius, norm: Norm::Inf, ..ball };
+        assert!(project(device, &mut delta, &SEGMENTS, WIDTH, ball).is_err());
+        assert!(
+            ascend(device, &mut delta, &[0.0; 9 * WIDTH], &SEGMENTS, WIDTH, ball, (Direction::Steepest, 1.0)).is_err()
+        );
+    }
     assert!(project(device, &mut delta, &SEGMENTS, 0, ball).is_err());
     assert!(mean_norm(&delta[1..], &SEGMENTS, WIDTH, Norm::L2, Level::Token).is_err());
     scale_sequences(device, &mut delta, &SEGMENTS, WIDTH, |tokens| tokens as f32).unwrap();

@@ -13,11 +13,13 @@
 //! - The toolkit's: δ ← (δ + ηg) / (max|δ + ηg| + ε), of size 1 whatever ε is; E + δ goes through the embedding block once
 //!   more, as if it were word vectors; the noise-stable KL in the ascent.
 
-use super::options::{CleanSide, Method, Plan};
+use super::CleanSide;
+use super::options::{Method, Plan};
 use super::term::{Added, Pass, Term, finite};
 use crate::device::{Device, Precision};
 use crate::error::Result;
-use crate::ops::{self, Divergence, LegacyDivergence, perturbation};
+use crate::ops::perturbation::{self, Direction};
+use crate::ops::{self, Divergence, LegacyDivergence};
 use crate::tape::Var;
 
 /// The term, with the perturbation's memory.
@@ -81,7 +83,15 @@ impl Consistency {
                     let (of, sizes) = ((plan.ball.norm, plan.ball.level), (plan.step, plan.ball.radius));
                     perturbation::legacy_step(device, delta, g, segments, width, of, sizes)?;
                 } else {
-                    perturbation::ascend(device, delta, g, segments, width, plan.ball, plan.step)?;
+                    perturbation::ascend(
+                        device,
+                        delta,
+                        g,
+                        segments,
+                        width,
+                        plan.ball,
+                        (Direction::Gradient, plan.step),
+                    )?;
                 }
             }
             pass.note(climbed, gradient.data(), &self.delta);

@@ -15,12 +15,11 @@ mod report;
 mod term;
 mod word_vectors;
 
+pub use crate::tasks::{AdversarialSettings as Settings, CleanSide, Masks};
 pub use noise::{BatchNoise, Noise};
 pub(super) use objective::ModelBatch;
 pub use objective::Objective;
-pub use options::{
-    AdversarialOptions, CLEAN_SIDES, CleanSide, DIVERGENCES, MASKS, Masks, Method, ProximalOptions, Settings,
-};
+pub use options::{AdversarialOptions, Method, ProximalOptions};
 pub use proximal::Momentum;
 pub use report::{AscentStep, BatchReport};
 
@@ -40,9 +39,10 @@ use term::{Added, Clean, Pass, Term};
 struct TaskTerms {
     free: Option<Plan>,
     fast_gradient: Option<Plan>,
-    /// Whether the loss of the clean pass counts half: R-Drop's other pass has the other half.
-    halved: bool,
-    terms: Vec<Box<dyn Term + Send>>,
+    /// From which update on the loss against the labels counts half: R-Drop's own pass has the other half.
+    halved: Option<u64>,
+    /// Terms beside the clean pass, each with the updates that go before it.
+    terms: Vec<(u64, Box<dyn Term + Send>)>,
     proximal: bool,
 }
 
@@ -54,20 +54,20 @@ impl TaskTerms {
                 Method::FreeLb => all.free = Some(plan),
                 Method::Fgm => all.fast_gradient = Some(plan),
                 Method::RDrop => {
-                    all.halved = true;
-                    all.terms.push(Box::new(DropoutConsistency { plan }));
+                    all.halved = Some(plan.start);
+                    all.terms.push((plan.start, Box::new(DropoutConsistency { plan })));
                 }
                 Method::Smart | Method::Alum | Method::Pdr | Method::SmartLegacy => {
-                    all.terms.push(Box::new(Consistency { plan, ascent, delta: Vec::new() }));
+                    all.terms.push((plan.start, Box::new(Consistency { plan, ascent, delta: Vec::new() })));
                 }
             }
         }
         all
     }
 
-    /// Terms that stand beside a clean pass.
-    fn needs_clean_pass(&self) -> bool {
-        !self.terms.is_empty() || self.proximal
+    /// Whether terms that stand beside a clean pass and need no labels have begun at this update.
+    fn has_begun(&self, update: u64, start: u64) -> bool {
+        self.terms.iter().any(|(start, _)| *start <= update) || self.proximal && start <= update
     }
 }
 
@@ -77,6 +77,7 @@ pub struct Terms {
     tasks: Vec<TaskTerms>,
     proximal: Option<Proximal>,
     ascent: Option<Precision>,
+    /// Updates that go before the proximal term.
     start: u64,
     delta: Vec<f32>,
     traced: bool,
@@ -124,7 +125,7 @@ impl Terms {
             tasks: tasks?,
             proximal,
             ascent: options.ascent_precision,
-            start: options.start,
+            start: options.settings.start.unwrap_or(0),
             delta: Vec::new(),
             traced: false,
         })
@@ -156,14 +157,9 @@ impl Terms {
         }
     }
 
-    /// Whether texts without labels of this task have anything to learn from.
-    pub fn use_unlabelled(&self, task: usize) -> bool {
-        self.tasks.get(task).is_some_and(|task| task.needs_clean_pass())
-    }
-
-    /// Whether the terms are there at this update.
-    pub fn have_begun(&self, update: u64) -> bool {
-        update >= self.start
+    /// Whether texts without labels of this task have anything to learn from at this update.
+    pub fn use_unlabelled(&self, task: usize, update: u64) -> bool {
+        self.tasks.get(task).is_some_and(|task| task.has_begun(update, self.start))
     }
 
     /// Forward and backward of one batch with all terms of its task: its gradient, times the scale, is added to
@@ -182,18 +178,25 @@ impl Terms {
         let BatchOptions { task, update, scale, check } = options;
         let mut report = BatchReport::default();
         let mut none = TaskTerms::default();
-        let own = self.tasks.get_mut(task).filter(|_| update >= self.start).unwrap_or(&mut none);
+        let own = self.tasks.get_mut(task).unwrap_or(&mut none);
+        let labelled = objective.is_labelled();
+        let begun = |plan: &&Plan| labelled && plan.start <= update;
+        let (free, fast_gradient) = (own.free.as_ref().filter(begun), own.fast_gradient.as_ref().filter(begun));
+        // R-Drop's own pass has the other half of the loss against the labels.
+        let share = if own.halved.is_some_and(|start| start <= update) { 0.5 } else { 1.0 };
+        let beside = own.has_begun(update, self.start);
         let mark = tape.mark();
-        if let Some(plan) = &own.free {
+        if let Some(plan) = free {
             let number = Method::FreeLb as u32;
-            let mut batch = word_vectors::Batch { tape, objective, noise, number, scale, gradients, check };
-            word_vectors::free_large_batch(&mut batch, plan, &mut self.delta, self.traced, &mut report)?;
-            if report.spoilt || !(own.needs_clean_pass() || own.fast_gradient.is_some()) {
+            let mut batch =
+                word_vectors::Batch { tape, objective, noise, number, scale: share * scale, gradients, check };
+            word_vectors::free_large_batch(&mut batch, plan, share, &mut self.delta, self.traced, &mut report)?;
+            if report.spoilt || !report.loss.is_finite() || !(beside || fast_gradient.is_some()) {
                 return Ok(report);
             }
         }
         let embedding_masks = tape.random();
-        let leaf = match own.fast_gradient {
+        let leaf = match fast_gradient {
             None => None,
             Some(_) => {
                 let shape = [objective.segments().last().copied().unwrap_or(0) as usize, objective.width()];
@@ -204,20 +207,26 @@ impl Terms {
         let masks = [embedding_masks, tape.random()];
         let logits = objective.logits(tape, embedded)?;
         let mut losses: Vec<(Var, f32)> = Vec::new();
-        if own.free.is_none()
-            && let Some(loss) = objective.loss(tape, logits)?
-        {
-            let (value, factor) = (tape.scalar(loss)? as f64, if own.halved { 0.5 } else { 1.0 });
-            report.add("task", value, factor as f64, None);
-            losses.push((loss, factor));
+        let hard = objective.loss(tape, logits)?;
+        if let Some(loss) = hard.filter(|_| free.is_none()) {
+            let value = tape.scalar(loss)? as f64;
+            report.add("task", value, share as f64, None);
+            losses.push((loss, share));
             if !value.is_finite() {
                 return Ok(report);
             }
         }
+        // The fast gradient is that of the loss against the labels alone. Without other terms the one backward pass of the
+        // batch gives it for nothing; beside them it takes one towards the word vectors.
+        let alone = !beside && free.is_none();
+        let mut direction = match (leaf, hard) {
+            (Some(leaf), Some(loss)) if !alone => tape.gradient(loss, &[leaf])?.pop(),
+            _ => None,
+        };
         let clean = Clean { embedded, logits, masks };
-        let proximal = self.proximal.as_mut().filter(|_| own.proximal).map(|term| term as &mut dyn Term);
-        let terms = own.terms.iter_mut().map(|term| &mut **term as &mut dyn Term).chain(proximal);
-        for (number, term) in terms.enumerate() {
+        let proximal = self.proximal.as_mut().filter(|_| own.proximal).map(|term| (self.start, term as &mut dyn Term));
+        let terms = own.terms.iter_mut().map(|(start, term)| (*start, &mut **term as &mut dyn Term)).chain(proximal);
+        for (number, (_, term)) in terms.enumerate().filter(|(_, (start, _))| *start <= update) {
             let trace = self.traced.then_some(&mut report.trace);
             let number = FIRST_TERM + number as u32;
             let mut pass = Pass { tape: &mut *tape, objective, noise, number, clean, trace };
@@ -235,28 +244,25 @@ impl Terms {
                 }
             }
         }
-        if losses.is_empty() {
-            return Ok(report);
-        }
-        let factors: Vec<[f32; 1]> = losses.iter().map(|(_, factor)| [scale * factor]).collect();
-        let seeds: Vec<(Var, &[f32])> = losses.iter().zip(&factors).map(|((loss, _), f)| (*loss, &f[..])).collect();
-        let leaves = leaf.as_slice();
-        let found = tape.backward_from(&seeds, Some(gradients), leaves)?;
-        if check {
-            gradients.check(tape.params(), tape.used())?;
-        }
-        for gradient in found {
-            if let Some(plan) = &own.fast_gradient {
-                tape.rewind(mark);
-                if !plan.fresh_masks {
-                    tape.set_random(embedding_masks);
-                }
-                let number = Method::Fgm as u32;
-                let mut batch =
-                    word_vectors::Batch { tape: &mut *tape, objective, noise, number, scale, gradients, check };
-                word_vectors::fast_gradient(&mut batch, plan, gradient.data(), &mut report)?;
+        if !losses.is_empty() {
+            let factors: Vec<[f32; 1]> = losses.iter().map(|(_, factor)| [scale * factor]).collect();
+            let seeds: Vec<(Var, &[f32])> = losses.iter().zip(&factors).map(|((loss, _), f)| (*loss, &f[..])).collect();
+            let leaves = leaf.filter(|_| alone);
+            let found = tape.backward_from(&seeds, Some(gradients), leaves.as_slice())?;
+            if check {
+                gradients.check(tape.params(), tape.used())?;
             }
-            tape.give(gradient);
+            direction = direction.or(found.into_iter().next());
+        }
+        if let (Some(plan), Some(direction)) = (fast_gradient, direction) {
+            tape.rewind(mark);
+            if !plan.fresh_masks {
+                tape.set_random(embedding_masks);
+            }
+            let number = Method::Fgm as u32;
+            let mut batch = word_vectors::Batch { tape: &mut *tape, objective, noise, number, scale, gradients, check };
+            word_vectors::fast_gradient(&mut batch, plan, direction.data(), &mut report)?;
+            tape.give(direction);
         }
         Ok(report)
     }

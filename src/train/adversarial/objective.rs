@@ -20,6 +20,11 @@ pub trait Objective {
     /// The mean loss against the labels; None without labels.
     fn loss(&self, tape: &mut Tape<'_>, logits: Var) -> Result<Option<Var>>;
 
+    /// Whether there are labels.
+    fn is_labelled(&self) -> bool {
+        true
+    }
+
     /// How far two outputs are apart, in the given form where they are distributions.
     fn divergence(&self, tape: &mut Tape<'_>, sides: [Var; 2], form: Divergence) -> Result<Var>;
 
@@ -59,6 +64,10 @@ impl Objective for ModelBatch<'_> {
 
     fn divergence(&self, tape: &mut Tape<'_>, sides: [Var; 2], form: Divergence) -> Result<Var> {
         self.model.divergence(tape, self.task, self.batch, sides, form)
+    }
+
+    fn is_labelled(&self) -> bool {
+        self.labels.is_some()
     }
 
     fn width(&self) -> usize {

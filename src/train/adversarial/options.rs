@@ -1,12 +1,11 @@
 //! Options of adversarial training: methods, their published settings, and what a task or a user changes of them.
 
+use super::proximal::Momentum;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::ops::perturbation::{Ball, Level, Norm, Projection};
 use crate::ops::{Divergence, LegacyDivergence};
-use crate::tasks::{AdversarialChange, LossName, TaskDef};
-
-use super::proximal::Momentum;
+use crate::tasks::{AdversarialChange, AdversarialSettings as Settings, CleanSide, LossName, Masks, TaskDef, TaskType};
 
 /// A method of adversarial training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,74 +53,18 @@ impl Method {
     fn compares(self) -> bool {
         !matches!(self, Method::FreeLb | Method::Fgm)
     }
-}
 
-/// What of the term's gradient goes through the clean side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanSide {
-    /// Nothing: it is a constant.
-    Constant,
-    /// All of it, as the formula has it.
-    Full,
-    /// Of each of the two KL divergences what does not go through its reference: KL(clean*‖perturbed) +
-    /// KL(perturbed*‖clean), * = constant.
-    OneSided,
-}
-
-/// The masks of perturbed passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Masks {
-    /// Those of the clean pass.
-    Same,
-    /// Others.
-    Fresh,
-}
-
-/// The values of `--adversarial-clean-side`.
-pub const CLEAN_SIDES: [(&str, CleanSide); 3] =
-    [("constant", CleanSide::Constant), ("full", CleanSide::Full), ("one-sided", CleanSide::OneSided)];
-/// The values of `--adversarial-dropout`.
-pub const MASKS: [(&str, Masks); 2] = [("same", Masks::Same), ("fresh", Masks::Fresh)];
-/// The values of `--adversarial-divergence`. `kl` is KL(clean‖perturbed).
-pub const DIVERGENCES: [(&str, Divergence); 11] = [
-    ("kl", Divergence::KlFirstSecond),
-    ("reverse-kl", Divergence::KlSecondFirst),
-    ("symmetric-kl", Divergence::SymmetricKl),
-    ("js", Divergence::JensenShannon),
-    ("hellinger", Divergence::Hellinger),
-    ("legacy-kl", Divergence::Legacy(LegacyDivergence::Kl)),
-    ("legacy-symmetric-kl", Divergence::Legacy(LegacyDivergence::SymmetricKl)),
-    ("legacy-stable-kl", Divergence::Legacy(LegacyDivergence::StableKl)),
-    ("legacy-stable-symmetric-kl", Divergence::Legacy(LegacyDivergence::StableSymmetricKl)),
-    ("legacy-js", Divergence::Legacy(LegacyDivergence::JensenShannon)),
-    ("legacy-hellinger", Divergence::Legacy(LegacyDivergence::Hellinger)),
-];
-
-/// What is asked for beside the method; None: as published.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Settings {
-    /// The factor of the term.
-    pub weight: Option<f64>,
-    /// ε, the radius of the ball (`smart-legacy`: the constant in its denominator).
-    pub epsilon: Option<f64>,
-    /// η, the length of a step.
-    pub step_size: Option<f64>,
-    /// σ, the deviation of the random start.
-    pub noise: Option<f64>,
-    /// K, steps of ascent.
-    pub steps: Option<usize>,
-    /// The norm of steps and ball.
-    pub norm: Option<Norm>,
-    /// What has a ball of its own.
-    pub level: Option<Level>,
-    /// How one comes back into the ball of the norm 1.
-    pub projection: Option<Projection>,
-    /// What goes through the clean side.
-    pub clean_side: Option<CleanSide>,
-    /// The divergence of outputs that are distributions.
-    pub divergence: Option<Divergence>,
-    /// The masks of perturbed passes.
-    pub dropout: Option<Masks>,
+    /// Whether a value of this key changes anything.
+    fn has(self, key: &str) -> bool {
+        match key {
+            "weight" => self != Method::FreeLb,
+            "epsilon" | "norm" | "level" => self.perturbs(),
+            "step-size" | "steps" | "projection" => self.perturbs() && self != Method::Fgm,
+            "noise" | "clean-side" => self.perturbs() && self.compares(),
+            "divergence" => self.compares(),
+            _ => true,
+        }
+    }
 }
 
 /// The proximal term.
@@ -140,8 +83,6 @@ pub struct AdversarialOptions {
     pub methods: Vec<(Method, Settings)>,
     /// What was asked for all of them.
     pub settings: Settings,
-    /// Terms begin after so many updates.
-    pub start: u64,
     /// What the ascent is computed in; None: as the rest.
     pub ascent_precision: Option<Precision>,
     /// The proximal term, if there is one.
@@ -161,6 +102,8 @@ pub(super) struct Plan {
     /// What both sides are compared by.
     pub form: Divergence,
     pub fresh_masks: bool,
+    /// The term begins after so many updates.
+    pub start: u64,
 }
 
 impl Plan {
@@ -187,6 +130,7 @@ fn published(method: Method) -> Plan {
         clean_side: CleanSide::Full,
         form: Divergence::SymmetricKl,
         fresh_masks: false,
+        start: 0,
     };
     match method {
         Method::Smart => smart,
@@ -202,41 +146,34 @@ fn published(method: Method) -> Plan {
     }
 }
 
-/// What was asked for, the later one of two winning.
-fn over(base: Settings, later: Settings) -> Settings {
-    Settings {
-        weight: later.weight.or(base.weight),
-        epsilon: later.epsilon.or(base.epsilon),
-        step_size: later.step_size.or(base.step_size),
-        noise: later.noise.or(base.noise),
-        steps: later.steps.or(base.steps),
-        norm: later.norm.or(base.norm),
-        level: later.level.or(base.level),
-        projection: later.projection.or(base.projection),
-        clean_side: later.clean_side.or(base.clean_side),
-        divergence: later.divergence.or(base.divergence),
-        dropout: later.dropout.or(base.dropout),
-    }
-}
-
-/// The divergence that a task's `adv_loss` names; None for one that says nothing about distributions.
+/// The divergence that a task's `adv_loss` names; None for a squared difference, which only numbers have.
 fn named_divergence(task: &TaskDef, method: Method) -> Result<Option<Divergence>> {
     let legacy = method == Method::SmartLegacy;
     let pick = |right, old| Ok(Some(if legacy { Divergence::Legacy(old) } else { right }));
+    let number = task.kind == TaskType::Regression;
     match task.adv_loss {
-        None | Some(LossName::Mse) => Ok(None),
+        None => Ok(None),
+        Some(LossName::Mse) if number => Ok(None),
         // The toolkit's KlCriterion(clean, perturbed) is KL(perturbed‖clean).
-        Some(LossName::Kl) => pick(Divergence::KlSecondFirst, LegacyDivergence::Kl),
-        Some(LossName::SymKl) => pick(Divergence::SymmetricKl, LegacyDivergence::SymmetricKl),
-        Some(LossName::Js) => pick(Divergence::JensenShannon, LegacyDivergence::JensenShannon),
-        Some(LossName::Hl) => pick(Divergence::Hellinger, LegacyDivergence::Hellinger),
-        Some(LossName::NsKl) if legacy => Ok(Some(Divergence::Legacy(LegacyDivergence::StableKl))),
-        Some(LossName::NsSymKl) if legacy => Ok(Some(Divergence::Legacy(LegacyDivergence::StableSymmetricKl))),
+        Some(LossName::Kl) if !number => pick(Divergence::KlSecondFirst, LegacyDivergence::Kl),
+        Some(LossName::SymKl) if !number => pick(Divergence::SymmetricKl, LegacyDivergence::SymmetricKl),
+        Some(LossName::Js) if !number => pick(Divergence::JensenShannon, LegacyDivergence::JensenShannon),
+        Some(LossName::Hl) if !number => pick(Divergence::Hellinger, LegacyDivergence::Hellinger),
+        Some(LossName::NsKl) if !number && legacy => Ok(Some(Divergence::Legacy(LegacyDivergence::StableKl))),
+        Some(LossName::NsSymKl) if !number && legacy => {
+            Ok(Some(Divergence::Legacy(LegacyDivergence::StableSymmetricKl)))
+        }
         Some(other) => {
+            let fitting = match number {
+                true => "MseCriterion",
+                false => {
+                    "SymKlCriterion, KlCriterion, JSCriterion or HLCriterion (the toolkit's NsKl forms, which are no \
+                     divergences: --adversarial smart-legacy)"
+                }
+            };
             let message = format!(
-                "task '{}': adv_loss {other} is no divergence; use SymKlCriterion, KlCriterion, JSCriterion or \
-                 HLCriterion (the toolkit's NsKl forms: --adversarial smart-legacy)",
-                task.name
+                "task '{}': adv_loss {other} does not compare outputs of a {}; use {fitting}",
+                task.name, task.kind
             );
             Err(Error::input(&task.path, task.line, message))
         }
@@ -250,27 +187,40 @@ impl AdversarialOptions {
     }
 
     /// # Errors
-    /// A value out of its range, or one that none of the methods has, by the name of its flag.
+    /// A value that none of the methods has, by the name of its flag; methods that exclude each other.
     pub fn validate(&self) -> Result<()> {
         for (index, (method, own)) in self.methods.iter().enumerate() {
-            if self.methods[..index].iter().any(|(other, _)| other == method) {
-                return Err(Error::argument("--adversarial", format!("{} is named twice", method.name())));
+            let name = method.name();
+            if let Err((key, message)) = own.check() {
+                return Err(Error::argument("--adversarial", format!("{name}:{key}: {message}")));
             }
-            check_settings(own)?;
-            unused(own, &[*method])?;
+            if self.methods[..index].iter().any(|(other, _)| other == method) {
+                return Err(Error::argument("--adversarial", format!("{name} is named twice")));
+            }
+            if let Some(key) = unused(own, &[*method]) {
+                let message = format!("{name}:{key} would change nothing; leave it out");
+                return Err(Error::argument("--adversarial", message));
+            }
         }
-        let both = self.methods.iter().any(|(method, _)| *method == Method::SmartLegacy)
-            && self.methods.iter().any(|(method, _)| *method == Method::Smart);
-        if both {
+        if let Err((key, message)) = self.settings.check() {
+            return Err(Error::argument(format!("--adversarial-{key}"), message));
+        }
+        let methods: Vec<Method> = self.methods.iter().map(|(method, _)| *method).collect();
+        if methods.contains(&Method::Smart) && methods.contains(&Method::SmartLegacy) {
             let message = "smart and smart-legacy are two forms of one term; give one of them";
             return Err(Error::argument("--adversarial", message));
         }
-        check_settings(&self.settings)?;
-        let methods: Vec<Method> = self.methods.iter().map(|(method, _)| *method).collect();
-        unused(&self.settings, &methods)?;
-        let nothing = self.methods.is_empty();
-        if nothing && self.start > 0 && self.proximal.is_none() {
-            return Err(Error::argument("--adversarial-start", "there is no --adversarial that could start"));
+        // The proximal term begins with the others.
+        let only_start = Settings { start: self.settings.start, ..Settings::default() };
+        if let Some(key) = unused(&self.settings, &methods)
+            && !(self.settings == only_start && self.proximal.is_some())
+        {
+            let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
+            let message = match names.is_empty() {
+                true => "it changes a method of adversarial training; name one with --adversarial".to_string(),
+                false => format!("it would change nothing with --adversarial {}; leave it out", names.join(",")),
+            };
+            return Err(Error::argument(format!("--adversarial-{key}"), message));
         }
         if let Some(precision) = self.ascent_precision {
             precision.check_training("--ascent-precision")?;
@@ -280,9 +230,8 @@ impl AdversarialOptions {
             }
         }
         if let Some(ProximalOptions { weight, momentum }) = self.proximal {
-            let good = weight.is_finite() && weight > 0.0;
-            if !good {
-                return Err(Error::argument("--bregman", format!("{weight} is not a number above 0")));
+            if !(weight > 0.0 && weight <= 1e30 && weight as f32 > 0.0) {
+                return Err(Error::argument("--bregman", format!("{weight} is not a number above 0, up to 1e30")));
             }
             if let Momentum::Constant(beta) = momentum
                 && !(0.0..=1.0).contains(&beta)
@@ -290,16 +239,28 @@ impl AdversarialOptions {
                 return Err(Error::argument("--bregman-momentum", format!("{beta} is not from 0 to 1")));
             }
         }
-        for method in self.methods.iter().map(|(method, _)| *method) {
-            self.settle(method, &Settings::default(), None)?;
+        for method in methods {
+            self.settle(method, Settings::default(), None)?;
         }
         Ok(())
     }
 
+    /// A method whose perturbation is so small that it drowns in the rounding of bf16, and its radius: outputs of an embedding
+    /// block are of the size 0.1 to 1, and bf16 has 8 bits.
+    pub fn drowns_in_bf16(&self) -> Option<(Method, f32)> {
+        let methods = self.methods.iter().map(|(method, _)| *method);
+        let mut plans = methods.filter_map(|method| self.settle(method, Settings::default(), None).ok());
+        let small = |plan: &Plan| {
+            let Plan { method, ball, .. } = plan;
+            method.perturbs() && method.compares() && *method != Method::SmartLegacy && ball.radius < SMALLEST_IN_BF16
+        };
+        plans.find(small).map(|plan| (plan.method, plan.ball.radius))
+    }
+
     /// The method with everything settled, for a task that changes this much and names this divergence.
-    fn settle(&self, method: Method, task: &Settings, named: Option<Divergence>) -> Result<Plan> {
+    fn settle(&self, method: Method, task: Settings, named: Option<Divergence>) -> Result<Plan> {
         let own = self.methods.iter().find(|(other, _)| *other == method).map(|(_, own)| *own).unwrap_or_default();
-        let asked = over(over(self.settings, own), *task);
+        let asked = self.settings.over(own).over(task);
         let base = published(method);
         let narrow = |value: Option<f64>, base: f32| value.map_or(base, |value| value as f32);
         let ball = Ball {
@@ -318,6 +279,7 @@ impl AdversarialOptions {
             clean_side: asked.clean_side.unwrap_or(base.clean_side),
             form: asked.divergence.or(named).unwrap_or(base.form),
             fresh_masks: asked.dropout.map_or(base.fresh_masks, |masks| masks == Masks::Fresh),
+            start: asked.start.unwrap_or(0),
         };
         if !method.perturbs() {
             (plan.steps, plan.fresh_masks) = (0, true);
@@ -338,104 +300,106 @@ impl AdversarialOptions {
         Ok(plan)
     }
 
+    /// # Errors
+    /// A divergence that the task names and that is none; a value that none of the run's methods has.
+    pub fn check_task(&self, task: &TaskDef) -> Result<()> {
+        self.plans(Some(task)).map(|_| ())
+    }
+
     /// What `task` is trained with; None: a task that changes nothing.
     ///
     /// # Errors
-    /// A divergence that the task names and that is none.
+    /// A divergence that the task names and that is none; a value that none of the run's methods has.
     pub(super) fn plans(&self, task: Option<&TaskDef>) -> Result<Vec<Plan>> {
-        let Some(task) = task else {
-            let plan = |(method, _): &(Method, Settings)| self.settle(*method, &Settings::default(), None);
-            return self.methods.iter().map(plan).collect();
-        };
-        let change = match &task.adversarial {
-            None => Settings::default(),
+        let change = match task.and_then(|task| task.adversarial) {
             Some(AdversarialChange::Off) => return Ok(Vec::new()),
-            Some(AdversarialChange::Settings { weight, epsilon, step_size, noise, steps }) => Settings {
-                weight: *weight,
-                epsilon: *epsilon,
-                step_size: *step_size,
-                noise: *noise,
-                steps: *steps,
-                ..Settings::default()
-            },
+            Some(AdversarialChange::Settings(settings)) => settings,
+            None => Settings::default(),
         };
-        let plan = |(method, _): &(Method, Settings)| {
-            let named = if method.compares() { named_divergence(task, *method)? } else { None };
-            self.settle(*method, &change, named)
-                .map_err(|error| Error::input(&task.path, task.line, format!("task '{}': {error}", task.name)))
+        let methods: Vec<Method> = self.methods.iter().map(|(method, _)| *method).collect();
+        let place = |error: Error| match task {
+            Some(task) => Error::input(&task.path, task.line, format!("task '{}': {error}", task.name)),
+            None => error,
         };
-        let plans: Result<Vec<Plan>> = self.methods.iter().map(plan).collect();
-        // A term without weight is no term: it costs nothing then.
-        Ok(plans?.into_iter().filter(|plan| plan.weight > 0.0).collect())
+        if let Some(key) = unused(&change, &methods).filter(|_| !methods.is_empty()) {
+            let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
+            let message = format!("it would change nothing with --adversarial {}; leave it out", names.join(","));
+            return Err(place(Error::argument(format!("adversarial: {key}"), message)));
+        }
+        let mut plans = Vec::new();
+        for method in methods {
+            let named = match task.filter(|_| method.compares()) {
+                Some(task) => named_divergence(task, method)?,
+                None => None,
+            };
+            let plan = self.settle(method, change, named).map_err(place)?;
+            // A term without weight is no term: it costs nothing then. FreeLB has none: it is the loss itself.
+            if plan.weight > 0.0 || method == Method::FreeLb {
+                plans.push(plan);
+            }
+        }
+        Ok(plans)
     }
 
-    /// What decides the weights, as (flag, value): a resumed run must have the same.
-    pub fn describe(&self) -> Vec<(&'static str, String)> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        let methods = self.methods.iter().map(|(method, _)| {
-            let plan = self.settle(*method, &Settings::default(), None);
-            plan.map_or_else(|_| method.name().to_string(), |plan| format!("{plan:?}"))
+    /// What decides the weights of `task`, as (name, value): a resumed run must have the same.
+    pub fn describe(&self, task: &TaskDef) -> Vec<(String, String)> {
+        let plans = self.plans(Some(task)).unwrap_or_default();
+        let plans: Vec<String> = plans.iter().map(Plan::describe).collect();
+        let off = matches!(task.adversarial, Some(AdversarialChange::Off));
+        let proximal = self.proximal.filter(|_| !off).map(|ProximalOptions { weight, momentum }| {
+            let momentum = match momentum {
+                Momentum::Published => "as published".to_string(),
+                Momentum::Constant(beta) => beta.to_string(),
+            };
+            format!("{weight} with the momentum {momentum}, from update {}", self.settings.start.unwrap_or(0))
         });
-        let ascent = self.ascent_precision.map_or("as the rest", Precision::name);
+        let or_none = |text: String| if text.is_empty() { "none".to_string() } else { text };
         vec![
-            ("adversarial", methods.collect::<Vec<_>>().join(", ")),
-            ("adversarial-start", self.start.to_string()),
-            ("ascent-precision", ascent.to_string()),
-            ("bregman", self.proximal.map_or("none".into(), |proximal| format!("{proximal:?}"))),
+            (format!("--adversarial of task '{}'", task.name), or_none(plans.join(","))),
+            (format!("--bregman of task '{}'", task.name), proximal.unwrap_or("none".into())),
+            ("--ascent-precision".into(), self.ascent_precision.map_or("as the rest", Precision::name).into()),
         ]
     }
 }
 
-fn check_settings(settings: &Settings) -> Result<()> {
-    let numbers = [
-        ("weight", settings.weight),
-        ("epsilon", settings.epsilon),
-        ("step-size", settings.step_size),
-        ("noise", settings.noise),
-    ];
-    for (name, value) in numbers {
-        if let Some(value) = value.filter(|value| !(value.is_finite() && (0.0..=1e30).contains(value))) {
-            return Err(Error::argument(format!("--adversarial-{name}"), format!("{value} is not 0 or above")));
+impl Plan {
+    /// Everything that it says, as `--adversarial` takes it.
+    fn describe(&self) -> String {
+        let Plan { method, weight, step, noise, steps, ball, clean_side, form, fresh_masks, start } = *self;
+        // Through their shortest decimal form: 0.1, not 0.10000000149011612.
+        let short = |x: f32| x.to_string().parse().ok();
+        let settings = Settings {
+            weight: short(weight),
+            epsilon: short(ball.radius),
+            step_size: short(step),
+            noise: short(noise),
+            steps: Some(steps),
+            norm: Some(ball.norm),
+            level: Some(ball.level),
+            projection: Some(ball.projection),
+            clean_side: Some(clean_side),
+            divergence: Some(form),
+            dropout: Some(if fresh_masks { Masks::Fresh } else { Masks::Same }),
+            start: Some(start),
+        };
+        let mut text = method.name().to_string();
+        for key in Settings::KEYS {
+            if let Some(value) = settings.get(key).filter(|_| method.has(key)) {
+                text.push_str(&format!(":{key}={value}"));
+            }
         }
+        text
     }
-    if let Some(steps) = settings.steps.filter(|steps| !(1..=1000).contains(steps)) {
-        return Err(Error::argument("--adversarial-steps", format!("{steps} is not from 1 to 1000")));
-    }
-    Ok(())
 }
 
-/// # Errors
+/// The smallest radius at which a term in bf16 is about what it is in f32 (docs/results.md).
+const SMALLEST_IN_BF16: f32 = 1e-3;
+
 /// A setting that none of these methods has.
-fn unused(settings: &Settings, methods: &[Method]) -> Result<()> {
-    let any = |has: &dyn Fn(Method) -> bool| methods.iter().any(|method| has(*method));
-    let perturbs = any(&Method::perturbs);
-    let ascends = any(&|method| method.perturbs() && method != Method::Fgm);
-    let starts_at_random = any(&|method| method.perturbs() && method.compares());
-    let compares = any(&Method::compares);
-    let given = [
-        ("weight", settings.weight.is_some(), any(&|method| method != Method::FreeLb)),
-        ("epsilon", settings.epsilon.is_some(), perturbs),
-        ("step-size", settings.step_size.is_some(), ascends),
-        ("noise", settings.noise.is_some(), starts_at_random),
-        ("steps", settings.steps.is_some(), ascends),
-        ("norm", settings.norm.is_some(), perturbs),
-        ("level", settings.level.is_some(), perturbs),
-        ("projection", settings.projection.is_some(), ascends),
-        ("clean-side", settings.clean_side.is_some(), starts_at_random),
-        ("divergence", settings.divergence.is_some(), compares),
-        ("dropout", settings.dropout.is_some(), perturbs || settings.dropout == Some(Masks::Fresh) && compares),
-    ];
-    for (name, given, used) in given {
-        if given && !used {
-            let names: Vec<_> = methods.iter().map(|method| method.name()).collect();
-            let message = match names.is_empty() {
-                true => "it changes a method of adversarial training; name one with --adversarial".to_string(),
-                false => format!("it would change nothing with --adversarial {}; leave it out", names.join(",")),
-            };
-            return Err(Error::argument(format!("--adversarial-{name}"), message));
-        }
+fn unused(settings: &Settings, methods: &[Method]) -> Option<&'static str> {
+    let unused = |key: &&str| settings.get(key).is_some() && !methods.iter().any(|method| method.has(key));
+    if settings.dropout == Some(Masks::Same) && !methods.iter().any(|method| method.perturbs()) {
+        return Some("dropout");
     }
-    Ok(())
+    Settings::KEYS.into_iter().find(unused)
 }

@@ -4,8 +4,8 @@ use super::options::Plan;
 use super::report::{AscentStep, BatchReport};
 use super::term::finite;
 use super::{Noise, Objective};
-use crate::error::Result;
-use crate::ops::perturbation;
+use crate::error::{Error, Result};
+use crate::ops::perturbation::{self, Direction};
 use crate::tape::{Gradients, Tape};
 use crate::tensor::Tensor;
 
@@ -27,21 +27,25 @@ impl Batch<'_, '_> {
         self.objective.segments().last().copied().unwrap_or(0) as usize
     }
 
-    /// The loss with word vectors moved by `delta`, forward and backward, its gradient added with `factor`: (loss, gradient
-    /// of delta); None without labels.
-    fn pass(&mut self, delta: &[f32], factor: f32) -> Result<Option<(f64, Tensor)>> {
+    /// The loss with word vectors moved by `delta`, forward and backward, its gradient added with `factor`: the loss, and the
+    /// gradient of delta. Without a gradient if the loss is not finite: then nothing has been added.
+    fn pass(&mut self, delta: &[f32], factor: f32) -> Result<(f64, Option<Tensor>)> {
         let width = self.objective.width();
         let tape = &mut *self.tape;
         let leaf = tape.leaf_from([delta.len() / width.max(1), width], delta)?;
         let embedded = self.objective.embed(tape, Some(leaf))?;
         let logits = self.objective.logits(tape, embedded)?;
-        let Some(loss) = self.objective.loss(tape, logits)? else { return Ok(None) };
+        let missing = || Error::argument("labels", "adversarial training against labels needs some");
+        let loss = self.objective.loss(tape, logits)?.ok_or_else(missing)?;
         let value = tape.scalar(loss)? as f64;
+        if !value.is_finite() {
+            return Ok((value, None));
+        }
         let mut found = tape.backward_from(&[(loss, &[factor])], Some(self.gradients), &[leaf])?;
         if self.check {
             self.gradients.check(tape.params(), tape.used())?;
         }
-        Ok(found.pop().map(|gradient| (value, gradient)))
+        Ok((value, found.pop()))
     }
 }
 
@@ -49,11 +53,12 @@ impl Batch<'_, '_> {
 /// perturbation of the word vectors climbs the loss; the masks are the same in all of them. δ₀ is uniform on
 /// (−ε, ε) / √(numbers of the sequence).
 ///
-/// The gradient of each pass serves twice, so that nothing is spent on the ascent alone. If one is not finite, the weights'
-/// gradients are spoilt with it, and the report says so.
+/// The gradient of each pass serves twice, so that nothing is spent on the ascent alone. If it is not finite, the weights'
+/// gradients are spoilt with it, and the report says so; a loss that is not is left out, with all passes after it.
 pub(super) fn free_large_batch(
     batch: &mut Batch<'_, '_>,
     plan: &Plan,
+    share: f32,
     delta: &mut Vec<f32>,
     traced: bool,
     report: &mut BatchReport,
@@ -67,46 +72,54 @@ pub(super) fn free_large_batch(
         1.0 / ((tokens * width).max(1) as f32).sqrt()
     })?;
     let masks = batch.tape.random();
-    let (mut total, mut passes) = (0.0, Vec::with_capacity(plan.steps));
     for pass in 0..plan.steps {
         if !plan.fresh_masks {
             batch.tape.set_random(masks);
         }
         let mark = batch.tape.mark();
         let perturbation = if traced { delta.clone() } else { Vec::new() };
-        let Some((loss, gradient)) = batch.pass(delta, batch.scale / plan.steps as f32)? else { return Ok(()) };
-        passes.push(loss);
-        total += loss;
-        let usable = loss.is_finite() && finite(gradient.data());
-        // The last pass has nobody to climb for.
-        if usable && pass + 1 < plan.steps {
-            perturbation::ascend(&device, delta, gradient.data(), &segments, width, plan.ball, plan.step)?;
-        }
-        if traced {
-            report.trace.push(AscentStep { loss, gradient: gradient.data().to_vec(), perturbation });
-        }
-        batch.tape.give(gradient);
-        batch.tape.rewind(mark);
+        let (loss, gradient) = batch.pass(delta, batch.scale / plan.steps as f32)?;
         if pass == 0 && !loss.is_finite() {
             // Nothing has been climbed yet: it is the model that has diverged.
             report.loss = loss;
             return Ok(());
         }
+        let mut usable = false;
+        if let Some(gradient) = gradient {
+            report.passes.push(loss);
+            usable = finite(gradient.data());
+            report.spoilt |= !usable;
+            // The last pass has nobody to climb for.
+            if usable && pass + 1 < plan.steps {
+                perturbation::ascend(
+                    &device,
+                    delta,
+                    gradient.data(),
+                    &segments,
+                    width,
+                    plan.ball,
+                    (Direction::Gradient, plan.step),
+                )?;
+            }
+            if traced {
+                report.trace.push(AscentStep { loss, gradient: gradient.data().to_vec(), perturbation });
+            }
+            batch.tape.give(gradient);
+        }
+        batch.tape.rewind(mark);
         if !usable {
             report.dropped.push(plan.method.name());
-            report.spoilt = true;
-            return Ok(());
+            break;
         }
     }
-    let value = total / plan.steps.max(1) as f64;
+    let value = report.passes.iter().sum::<f64>() / report.passes.len().max(1) as f64;
     let size = perturbation::mean_norm(delta, &segments, width, plan.ball.norm, plan.ball.level)?;
-    report.passes = passes;
-    report.add(plan.method.name(), value, 1.0, Some(size));
+    report.add(plan.method.name(), value, share as f64, Some(size));
     Ok(())
 }
 
 /// The fast gradient method (Miyato, Dai and Goodfellow, ICLR 2017, section 3): adds weight · loss(words + r) with
-/// r = ε g / ‖g‖, where g, the gradient of the word vectors in the pass before, costs nothing extra.
+/// r = ε g / ‖g‖, g the gradient of the loss against the labels towards the word vectors.
 pub(super) fn fast_gradient(
     batch: &mut Batch<'_, '_>,
     plan: &Plan,
@@ -121,15 +134,25 @@ pub(super) fn fast_gradient(
     let (width, segments) = (batch.objective.width(), batch.objective.segments().to_vec());
     let mut delta = vec![0.0; gradient.len()];
     let free = perturbation::Ball { radius: f32::INFINITY, ..plan.ball };
-    perturbation::ascend(&device, &mut delta, gradient, &segments, width, free, plan.ball.radius)?;
+    perturbation::ascend(
+        &device,
+        &mut delta,
+        gradient,
+        &segments,
+        width,
+        free,
+        (Direction::Gradient, plan.ball.radius),
+    )?;
     let size = perturbation::mean_norm(&delta, &segments, width, plan.ball.norm, plan.ball.level)?;
-    if let Some((loss, gradient)) = batch.pass(&delta, batch.scale * plan.weight)? {
-        report.spoilt |= !(loss.is_finite() && finite(gradient.data()));
+    let (loss, found) = batch.pass(&delta, batch.scale * plan.weight)?;
+    let usable = found.as_ref().is_some_and(|gradient| finite(gradient.data()));
+    report.spoilt |= found.is_some() && !usable;
+    match usable {
+        true => report.add(plan.method.name(), loss, plan.weight as f64, Some(size)),
+        false => report.dropped.push(plan.method.name()),
+    }
+    if let Some(gradient) = found {
         batch.tape.give(gradient);
-        match report.spoilt {
-            true => report.dropped.push(plan.method.name()),
-            false => report.add(plan.method.name(), loss, plan.weight as f64, Some(size)),
-        }
     }
     Ok(())
 }

@@ -2,17 +2,9 @@
 
 use clap::Args;
 use manyhead::device::Precision;
-use manyhead::ops::Divergence;
-use manyhead::ops::perturbation::{Level, Norm, Projection};
 use manyhead::train::AdversarialOptions;
-use manyhead::train::adversarial::{
-    CLEAN_SIDES, CleanSide, DIVERGENCES, MASKS, Masks, Method, Momentum, ProximalOptions, Settings,
-};
+use manyhead::train::adversarial::{Method, Momentum, ProximalOptions, Settings};
 use manyhead::{Device, Error};
-
-const NORMS: [(&str, Norm); 3] = [("inf", Norm::Inf), ("l2", Norm::L2), ("l1", Norm::L1)];
-const LEVELS: [(&str, Level); 2] = [("token", Level::Token), ("sequence", Level::Sequence)];
-const PROJECTIONS: [(&str, Projection); 2] = [("euclidean", Projection::Euclidean), ("radial", Projection::Radial)];
 
 /// Options of adversarial training.
 #[derive(Args, Clone, Default)]
@@ -71,57 +63,20 @@ pub struct Adversarial {
     bregman_momentum: Option<f64>,
 }
 
-fn pick<T: Copy>(option: &str, name: &str, known: &[(&str, T)]) -> Result<T, Error> {
-    known.iter().find(|(known, _)| *known == name).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        Error::argument(option, format!("'{name}' is none of {}", names.join(", ")))
-    })
-}
-
-/// Sets one value by its name, as it stands in flags (`--adversarial-NAME`) and behind a method (`METHOD:NAME=…`).
-fn set(settings: &mut Settings, name: &str, value: &str, option: &str) -> Result<(), Error> {
-    let number = || {
-        let parsed = value.parse::<f64>();
-        parsed.map(Some).map_err(|_| Error::argument(option, format!("'{value}' is not a number")))
-    };
-    let count = || {
-        let parsed = value.parse::<usize>();
-        parsed.map(Some).map_err(|_| Error::argument(option, format!("'{value}' is not a whole number")))
-    };
-    match name {
-        "weight" => settings.weight = number()?,
-        "epsilon" => settings.epsilon = number()?,
-        "step-size" => settings.step_size = number()?,
-        "noise" => settings.noise = number()?,
-        "steps" => settings.steps = count()?,
-        "norm" => settings.norm = Some(pick::<Norm>(option, value, &NORMS)?),
-        "level" => settings.level = Some(pick::<Level>(option, value, &LEVELS)?),
-        "projection" => settings.projection = Some(pick::<Projection>(option, value, &PROJECTIONS)?),
-        "clean-side" => settings.clean_side = Some(pick::<CleanSide>(option, value, &CLEAN_SIDES)?),
-        "divergence" => settings.divergence = Some(pick::<Divergence>(option, value, &DIVERGENCES)?),
-        "dropout" => settings.dropout = Some(pick::<Masks>(option, value, &MASKS)?),
-        _ => {
-            let known =
-                "weight, epsilon, step-size, noise, steps, norm, level, projection, clean-side, divergence, dropout";
-            return Err(Error::argument(option, format!("'{name}' is none of {known}")));
-        }
-    }
-    Ok(())
-}
-
 /// `METHOD:KEY=VALUE:…`.
 fn method(text: &str) -> Result<(Method, Settings), Error> {
-    let option = "--adversarial";
+    let refuse = |message: String| Error::argument("--adversarial", message);
     let mut parts = text.split(':');
-    let known = Method::ALL.map(|method| (method.name(), method));
-    let method = pick(option, parts.next().unwrap_or(""), &known)?;
+    let name = parts.next().unwrap_or("");
+    let Some(method) = Method::ALL.into_iter().find(|method| method.name() == name) else {
+        let names = Method::ALL.map(Method::name).join(", ");
+        return Err(refuse(format!("'{name}' is none of {names}")));
+    };
     let mut settings = Settings::default();
     for part in parts {
-        let Some((key, value)) = part.split_once('=') else {
-            let message = format!("'{part}' in '{text}' is no KEY=VALUE");
-            return Err(Error::argument(option, message));
-        };
-        set(&mut settings, key, value, option)?;
+        let (key, value) =
+            part.split_once('=').ok_or_else(|| refuse(format!("'{part}' in '{text}' is no KEY=VALUE")))?;
+        settings.set(key, value).map_err(|message| refuse(format!("{name}:{key}: {message}")))?;
     }
     Ok((method, settings))
 }
@@ -156,8 +111,8 @@ impl Adversarial {
     pub fn resolve(&self, device: &Device) -> Result<AdversarialOptions, Error> {
         let mut settings = Settings::default();
         for (flag, value) in self.list() {
-            if let Some(name) = flag.strip_prefix("adversarial-").filter(|name| *name != "start") {
-                set(&mut settings, name, &value, &format!("--{flag}"))?;
+            if let Some(key) = flag.strip_prefix("adversarial-") {
+                settings.set(key, &value).map_err(|message| Error::argument(format!("--{flag}"), message))?;
             }
         }
         let methods: Result<Vec<_>, Error> = self.adversarial.iter().map(|text| method(text)).collect();
@@ -170,7 +125,6 @@ impl Adversarial {
         let options = AdversarialOptions {
             methods: methods?,
             settings,
-            start: self.adversarial_start.unwrap_or(0),
             ascent_precision: ascent,
             proximal: self.bregman.map(|weight| ProximalOptions { weight, momentum }),
         };

@@ -113,6 +113,7 @@ pub fn prepare(
     let train_options = options.resolve(tasks, &device)?;
     for task in tasks {
         task.require_trainable()?;
+        train_options.adversarial.check_task(task)?;
     }
     let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);
     let tasks = &reading.with(|read| complete_labels(tasks, data_dir, read.bad_rows))?;

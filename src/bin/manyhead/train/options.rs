@@ -153,7 +153,15 @@ impl Options {
 
     /// Puts what `auto` stands for on this device in its place, so that `run.yml` says what was used.
     pub fn choose_precision(&mut self, common: &Common) -> Result<(), Failure> {
-        let chosen = common.device()?.parse_precision(&self.precision)?;
+        let device = common.device()?;
+        let mut chosen = device.parse_precision(&self.precision)?;
+        if self.precision == "auto"
+            && chosen == Precision::Bf16
+            && let Some((method, radius)) = self.adversarial.resolve(&device)?.drowns_in_bf16()
+        {
+            common.say(&format!("products in f32: {}'s perturbations of {radius:e} drown in bf16", method.name()));
+            chosen = Precision::F32;
+        }
         chosen.check_training("--precision")?;
         if self.precision == "auto" && chosen == Precision::Bf16 {
             common.say("products in bf16: this processor multiplies it faster than f32 (--precision f32 for f32)");
