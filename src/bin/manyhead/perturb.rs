@@ -37,31 +37,33 @@ impl Change {
     }
 }
 
+/// Where `--help` lists them.
+const HEADING: &str = "Robustness";
+
 /// Options of `--perturb`.
 #[derive(Args, Clone)]
-#[command(next_help_heading = "Robustness")]
 pub struct Perturb {
     /// Evaluate changed inputs too and show both: embedding (each example's embedding output, perturbed against its label by
     /// gradient ascent), typo (spelling mistakes); several parted by commas
-    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    #[arg(help_heading = HEADING, long, value_name = "WHAT", value_delimiter = ',')]
     pub perturb: Vec<Change>,
     /// embedding: radius of the ball that the perturbation stays in [default: 0.01]
-    #[arg(long, allow_negative_numbers = true, value_name = "E")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "E")]
     epsilon: Option<f32>,
     /// embedding: steps of ascent [default: 5]
-    #[arg(long, value_name = "K")]
+    #[arg(help_heading = HEADING, long, value_name = "K")]
     steps: Option<usize>,
     /// embedding: norm of the ball [default: inf]
-    #[arg(long, value_name = "NORM", value_parser = ["inf", "l2", "l1"])]
+    #[arg(help_heading = HEADING, long, value_name = "NORM", value_parser = ["inf", "l2", "l1"])]
     norm: Option<String>,
     /// embedding: what has a ball of its own, each token or each sequence [default: token]
-    #[arg(long, value_name = "LEVEL", value_parser = ["token", "sequence"])]
+    #[arg(help_heading = HEADING, long, value_name = "LEVEL", value_parser = ["token", "sequence"])]
     level: Option<String>,
     /// typo: probability that a word of at least four letters gets a mistake [default: 0.1]
-    #[arg(long, allow_negative_numbers = true, value_name = "R")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "R")]
     rate: Option<f64>,
     /// typo: the same seed makes the same mistakes [default: 1]
-    #[arg(long, value_name = "S")]
+    #[arg(help_heading = HEADING, long, value_name = "S")]
     seed: Option<u64>,
 }
 

@@ -6,60 +6,65 @@ use manyhead::train::AdversarialOptions;
 use manyhead::train::adversarial::{Method, Momentum, ProximalOptions, Settings};
 use manyhead::{Device, Error};
 
+/// Where `--help` lists them.
+const HEADING: &str = "Adversarial training";
+
 /// Options of adversarial training.
 #[derive(Args, Clone, Default)]
-#[command(next_help_heading = "Adversarial training")]
 pub struct Adversarial {
     /// Methods, parted by commas: smart, alum, freelb, pdr, fgm, rdrop, smart-legacy. One may have values of its own:
-    /// smart:weight=3:steps=2,rdrop:weight=1. Without values they are as published
-    #[arg(long, value_name = "METHOD[:KEY=VALUE]…", value_delimiter = ',')]
+    /// smart:weight=3:steps=2,rdrop:weight=1. Without values weight is 1, and smart, alum and pdr have epsilon 1e-5, step-size
+    /// 1e-3, noise 1e-5, steps 1, norm inf, level token (so small that --precision auto takes f32; bf16 needs an epsilon from
+    /// 1e-3 on); freelb epsilon 0.3, step-size 0.1, steps 3, l2, sequence; fgm epsilon 1, l2, sequence; smart-legacy
+    /// epsilon 1e-6, step-size 1e-5, noise 1e-5
+    #[arg(help_heading = HEADING, long, value_name = "METHOD[:KEY=VALUE]…", value_delimiter = ',')]
     pub adversarial: Vec<String>,
     /// Factor of the term
-    #[arg(long, allow_negative_numbers = true, value_name = "X")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "X")]
     adversarial_weight: Option<f64>,
     /// Radius of the ball that the perturbation stays in (fgm: its length)
-    #[arg(long, allow_negative_numbers = true, value_name = "E")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "E")]
     adversarial_epsilon: Option<f64>,
     /// Length of a step of ascent
-    #[arg(long, allow_negative_numbers = true, value_name = "X")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "X")]
     adversarial_step_size: Option<f64>,
     /// Deviation of the random start
-    #[arg(long, allow_negative_numbers = true, value_name = "X")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "X")]
     adversarial_noise: Option<f64>,
     /// Steps of ascent
-    #[arg(long, value_name = "K")]
+    #[arg(help_heading = HEADING, long, value_name = "K")]
     adversarial_steps: Option<usize>,
     /// Norm of steps and ball: inf, l2 or l1
-    #[arg(long, value_name = "NORM")]
+    #[arg(help_heading = HEADING, long, value_name = "NORM")]
     adversarial_norm: Option<String>,
     /// What has a ball of its own: token or sequence
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(help_heading = HEADING, long, value_name = "LEVEL")]
     adversarial_level: Option<String>,
     /// How one comes back into the ball of the norm l1: euclidean or radial
-    #[arg(long, value_name = "WAY")]
+    #[arg(help_heading = HEADING, long, value_name = "WAY")]
     adversarial_projection: Option<String>,
-    /// What of the gradient goes through the clean side: constant (nothing), full or one-sided
-    #[arg(long, value_name = "SIDE")]
+    /// What of the gradient goes through the clean side: constant (nothing), full or one-sided [default: full; alum: one-sided]
+    #[arg(help_heading = HEADING, long, value_name = "SIDE")]
     adversarial_clean_side: Option<String>,
     /// Divergence of outputs that are distributions: kl, reverse-kl, symmetric-kl, js, hellinger, or legacy-… as MT-DNN's
     /// toolkit computed it [default: what the task's adv_loss names, else the method's]
-    #[arg(long, value_name = "FORM")]
+    #[arg(help_heading = HEADING, long, value_name = "FORM")]
     adversarial_divergence: Option<String>,
-    /// Dropout masks of perturbed passes: same (those of the clean pass) or fresh
-    #[arg(long, value_name = "MASKS")]
+    /// Dropout masks of perturbed passes: same (those of the clean pass) or fresh [default: same; smart-legacy: fresh]
+    #[arg(help_heading = HEADING, long, value_name = "MASKS")]
     adversarial_dropout: Option<String>,
     /// Begin after so many updates
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = HEADING, long, value_name = "N")]
     adversarial_start: Option<u64>,
     /// Compute the ascent, and nothing else, in this precision
-    #[arg(long, value_name = "PRECISION", value_parser = ["f32", "bf16"])]
+    #[arg(help_heading = HEADING, long, value_name = "PRECISION", value_parser = ["f32", "bf16"])]
     ascent_precision: Option<String>,
     /// Keep outputs near those of a teacher that follows the weights (Bregman proximal point): factor of the term
-    #[arg(long, allow_negative_numbers = true, value_name = "MU")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "MU")]
     bregman: Option<f64>,
     /// How slowly the teacher follows: teacher = BETA teacher + (1 - BETA) weights after each update [default: 0.99 for the
     /// first tenth of the updates, then 0.999]
-    #[arg(long, allow_negative_numbers = true, value_name = "BETA")]
+    #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "BETA")]
     bregman_momentum: Option<f64>,
 }
 
