@@ -120,10 +120,10 @@ struct Sum {
     static __device__ __forceinline__ float of(float a, float b) { return a + b; }
     static __device__ __forceinline__ double of(double a, double b) { return a + b; }
 };
-// The larger one; a NaN on either side stays.
+// The larger one; the other one, if one is NaN.
 struct Maximum {
-    static __device__ __forceinline__ float of(float a, float b) { return a > b || a != a ? a : b; }
-    static __device__ __forceinline__ double of(double a, double b) { return a > b || a != a ? a : b; }
+    static __device__ __forceinline__ float of(float a, float b) { return fmaxf(a, b); }
+    static __device__ __forceinline__ double of(double a, double b) { return fmax(a, b); }
 };
 
 // Over the 32 lanes of a warp, all of which must be there. Every lane gets the same bits: its partners add the same two
@@ -158,6 +158,34 @@ __device__ __forceinline__ double row_max(double v) { return row_reduce<Maximum>
 
 // The row of this thread, for blocks of (32, n) or (threads, 1).
 __device__ __forceinline__ unsigned my_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
+
+// ---------------------------------------------------------------------------------------------------------- normalisation
+
+// The row at `y`, which holds s, normalised in place: y = dropout(x̂ · weight + bias), x̂ = (s − mean) · r,
+// r = 1/√(variance + ε), which is given back; x̂ goes to `normalised` unless it is null. `sum`: this thread's part of Σ s.
+// Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element in
+// the mask.
+__device__ __forceinline__ float normalise_row(
+    float* y, float* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
+    float sum, const Mask& mask, u64 at
+) {
+    float mean = row_sum(sum) / (float)width;
+    float squares = 0.0f;
+    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
+        float4 s = load4(y, c, width, vector);
+        float4 d = inside4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), c, width);
+        squares += sum4(mul4(d, d));
+    }
+    float scale = 1.0f / sqrtf(row_sum(squares) / (float)width + epsilon);
+    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
+        float4 s = load4(y, c, width, vector);
+        float4 n = scale4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), scale);
+        if (normalised) store4(normalised, c, width, vector, n);
+        float4 v = add4(mul4(n, load4(weight, c, width, vector)), load4(bias, c, width, vector));
+        store4(y, c, width, vector, dropout4(mask, at + c, v));
+    }
+    return scale;
+}
 
 // ------------------------------------------------------------------------------------------------------------ activations
 

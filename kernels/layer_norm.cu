@@ -19,7 +19,6 @@ extern "C" __global__ void layer_norm_forward(
     u64 at = (u64)row * width;
     x += at;
     y += at;
-    // y holds s between the passes: each thread reads what it wrote itself.
     float sum = 0.0f;
     for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
         float4 s = dropout4(mask, at + c, load4(x, c, width, vector));
@@ -27,20 +26,9 @@ extern "C" __global__ void layer_norm_forward(
         store4(y, c, width, vector, s);
         sum += sum4(inside4(s, c, width));
     }
-    float mean = row_sum(sum) / (float)width;
-    float squares = 0.0f;
-    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
-        float4 s = load4(y, c, width, vector);
-        float4 d = inside4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), c, width);
-        squares += sum4(mul4(d, d));
-    }
-    float scale = 1.0f / sqrtf(row_sum(squares) / (float)width + epsilon);
-    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
-        float4 s = load4(y, c, width, vector);
-        float4 n = scale4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), scale);
-        if (normalised) store4(normalised + at, c, width, vector, n);
-        store4(y, c, width, vector, add4(mul4(n, load4(weight, c, width, vector)), load4(bias, c, width, vector)));
-    }
+    Mask none = {{0, 0}, {0, 0, 0}, 0, 1.0f};
+    float* kept = normalised ? normalised + at : 0;
+    float scale = normalise_row(y, kept, weight, bias, width, epsilon, vector, sum, none, at);
     if (scales && threadIdx.x == 0) scales[row] = scale;
 }
 

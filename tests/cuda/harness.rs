@@ -88,7 +88,8 @@ fn compile(file: &str) -> CString {
     let name = format!("{file}.cu");
     // So that messages and findings name a file and a line of it.
     let (shared, own) = (read("common.cuh"), read(&name));
-    let source = CString::new(format!("#line 1 \"common.cuh\"\n{shared}\n#line 1 \"{name}\"\n{own}")).unwrap();
+    let source =
+        CString::new(format!("#line 1 \"kernels/common.cuh\"\n{shared}\n#line 1 \"kernels/{name}\"\n{own}")).unwrap();
     let program = nvrtc::result::create_program(&source, Some(&CString::new(name.as_str()).unwrap())).unwrap();
     let text = |bytes: Vec<std::ffi::c_char>| {
         CString::new(bytes.into_iter().map(|byte| byte as u8).take_while(|byte| *byte != 0).collect::<Vec<_>>())
