@@ -46,3 +46,23 @@ extern "C" __global__ void sum_partials(
     for (unsigned y = 1; y < 8; y++) sum += sums[y][threadIdx.x];
     target[column] = accumulate ? target[column] + sum : sum;
 }
+
+// result [1] = Σ values / divisor, the sum in f64. Grid: 1. Block: (threads, 1).
+extern "C" __global__ void mean_of_floats(
+    float* __restrict__ result, const float* __restrict__ values, unsigned len, double divisor
+) {
+    double sum = 0.0;
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) sum += values[i];
+    sum = row_sum(sum);
+    if (threadIdx.x == 0) result[0] = (float)(sum / divisor);
+}
+
+// The same of f64 values: the partial sums of a loss over many elements.
+extern "C" __global__ void mean_of_doubles(
+    float* __restrict__ result, const double* __restrict__ values, unsigned len, double divisor
+) {
+    double sum = 0.0;
+    for (unsigned i = threadIdx.x; i < len; i += blockDim.x) sum += values[i];
+    sum = row_sum(sum);
+    if (threadIdx.x == 0) result[0] = (float)(sum / divisor);
+}

@@ -368,12 +368,18 @@ pub fn slopes(values: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
 /// A tolerance is given as what the error estimate of the kernel says: f32 has 6e-8 a rounding.
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}");
     let largest = expected.iter().filter(|x| x.is_finite()).fold(0.0f64, |largest, x| largest.max(x.abs()));
+    assert_within(what, got, expected, tolerance * largest);
+}
+
+/// No difference is larger than `bound`: for numbers that are differences of larger ones.
+#[track_caller]
+pub fn assert_within(what: &str, got: &[f32], expected: &[f64], bound: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let same = *got as f64 == *expected || got.is_nan() && expected.is_nan();
         let error = (*got as f64 - expected).abs();
-        assert!(same || error <= tolerance * largest, "{what}[{i}]: {got}, not {expected}; largest {largest}");
+        assert!(same || error <= bound, "{what}[{i}]: {got}, not {expected}; at most {bound:e} off");
     }
 }
 

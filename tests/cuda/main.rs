@@ -1,6 +1,8 @@
 //! The CUDA kernels of `kernels/` against f64 references, on the software GPU with all its checks on, or with
 //! `MANYHEAD_REAL_GPU=1` on the machine's own. One module for each .cu file.
 
+mod cross_entropy;
+mod divergence;
 mod embedding;
 mod harness;
 mod layer_norm;
