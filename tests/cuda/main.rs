@@ -6,6 +6,7 @@ mod divergence;
 mod embedding;
 mod harness;
 mod layer_norm;
+mod perturbation;
 
 use std::path::Path;
 use std::process::Command;
