@@ -1,12 +1,17 @@
 //! The CUDA kernels of `kernels/` against f64 references, on the software GPU with all its checks on, or with
 //! `MANYHEAD_REAL_GPU=1` on the machine's own. One module for each .cu file.
 
+mod activation;
 mod cross_entropy;
 mod divergence;
+mod dropout;
 mod embedding;
 mod harness;
 mod layer_norm;
+mod mse;
 mod perturbation;
+mod pool;
+mod rms_norm;
 
 use std::path::Path;
 use std::process::Command;
