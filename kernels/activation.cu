@@ -42,18 +42,18 @@ extern "C" __global__ void activation_backward(
 
 // Partial sums of the bias's gradient, Σ_rows dy · f′(x + b): chunk k has those of rows k · chunk .. (k + 1) · chunk.
 // partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu).
-// Grid: (ceil(width / blockDim.x), ceil(rows / chunk)). Block: (threads, 1).
+// Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
 extern "C" __global__ void activation_partials(
     float* __restrict__ partials, const float* __restrict__ dy, const float* __restrict__ x, const float* __restrict__ bias,
     unsigned rows, unsigned width, int function, unsigned chunk
 ) {
-    unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;
-    unsigned first = blockIdx.y * chunk, last = rows - first < chunk ? rows : first + chunk;
+    unsigned first = blockIdx.x * chunk, last = rows - first < chunk ? rows : first + chunk;
     float sum = 0.0f, shift = bias ? bias[column] : 0.0f;
     for (unsigned row = first; row < last; row++) {
         u64 at = (u64)row * width + column;
         sum += dy[at] * activate(function, x[at] + shift).slope;
     }
-    partials[(u64)blockIdx.y * width + column] = sum;
+    partials[(u64)blockIdx.x * width + column] = sum;
 }

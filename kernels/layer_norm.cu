@@ -66,14 +66,14 @@ extern "C" __global__ void layer_norm_backward(
 
 // Partial sums of the gradients of weight and bias: chunk k has those of rows k · chunk .. (k + 1) · chunk, in their order.
 // weight_partials, bias_partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu). `chunk` must
-// be fixed: the sum's order depends on it. Grid: (ceil(width / blockDim.x), ceil(rows / chunk)). Block: (threads, 1).
+// be fixed: the sum's order depends on it. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
 extern "C" __global__ void layer_norm_partials(
     float* __restrict__ weight_partials, float* __restrict__ bias_partials, const float* __restrict__ dy,
     const float* __restrict__ normalised, unsigned rows, unsigned width, unsigned chunk, Mask output
 ) {
-    unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;
-    unsigned first = blockIdx.y * chunk, last = rows - first < chunk ? rows : first + chunk;
+    unsigned first = blockIdx.x * chunk, last = rows - first < chunk ? rows : first + chunk;
     float weight_sum = 0.0f, bias_sum = 0.0f;
     for (unsigned row = first; row < last; row++) {
         u64 at = (u64)row * width + column;
@@ -81,7 +81,7 @@ extern "C" __global__ void layer_norm_partials(
         weight_sum += d * normalised[at];
         bias_sum += d;
     }
-    u64 to = (u64)blockIdx.y * width + column;
+    u64 to = (u64)blockIdx.x * width + column;
     weight_partials[to] = weight_sum;
     bias_partials[to] = bias_sum;
 }

@@ -17,16 +17,16 @@ extern "C" __global__ void scaled(
 }
 
 // Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width], in their order.
-// partials [ceil(rows / chunk), width]. Grid: (ceil(width / blockDim.x), ceil(rows / chunk)). Block: (threads, 1).
+// partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
 extern "C" __global__ void column_partials(
     float* __restrict__ partials, const float* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
 ) {
-    unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;
-    unsigned first = blockIdx.y * chunk, last = rows - first < chunk ? rows : first + chunk;
+    unsigned first = blockIdx.x * chunk, last = rows - first < chunk ? rows : first + chunk;
     float sum = 0.0f;
     for (unsigned row = first; row < last; row++) sum += values[(u64)row * width + column];
-    partials[(u64)blockIdx.y * width + column] = sum;
+    partials[(u64)blockIdx.x * width + column] = sum;
 }
 
 // target[c] (+)= Σ_k partials[k, c], partials [count, width]. Thread (x, y) of a block takes the partials y, y + 8, … in

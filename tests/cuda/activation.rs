@@ -68,7 +68,7 @@ fn values_and_slopes_of_all_functions() {
                 let chunk = 16u32;
                 let chunks = rows_.div_ceil(chunk);
                 let (partials, sums) = (gpu.room::<f32>((chunks * width_) as usize), gpu.room::<f32>(width));
-                let grid = Launch::new([width_.div_ceil(32), chunks, 1], [32, 1, 1]);
+                let grid = Launch::new([chunks, width_.div_ceil(32), 1], [32, 1, 1]);
                 gpu.launch(
                     "activation",
                     "activation_partials",

@@ -158,7 +158,7 @@ fn backward_is_that_of_finite_differences() {
             let chunk = 2u32;
             let chunks = rows_.div_ceil(chunk);
             let partials = [(); 2].map(|()| gpu.room::<f32>((chunks * width_) as usize));
-            let launch = Launch::new([width_.div_ceil(64), chunks, 1], [64, 1, 1]);
+            let launch = Launch::new([chunks, width_.div_ceil(64), 1], [64, 1, 1]);
             gpu.launch(
                 "layer_norm",
                 "layer_norm_partials",
@@ -201,7 +201,7 @@ fn partial_sums_are_column_sums() {
         let chunks = rows.div_ceil(chunk);
         let (x, partials, sums) =
             (gpu.upload(&values), gpu.room::<f32>((chunks * width) as usize), gpu.room::<f32>(expected.len()));
-        let launch = Launch::new([width.div_ceil(64), chunks, 1], [64, 1, 1]);
+        let launch = Launch::new([chunks, width.div_ceil(64), 1], [64, 1, 1]);
         gpu.launch("vector", "column_partials", launch, &[&partials, &x, &rows, &width, &chunk]);
         let launch = Launch::new([width.div_ceil(32), 1, 1], [32, 8, 1]);
         gpu.launch("vector", "sum_partials", launch, &[&sums, &0i32, &partials, &chunks, &width]);

@@ -9,6 +9,7 @@ mod embedding;
 mod harness;
 mod layer_norm;
 mod mse;
+mod optimizer;
 mod perturbation;
 mod pool;
 mod rms_norm;

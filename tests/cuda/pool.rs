@@ -25,10 +25,10 @@ fn first_mean_and_maximum() {
         let tokens = *cu_seqlens.last().unwrap() as usize;
         let (x, dy) = (normals(1, tokens * width), normals(2, sequences as usize * width));
         for pooling in 0..3i32 {
-            let launch = Launch::new([(width as u32).div_ceil(32), sequences, 1], [32, 1, 1]);
+            let launch = Launch::rows(sequences as usize, ROW_BLOCKS[pooling as usize]);
             let y = gpu.room::<f32>(dy.len());
             let (input, borders, width_) = (gpu.upload(&x), gpu.upload(&cu_seqlens), width as u32);
-            gpu.launch("pool", "pool_forward", launch, &[&y, &input, &borders, &width_, &pooling]);
+            gpu.launch("pool", "pool_forward", launch, &[&y, &input, &borders, &sequences, &width_, &pooling]);
             let expected = reference(&wide(&x), &cu_seqlens, width, pooling);
             // A sum of up to 13 numbers.
             assert_close("y", &gpu.read(y), &expected, 3e-7);
@@ -42,7 +42,7 @@ fn first_mean_and_maximum() {
                     "pool",
                     "pool_backward",
                     launch,
-                    &[&dx, &accumulate, &gpu.upload(&dy), &input, &y, &borders, &width_, &pooling],
+                    &[&dx, &accumulate, &gpu.upload(&dy), &input, &y, &borders, &sequences, &width_, &pooling],
                 );
                 let expected = if accumulate == 1 { plus(&start, &slope) } else { slope.clone() };
                 assert_close("dx", &gpu.read(dx), &expected, 2e-7);
@@ -55,14 +55,14 @@ fn first_mean_and_maximum() {
 fn the_first_of_equal_maxima_gets_the_gradient() {
     let gpu = Gpu::new();
     let (x, borders) = (gpu.upload(&[1.0f32, 2.0, 2.0, f32::NAN, f32::NAN]), gpu.upload(&[0u32, 3, 5]));
-    let launch = Launch::new([1, 2, 1], [32, 1, 1]);
+    let launch = Launch::rows(2, [32, 4]);
     let (y, dx) = (gpu.room::<f32>(2), gpu.room::<f32>(5));
-    gpu.launch("pool", "pool_forward", launch, &[&y, &x, &borders, &1u32, &2i32]);
+    gpu.launch("pool", "pool_forward", launch, &[&y, &x, &borders, &2u32, &1u32, &2i32]);
     gpu.launch(
         "pool",
         "pool_backward",
         launch,
-        &[&dx, &0i32, &gpu.upload(&[5.0f32, 7.0]), &x, &y, &borders, &1u32, &2i32],
+        &[&dx, &0i32, &gpu.upload(&[5.0f32, 7.0]), &x, &y, &borders, &2u32, &1u32, &2i32],
     );
     assert_eq!(gpu.read::<f32>(dx), [0.0, 5.0, 0.0, 7.0, 0.0]);
 }

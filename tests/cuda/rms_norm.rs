@@ -54,7 +54,7 @@ fn values_and_gradients() {
             gpu.launch(
                 "rms_norm",
                 "rms_norm_partials",
-                Launch::new([width_.div_ceil(64), chunks, 1], [64, 1, 1]),
+                Launch::new([chunks, width_.div_ceil(64), 1], [64, 1, 1]),
                 &[&partials, &upstream, &input, &r, &rows_, &width_, &chunk],
             );
             gpu.launch(
