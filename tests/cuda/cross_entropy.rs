@@ -54,9 +54,11 @@ impl Case {
             .iter()
             .map(|slope| if slope.is_nan() { 0.0 } else { slope * upstream as f64 })
             .collect();
-        for (i, block) in ROW_BLOCKS.into_iter().enumerate() {
+        for shifted in 0..5 {
+            let block = ROW_BLOCKS[shifted % 3];
+            gpu.shift(shifted);
             let launch = Launch::rows(rows, block);
-            let logits = gpu.upload_at(&self.logits, i);
+            let logits = gpu.upload(&self.logits);
             let statistics = gpu.room::<f32>(3 * rows);
             gpu.launch(
                 "cross_entropy",
@@ -75,9 +77,10 @@ impl Case {
             assert_close(&format!("{what} loss"), &gpu.read(value), &[loss], 1e-6);
             // Sums of a few f32 weights, exact in f64 but for the order.
             assert!((gpu.read::<f64>(by)[0] - divisor).abs() <= 1e-14 * divisor, "{what}");
-            for accumulate in [0i32, 1] {
+            for (accumulate, shifted) in [(0i32, 0), (1, 1)] {
+                gpu.shift(shifted);
                 let start = normals(9, len);
-                let dlogits = if accumulate == 1 { gpu.upload_at(&start, i) } else { gpu.room::<f32>(len) };
+                let dlogits = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
                 gpu.launch(
                     "cross_entropy",
                     "cross_entropy_backward",
@@ -111,7 +114,7 @@ impl Case {
 #[test]
 fn rows_by_width() {
     let gpu = Gpu::new();
-    for (rows, width) in [(1usize, 1usize), (1, 2), (9, 3), (6, 17), (2, 260)] {
+    for (rows, width) in [(1usize, 1usize), (1, 2), (9, 3), (6, 17), (3, 4), (2, 260)] {
         for reduction in 0..3 {
             let weights = reduction != 1 || width == 17;
             let case = Case {

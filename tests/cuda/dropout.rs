@@ -6,11 +6,12 @@ use manyhead::rng::Stream;
 #[test]
 fn masks_are_those_of_the_generator() {
     let gpu = Gpu::new();
-    for (len, offset) in [(1usize, 0), (3, 0), (4, 0), (515, 0), (1000, 1)] {
+    for (len, offset) in [(1usize, 0), (3, 0), (4, 0), (515, 0), (1000, 1), (1000, 2)] {
         for (mask, accumulate) in [(some_mask(0.3), 0i32), (some_mask(0.9), 1), (Mask::NONE, 0)] {
             let (values, start) = (normals(1, len), normals(2, len));
-            let target = if accumulate == 1 { gpu.upload_at(&start, offset) } else { gpu.room::<f32>(len) };
-            let x = gpu.upload_at(&values, offset);
+            gpu.shift(offset);
+            let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
+            let x = gpu.upload(&values);
             let arguments: [&dyn Argument; 5] = [&target, &accumulate, &x, &(len as u64), &mask];
             gpu.launch("dropout", "dropout", Launch::flat(len, 4), &arguments);
             let masked: Vec<f64> = values.iter().enumerate().map(|(e, x)| *x as f64 * mask.factor(e)).collect();
@@ -66,15 +67,11 @@ fn rows_of_odd_width_have_the_same_masks() {
 #[test]
 fn sums_of_two_tensors() {
     let gpu = Gpu::new();
-    for (len, offset) in [(1usize, 0), (6, 1), (900, 0), (901, 0)] {
+    for (len, offset) in [(1usize, 0), (6, 1), (900, 0), (901, 0), (900, 1), (900, 2), (900, 3)] {
         let (a, b) = (normals(1, len), normals(2, len));
+        gpu.shift(offset);
         let y = gpu.room::<f32>(len);
-        gpu.launch(
-            "add",
-            "add_forward",
-            Launch::flat(len, 4),
-            &[&y, &gpu.upload_at(&a, offset), &gpu.upload(&b), &(len as u64)],
-        );
+        gpu.launch("add", "add_forward", Launch::flat(len, 4), &[&y, &gpu.upload(&a), &gpu.upload(&b), &(len as u64)]);
         assert_close("add", &gpu.read(y), &plus(&a, &wide(&b)), 6e-8);
     }
 }

@@ -4,7 +4,7 @@
 //! of the test, which the test of schedules compares between processes.
 
 use std::any::type_name;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
@@ -119,6 +119,8 @@ pub struct Gpu {
     modules: RefCell<HashMap<String, sys::CUmodule>>,
     allocations: RefCell<Vec<u64>>,
     digest: RefCell<Xxh3>,
+    /// The allocation that is shifted, counted from 1; how many there have been since.
+    shifted: Cell<(usize, usize)>,
 }
 
 impl Gpu {
@@ -131,16 +133,26 @@ impl Gpu {
             modules: RefCell::default(),
             allocations: RefCell::default(),
             digest: RefCell::new(Xxh3::new()),
+            shifted: Cell::new((0, 0)),
         }
     }
 
     /// Room for `len` numbers, which nobody has written yet: a kernel that reads them is found out.
     pub fn room<T: Pod>(&self, len: usize) -> Buffer {
+        let (shifted, count) = self.shifted.get();
+        self.shifted.set((shifted, count + 1));
+        let skip = if shifted == count + 1 { size_of::<T>() } else { 0 };
         let bytes = len * size_of::<T>();
         // SAFETY: freed once, in `drop`.
-        let address = unsafe { result::malloc_sync(bytes.max(1)) }.unwrap();
+        let address = unsafe { result::malloc_sync((skip + bytes).max(1)) }.unwrap();
         self.allocations.borrow_mut().push(address);
-        Buffer { address, bytes }
+        Buffer { address: address + skip as u64, bytes }
+    }
+
+    /// From now on the allocation number `which`, counted from 1, begins one number after a multiple of 16 bytes: a kernel
+    /// that looks at the alignment of its other pointers only is found out. 0: none does.
+    pub fn shift(&self, which: usize) {
+        self.shifted.set((which, 0));
     }
 
     pub fn upload<T: Pod>(&self, values: &[T]) -> Buffer {

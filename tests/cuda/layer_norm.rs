@@ -73,9 +73,12 @@ fn forward_is_that_of_the_reference() {
         let residual = wide(case.residual.as_deref().unwrap_or(&[]));
         let expected = case.reference(&wide(&case.x), &residual, &wide(&case.weight), &wide(&case.bias));
         for block in ROW_BLOCKS {
-            // An offset of one number takes the way without vectors.
-            for (offset, kept) in [(0, true), (1, true), (0, false)] {
-                let [x, weight, bias] = [&case.x, &case.weight, &case.bias].map(|values| gpu.upload_at(values, offset));
+            // Without vectors if a pointer is not aligned.
+            for (shifted, kept) in
+                [(0, true), (1, true), (2, true), (3, true), (4, true), (5, true), (6, true), (0, false)]
+            {
+                gpu.shift(shifted);
+                let [x, weight, bias] = [&case.x, &case.weight, &case.bias].map(|values| gpu.upload(values));
                 let r = case.residual.as_ref().map(|residual| gpu.upload(residual));
                 let y = gpu.room::<f32>(len);
                 let saved = kept.then(|| [gpu.room::<f32>(len), gpu.room::<f32>(rows)]);
@@ -90,7 +93,7 @@ fn forward_is_that_of_the_reference() {
                 );
                 // x is about 3 times as large as its deviation (less in a row of two numbers): an error of 6e-8 · 3 at
                 // the mean and at each difference, and one rounding a further operation.
-                let what = format!("case {number} {block:?} {offset}");
+                let what = format!("case {number} {block:?} {shifted}");
                 assert_close(&format!("{what} y"), &gpu.read(y), &expected[0], 2e-6);
                 if let Some([normalised, scales]) = saved {
                     assert_close(&format!("{what} normalised"), &gpu.read(normalised), &expected[1], 2e-6);
@@ -126,11 +129,13 @@ fn backward_is_that_of_finite_differences() {
         ];
         let [_, normalised, scales] = case.reference(&x, &residual, &weight, &bias);
         let [normalised, scales] = [normalised, scales].map(|kept| kept.iter().map(|x| *x as f32).collect::<Vec<_>>());
-        for (block, accumulate) in ROW_BLOCKS.into_iter().zip([0i32, 1, 0]) {
+        for shifted in 0..8 {
+            let (block, accumulate) = (ROW_BLOCKS[shifted % 3], (shifted % 2) as i32);
+            gpu.shift(shifted);
             let start =
                 expected.each_ref().map(|slopes| if accumulate == 1 { normals(8, slopes.len()) } else { vec![] });
             let targets = [0, 1, 2, 3].map(|i| match accumulate {
-                1 => gpu.upload_at(&start[i], i),
+                1 => gpu.upload(&start[i]),
                 _ => gpu.room::<f32>(expected[i].len()),
             });
             let [dy, normalised, scales, w] =
@@ -213,9 +218,10 @@ fn partial_sums_are_column_sums() {
 #[test]
 fn scaled_adds_and_overwrites() {
     let gpu = Gpu::new();
-    for (len, offset) in [(1usize, 0), (7, 0), (1000, 0), (1001, 1)] {
+    for (len, shifted) in [(1usize, 0), (7, 0), (1000, 0), (1001, 1), (1000, 3)] {
+        gpu.shift(shifted);
         let (values, start) = (normals(1, len), normals(2, len));
-        let (x, factor) = (gpu.upload_at(&values, offset), gpu.upload(&[-1.5f32]));
+        let (x, factor) = (gpu.upload(&values), gpu.upload(&[-1.5f32]));
         for (accumulate, factor, by) in [(0i32, Some(factor), 2.0f32), (1, None, 0.5)] {
             let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
             let arguments: [&dyn Argument; 6] = [&target, &accumulate, &x, &factor, &by, &(len as u64)];

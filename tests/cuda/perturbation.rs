@@ -48,9 +48,11 @@ impl Case {
     fn new(segments: &[u32], width: usize, sequences: bool) -> Case {
         let len = *segments.last().unwrap() as usize * width;
         let mut gradient = normals(2, len);
-        // A group without a gradient.
+        // A group (a token) without a gradient, and a number that stays 0.
         gradient[..width].fill(0.0);
-        Case { segments: segments.to_vec(), width, sequences, delta: normals(1, len), gradient }
+        let mut delta = normals(1, len);
+        delta[0] = 0.0;
+        Case { segments: segments.to_vec(), width, sequences, delta, gradient }
     }
 
     fn groups(&self) -> Vec<std::ops::Range<usize>> {
@@ -155,7 +157,7 @@ fn steps_of_the_toolkit_scales_and_norms() {
                 let expected = case.expected(|delta, gradient, _| {
                     delta.iter_mut().zip(gradient).for_each(|(delta, g)| *delta += step as f64 * g);
                     let factor = 1.0 / (norm(delta, of) + epsilon as f64);
-                    delta.iter_mut().for_each(|x| *x = if of == L1 { x.signum() } else { *x * factor });
+                    delta.iter_mut().for_each(|x| *x = if of == L1 && *x != 0.0 { x.signum() } else { *x * factor });
                 });
                 // Three roundings of numbers up to 1.
                 assert_within("toolkit's step", &gpu.read(delta), &expected, 3e-7);
@@ -183,6 +185,32 @@ fn steps_of_the_toolkit_scales_and_norms() {
             let expected = case.expected(|delta, _, i| delta.iter_mut().for_each(|x| *x *= factors[i] as f64));
             assert_close("scaled", &gpu.read(delta), &expected, 6e-8);
         }
+    }
+}
+
+#[test]
+fn a_vanishing_gradient_moves_nothing_whatever_the_step() {
+    let gpu = Gpu::new();
+    let (values, segments): ([f32; 3], Option<Buffer>) = ([1.0, -2.0, 0.5], None);
+    for of in [L1, L2, INF] {
+        let delta = gpu.upload(&values);
+        gpu.launch(
+            "perturbation",
+            "perturbation_ascend",
+            Launch::rows(1, [32, 1]),
+            &[
+                &delta,
+                &gpu.upload(&[0.0f32; 3]),
+                &segments,
+                &1u32,
+                &3u32,
+                &(of as i32),
+                &0i32,
+                &f32::INFINITY,
+                &1e30f32,
+            ],
+        );
+        assert_eq!(gpu.read::<f32>(delta), values);
     }
 }
 

@@ -26,16 +26,18 @@ fn values_and_gradients() {
         };
         let dx = slopes(&wide(&x), |x| loss(x, &wide(&weight)));
         let dw = slopes(&wide(&weight), |weight| loss(&wide(&x), weight));
-        for (i, block) in ROW_BLOCKS.into_iter().enumerate() {
+        for shifted in 0..8 {
+            let block = ROW_BLOCKS[shifted % 3];
+            gpu.shift(shifted);
             let launch = Launch::rows(rows, block);
             let (rows_, width_) = (rows as u32, width as u32);
-            let (input, w, upstream) = (gpu.upload_at(&x, i), gpu.upload(&weight), gpu.upload(&dy));
+            let (input, w, upstream) = (gpu.upload(&x), gpu.upload(&weight), gpu.upload(&dy));
             let (out, r) = (gpu.room::<f32>(len), gpu.room::<f32>(rows));
             gpu.launch("rms_norm", "rms_norm_forward", launch, &[&out, &r, &input, &w, &rows_, &width_, &EPSILON]);
             // Some roundings of positive terms, of the root, of two products.
             assert_close("y", &gpu.read(out), &y, 5e-7);
             assert_close("scales", &gpu.read(r), &scales, 5e-7);
-            let accumulate = (i == 1) as i32;
+            let accumulate = (shifted % 2) as i32;
             let start = [normals(5, len), normals(6, width)];
             let target = |i: usize| match accumulate {
                 1 => gpu.upload(&start[i]),
