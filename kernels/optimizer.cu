@@ -116,3 +116,16 @@ extern "C" __global__ void clip(
     norm[0] = sum;
     scale[0] = maximum > 0.0 && sum > maximum ? (float)(maximum / (sum + 1e-6)) : 1.0f;
 }
+
+// shadow += share · (values − shadow): the moving average of the weights (src/train/ema.rs), share = 1 − γ.
+// Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
+extern "C" __global__ void moving_average(float* __restrict__ shadow, const float* __restrict__ values, float share, u64 len) {
+    bool vector = aligned16(shadow) && aligned16(values);
+    u64 stride = (u64)gridDim.x * blockDim.x * 4;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < len; i += stride) {
+        unsigned count = len - i < 4 ? (unsigned)(len - i) : 4;
+        bool whole = vector && count == 4;
+        float4 s = load4(shadow + i, 0, count, whole), v = load4(values + i, 0, count, whole);
+        put4(shadow + i, 0, count, whole, scale4(make_float4(v.x - s.x, v.y - s.y, v.z - s.z, v.w - s.w), share), 1);
+    }
+}

@@ -9,6 +9,7 @@ mod embedding;
 mod harness;
 mod layer_norm;
 mod mse;
+mod noise;
 mod optimizer;
 mod perturbation;
 mod pool;

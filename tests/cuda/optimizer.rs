@@ -234,3 +234,19 @@ fn norms_and_clipping() {
         assert!(!gpu.read::<f64>(sums)[0].is_finite());
     }
 }
+
+#[test]
+fn the_moving_average_moves_by_its_share() {
+    let gpu = Gpu::new();
+    for (len, shifted) in [(1usize, 0), (7, 0), (1000, 1), (1000, 2), (1000, 0)] {
+        let (start, values) = (normals(1, len), normals(2, len));
+        gpu.shift(shifted);
+        let (shadow, share) = (gpu.upload(&start), (1.0 - 0.995f64) as f32);
+        let arguments: [&dyn Argument; 4] = [&shadow, &gpu.upload(&values), &share, &(len as u64)];
+        gpu.launch("optimizer", "moving_average", Launch::flat(len, 4), &arguments);
+        let expected: Vec<f64> =
+            start.iter().zip(&values).map(|(s, v)| *s as f64 * 0.995 + *v as f64 * 0.005).collect();
+        // A rounding of the result; those of its small change do not show.
+        assert_close("average", &gpu.read(shadow), &expected, 6.1e-8);
+    }
+}
