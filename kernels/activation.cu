@@ -44,8 +44,8 @@ extern "C" __global__ void activation_backward(
 // partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu).
 // Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
 extern "C" __global__ void activation_partials(
-    float* __restrict__ partials, const float* __restrict__ dy, const float* __restrict__ x, const float* __restrict__ bias,
-    unsigned rows, unsigned width, int function, unsigned chunk
+    float* __restrict__ partials, const float* __restrict__ dy, const float* __restrict__ x,
+    const float* __restrict__ bias, unsigned rows, unsigned width, int function, unsigned chunk
 ) {
     unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;

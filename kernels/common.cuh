@@ -1,10 +1,12 @@
 // What all kernels share. Put in front of each kernel file as text, so nothing here may need a header.
 //
-// - rows: a kernel that works row by row takes blocks of (32, n) threads, a warp a row, or of (threads, 1), a block a row;
-//   `row_sum` and its kin reduce over the threads of a row and give all of them the same bits.
+// - rows: a kernel that works row by row takes blocks of (32, n) threads, a warp a row, or of (threads, 1), a block a
+//   row; `row_sum` and its kin reduce over the threads of a row and give all of them the same bits.
 // - quads: rows are read and written as quads of four numbers, by 16 bytes where pointers and width allow it.
 // - dropout: the masks of `src/rng.rs`, bit by bit.
-// No float atomics; the order of every sum depends on shapes and launch sizes alone.
+//
+// No float atomics; the order of every sum depends on shapes and launch sizes alone. No kernel is launched for nothing:
+// rows, widths and lengths are at least 1.
 
 typedef unsigned long long u64;
 
@@ -12,7 +14,7 @@ typedef unsigned long long u64;
 #define INFINITY_F __int_as_float(0x7f800000)
 #define INFINITY_D __longlong_as_double(0x7ff0000000000000ll)
 
-// ---------------------------------------------------------------------------------------------------------------- dropout
+// ------------------------------------------------------------------------------------------------------------- dropout
 
 // A dropout mask as the host gives it (src/rng.rs: Dropout::mask). Word e of the stream drops element e if it is below
 // the threshold, p · 2³²; what is kept is multiplied by scale = 1 / (1 − p). No dropout: threshold 0, scale 1.
@@ -51,8 +53,8 @@ __device__ __forceinline__ float dropout1(const Mask& mask, u64 element, float x
     return masked(mask, lane == 0 ? words.x : lane == 1 ? words.y : lane == 2 ? words.z : words.w, x);
 }
 
-// Elements `element` .. `element` + 3 of the mask, applied to v. A second block of words is drawn only where the four are
-// not one block.
+// Elements `element` .. `element` + 3 of the mask, applied to v. A second block of words is drawn only where the four
+// are not one block.
 __device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4 v) {
     if (mask.threshold == 0) return make_float4(v.x * mask.scale, v.y * mask.scale, v.z * mask.scale, v.w * mask.scale);
     uint4 a = philox(mask, (unsigned)(element / 4));
@@ -66,7 +68,7 @@ __device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4
     return make_float4(masked(mask, a.x, v.x), masked(mask, a.y, v.y), masked(mask, a.z, v.z), masked(mask, a.w, v.w));
 }
 
-// ------------------------------------------------------------------------------------------------------------------ quads
+// --------------------------------------------------------------------------------------------------------------- quads
 
 __device__ __forceinline__ bool aligned16(const void* pointer) { return ((u64)pointer & 15) == 0; }
 
@@ -92,13 +94,19 @@ __device__ __forceinline__ void store4(float* row, unsigned column, unsigned wid
     if (column + 3 < width) row[column + 3] = v.w;
 }
 
-__device__ __forceinline__ float4 add4(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-__device__ __forceinline__ float4 mul4(float4 a, float4 b) { return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w); }
+__device__ __forceinline__ float4 add4(float4 a, float4 b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ __forceinline__ float4 mul4(float4 a, float4 b) {
+    return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+}
 __device__ __forceinline__ float4 scale4(float4 a, float f) { return make_float4(a.x * f, a.y * f, a.z * f, a.w * f); }
 __device__ __forceinline__ float sum4(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 
 // row (+)= v.
-__device__ __forceinline__ void put4(float* row, unsigned column, unsigned width, bool vector, float4 v, int accumulate) {
+__device__ __forceinline__ void put4(
+    float* row, unsigned column, unsigned width, bool vector, float4 v, int accumulate
+) {
     if (accumulate) v = add4(load4(row, column, width, vector), v);
     store4(row, column, width, vector, v);
 }
@@ -111,7 +119,7 @@ __device__ __forceinline__ float4 inside4(float4 v, unsigned column, unsigned wi
     return v;
 }
 
-// ------------------------------------------------------------------------------------------------------------- reductions
+// ---------------------------------------------------------------------------------------------------------- reductions
 
 __device__ __forceinline__ float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }
 __device__ __forceinline__ double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }
@@ -135,8 +143,8 @@ __device__ __forceinline__ T warp_reduce(T v) {
     return v;
 }
 
-// Over the threads of a row: a warp if blockDim.x is 32, else the whole block (blockDim.y is 1 then, and all threads must
-// come here). Warps are combined in their order.
+// Over the threads of a row: a warp if blockDim.x is 32, else the whole block (blockDim.y is 1 then, and all threads
+// must come here). Warps are combined in their order.
 template <class Of, class T>
 __device__ __forceinline__ T row_reduce(T v) {
     v = warp_reduce<Of>(v);
@@ -159,12 +167,12 @@ __device__ __forceinline__ double row_max(double v) { return row_reduce<Maximum>
 // The row of this thread, for blocks of (32, n) or (threads, 1).
 __device__ __forceinline__ unsigned my_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
 
-// ---------------------------------------------------------------------------------------------------------- normalisation
+// ------------------------------------------------------------------------------------------------------- normalisation
 
-// The row at `y`, which holds s, normalised in place: y = dropout(x̂ · weight + bias), x̂ = (s − mean) · r,
-// r = 1/√(variance + ε), which is given back; x̂ goes to `normalised` unless it is null. `sum`: this thread's part of Σ s.
-// Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element in
-// the mask.
+// The row at `y`, which holds s, normalised in place: y = dropout(x̂ · weight + bias), x̂ = (s − mean) · r, r =
+// 1/√(variance + ε), which is given back; x̂ goes to `normalised` unless it is null. `sum`: this thread's part of Σ s.
+// Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element
+// in the mask.
 __device__ __forceinline__ float normalise_row(
     float* y, float* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
     float sum, const Mask& mask, u64 at
@@ -187,7 +195,7 @@ __device__ __forceinline__ float normalise_row(
     return scale;
 }
 
-// ------------------------------------------------------------------------------------------------------------ activations
+// --------------------------------------------------------------------------------------------------------- activations
 
 // Numbers as in `src/ops/activation`.
 #define GELU_ERF 0

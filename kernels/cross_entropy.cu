@@ -1,11 +1,11 @@
 // Softmax and cross-entropy (src/ops/cross_entropy). For a row of logits x with target c: loss_c = log Σ exp(x − x_c).
 //
-// With smoothing ε, class weights w and m unmasked classes (a logit of −∞ masks its class), a row's loss is
-// (1 − ε) w_c loss_c + ε/m Σ_j w_j loss_j; its gradient s · ((1 − ε) w_c (p − 1[c]) + ε/m Σ_j w_j (p − 1[j])), s the row's
-// sample weight, p = softmax(x). A row with target −1 does not count.
+// With smoothing ε, class weights w and m unmasked classes (a logit of −∞ masks its class), a row's loss is (1 − ε) w_c
+// loss_c + ε/m Σ_j w_j loss_j; its gradient s · ((1 − ε) w_c (p − 1[c]) + ε/m Σ_j w_j (p − 1[j])), s the row's sample
+// weight, p = softmax(x). A row with target −1 does not count.
 //
-// A row is `width` logits, or, where `groups` [rows + 1] is not null, logits groups[row] .. groups[row + 1]. Targets are
-// classes of their rows (the host checks); the loss of one whose class is masked is infinite.
+// A row is `width` logits, or, where `groups` [rows + 1] is not null, logits groups[row] .. groups[row + 1]. Targets
+// are classes of their rows (the host checks); the loss of one whose class is masked is infinite.
 
 #define IGNORE (-1)
 
@@ -22,10 +22,13 @@ __device__ __forceinline__ Row row_of(unsigned row, const unsigned* groups, unsi
     return {start, groups[row + 1] - start, false};
 }
 
-__device__ __forceinline__ float lane4(float4 v, unsigned i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+__device__ __forceinline__ float lane4(float4 v, unsigned i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
 
-// statistics [rows, 3]: maximum, log Σ exp(x − maximum), loss without the sample weight; zeros for rows that do not count.
-// logits; targets [rows]; class_weights [width] or null. Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1).
+// statistics [rows, 3]: maximum, log Σ exp(x − maximum), loss without the sample weight; zeros for rows that do not
+// count. logits; targets [rows]; class_weights [width] or null. Grid: ceil(rows / blockDim.y). Block: (32, n), or
+// (threads, 1).
 extern "C" __global__ void cross_entropy_forward(
     float* __restrict__ statistics, const float* __restrict__ logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights, unsigned rows, unsigned width,
@@ -41,17 +44,22 @@ extern "C" __global__ void cross_entropy_forward(
     }
     Row row = row_of(index, groups, width, aligned16(logits));
     const float* x = logits + row.start;
-    float maximum = -INFINITY_F;
+    // Maximum and sum in one pass: a thread's sum is relative to the largest logit that it has seen so far.
+    float largest = -INFINITY_F, sum = 0.0f;
     for (unsigned c = threadIdx.x * 4; c < row.width; c += blockDim.x * 4) {
         float4 v = load4(x, c, row.width, row.vector);
-        for (unsigned i = 0; i < 4 && c + i < row.width; i++) maximum = fmaxf(maximum, lane4(v, i));
+        float next = largest;
+        for (unsigned i = 0; i < 4 && c + i < row.width; i++) next = fmaxf(next, lane4(v, i));
+        // A sum of 0 has no scale yet, and a masked class adds nothing: −∞ − −∞ is no number.
+        if (sum != 0.0f) sum *= expf(largest - next);
+        largest = next;
+        for (unsigned i = 0; i < 4 && c + i < row.width; i++) {
+            float logit = lane4(v, i);
+            if (logit != -INFINITY_F) sum += expf(logit - largest);
+        }
     }
-    maximum = row_max(maximum);
-    float sum = 0.0f;
-    for (unsigned c = threadIdx.x * 4; c < row.width; c += blockDim.x * 4) {
-        float4 v = load4(x, c, row.width, row.vector);
-        for (unsigned i = 0; i < 4 && c + i < row.width; i++) sum += expf(lane4(v, i) - maximum);
-    }
+    float maximum = row_max(largest);
+    if (sum != 0.0f) sum *= expf(largest - maximum);
     float log_sum = logf(row_sum(sum));
     float loss = (class_weights ? class_weights[target] : 1.0f) * (log_sum - (x[target] - maximum));
     if (smoothing != 0.0f) {
@@ -75,8 +83,8 @@ extern "C" __global__ void cross_entropy_forward(
     }
 }
 
-// loss [1] = Σ s · loss / divisor, divisor [1]: Σ s · w (reduction 0: of the target's class), the number of counted rows
-// (1), or 1 (2); 1 where it would be 0. Sums in f64. Grid: 1. Block: (threads, 1).
+// loss [1] = Σ s · loss / divisor, divisor [1]: Σ s · w (reduction 0: of the target's class), the number of counted
+// rows (1), or 1 (2); 1 where it would be 0. Sums in f64. Grid: 1. Block: (threads, 1).
 extern "C" __global__ void cross_entropy_reduce(
     float* __restrict__ loss, double* __restrict__ divisor, const float* __restrict__ statistics,
     const int* __restrict__ targets, const float* __restrict__ class_weights, const float* __restrict__ sample_weights,
@@ -105,8 +113,8 @@ extern "C" __global__ void cross_entropy_reduce(
 extern "C" __global__ void cross_entropy_backward(
     float* __restrict__ dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
     const float* __restrict__ statistics, const float* __restrict__ logits, const int* __restrict__ targets,
-    const unsigned* __restrict__ groups, const float* __restrict__ class_weights, const float* __restrict__ sample_weights,
-    unsigned rows, unsigned width, float smoothing
+    const unsigned* __restrict__ groups, const float* __restrict__ class_weights,
+    const float* __restrict__ sample_weights, unsigned rows, unsigned width, float smoothing
 ) {
     unsigned index = my_row();
     if (index >= rows) return;
@@ -142,8 +150,9 @@ extern "C" __global__ void cross_entropy_backward(
             float logit = lane4(v, i);
             d[i] = factor * expf((logit - maximum) - log_sum);
             if (c + i == (unsigned)target) d[i] -= hard;
-            bool inside = c + i < row.width;
-            if (soft > 0.0f && inside && logit != -INFINITY_F) d[i] -= soft * (class_weights ? class_weights[c + i] : 1.0f);
+            if (soft > 0.0f && c + i < row.width && logit != -INFINITY_F) {
+                d[i] -= soft * (class_weights ? class_weights[c + i] : 1.0f);
+            }
             d[i] *= scale;
         }
         put4(dx, c, row.width, row.vector, make_float4(d[0], d[1], d[2], d[3]), accumulate);

@@ -1,5 +1,6 @@
 // How far two sets of logits are apart (src/ops/divergence has the table of the forms): f-divergences of their softmax,
-// value and both gradients in one kernel, in f64, since differences of nearly equal distributions are what they are about.
+// value and both gradients in one kernel, in f64, since differences of nearly equal distributions are what they are
+// about.
 
 #define KL_SECOND_FIRST 0  // also the toolkit's KL
 #define KL_FIRST_SECOND 1
@@ -87,7 +88,8 @@ __device__ __forceinline__ Slopes slopes(int form, Class c, Terms sums) {
         case JENSEN_SHANNON: {
             double ln_m = ln_mean(c.ln_p, c.ln_q);
             return {
-                0.5 * (times(c.p, c.ln_p - ln_m) - c.p * sums.first), 0.5 * (times(c.q, c.ln_q - ln_m) - c.q * sums.second)
+                0.5 * (times(c.p, c.ln_p - ln_m) - c.p * sums.first),
+                0.5 * (times(c.q, c.ln_q - ln_m) - c.q * sums.second),
             };
         }
         case HELLINGER: {
@@ -105,7 +107,9 @@ __device__ __forceinline__ Slopes slopes(int form, Class c, Terms sums) {
 }
 
 // Logit i of a row; one more, 0, with `bernoulli`.
-__device__ __forceinline__ double logit(const float* x, unsigned i, unsigned width) { return i < width ? (double)x[i] : 0.0; }
+__device__ __forceinline__ double logit(const float* x, unsigned i, unsigned width) {
+    return i < width ? (double)x[i] : 0.0;
+}
 
 // log Σ exp of a row.
 __device__ __forceinline__ double log_sum(const float* x, unsigned width, unsigned classes) {
@@ -116,14 +120,14 @@ __device__ __forceinline__ double log_sum(const float* x, unsigned width, unsign
     return maximum + log(row_sum(sum));
 }
 
-// values [rows]: the value of each row, 0 where it does not count or is empty; dfirst, dsecond (both or none null), like
-// the logits: the gradients of value / `divisor`. first, second: logits, `width` a row, or rows by groups [rows + 1]; with
-// `bernoulli` each row is (x, 0), width 1. counted [rows]: bytes, or null.
-// Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1).
+// values [rows]: the value of each row, 0 where it does not count or is empty; dfirst, dsecond (both or none null),
+// like the logits: the gradients of value / `divisor`. first, second: logits, `width` a row, or rows by groups [rows +
+// 1]; with `bernoulli` each row is (x, 0), width 1. counted [rows]: bytes, or null. Grid: ceil(rows / blockDim.y).
+// Block: (32, n), or (threads, 1).
 extern "C" __global__ void divergence_forward(
-    float* __restrict__ values, float* __restrict__ dfirst, float* __restrict__ dsecond, const float* __restrict__ first,
-    const float* __restrict__ second, const unsigned* __restrict__ groups, const unsigned char* __restrict__ counted,
-    unsigned rows, unsigned width, int bernoulli, int form, double divisor
+    float* __restrict__ values, float* __restrict__ dfirst, float* __restrict__ dsecond,
+    const float* __restrict__ first, const float* __restrict__ second, const unsigned* __restrict__ groups,
+    const unsigned char* __restrict__ counted, unsigned rows, unsigned width, int bernoulli, int form, double divisor
 ) {
     unsigned row = my_row();
     if (row >= rows) return;

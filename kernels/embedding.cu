@@ -1,12 +1,12 @@
 // BERT's embedding block (src/ops/embedding): y = dropout(LayerNorm(word[id] + position[p] + type[t] + delta)).
 //
-// Backward: ds by `layer_norm_backward` (layer_norm.cu) with this block's mask as the mask of the output, which also gives
-// delta's gradient; then a scatter of ds into each table (lookup.cu).
+// Backward: ds by `layer_norm_backward` (layer_norm.cu) with this block's mask as the mask of the output, which also
+// gives delta's gradient; then a scatter of ds into each table (lookup.cu).
 
-// y, x̂ and the tokens' r = 1/√(variance + ε).
-// word [entries, width], position [positions, width], type [types, width] and its ids or both null; delta [tokens, width]
-// or null; weight, bias [width]; ids, positions, type_ids [tokens], within their tables (the host checks); normalised
-// [tokens, width], scales [tokens], or both null. Grid: ceil(tokens / blockDim.y). Block: (32, n), or (threads, 1).
+// y, x̂ and the tokens' r = 1/√(variance + ε). word [entries, width], position [positions, width], type [types, width]
+// and its ids or both null; delta [tokens, width] or null; weight, bias [width]; ids, positions, type_ids [tokens],
+// within their tables (the host checks); normalised [tokens, width], scales [tokens], or both null. Grid: ceil(tokens /
+// blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void embedding_forward(
     float* __restrict__ y, float* __restrict__ normalised, float* __restrict__ scales, const float* __restrict__ word,
     const unsigned* __restrict__ ids, const float* __restrict__ position, const unsigned* __restrict__ positions,

@@ -64,9 +64,10 @@ extern "C" __global__ void layer_norm_backward(
     }
 }
 
-// Partial sums of the gradients of weight and bias: chunk k has those of rows k · chunk .. (k + 1) · chunk, in their order.
-// weight_partials, bias_partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu). `chunk` must
-// be fixed: the sum's order depends on it. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
+// Partial sums of the gradients of weight and bias: chunk k has those of rows k · chunk .. (k + 1) · chunk, in their
+// order. weight_partials, bias_partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu).
+// `chunk` must be fixed: the sum's order depends on it. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block:
+// (threads, 1).
 extern "C" __global__ void layer_norm_partials(
     float* __restrict__ weight_partials, float* __restrict__ bias_partials, const float* __restrict__ dy,
     const float* __restrict__ normalised, unsigned rows, unsigned width, unsigned chunk, Mask output

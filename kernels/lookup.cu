@@ -2,13 +2,14 @@
 //
 // The scatter is deterministic without atomics: the host sorts the tokens by id, stably, and cuts each id's tokens into
 // pieces of at most a fixed number. A piece is added up in the order of its tokens. If it is its id's only one, it goes
-// straight into the table; else into a row of partial sums, which a second kernel adds in the order of the pieces. Without
-// pieces, an id that all tokens have (a type, [CLS]) would be one long chain of additions.
+// straight into the table; else into a row of partial sums, which a second kernel adds in the order of the pieces.
+// Without pieces, an id that all tokens have (a type, [CLS]) would be one long chain of additions.
 
 // y[t] = table[ids[t]]. table [entries, width], ids [tokens], within the table; y [tokens, width].
 // Grid: ceil(tokens / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_forward(
-    float* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens, unsigned width
+    float* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens,
+    unsigned width
 ) {
     unsigned token = my_row();
     if (token >= tokens) return;
@@ -22,12 +23,12 @@ extern "C" __global__ void lookup_forward(
 
 // Sums of the pieces. table [entries, width], added to: fill it with 0 first if nothing was there. dy [tokens, width];
 // order [tokens]: the tokens, sorted by id; piece p has order[starts[p]] .. order[starts[p + 1]], starts [pieces + 1].
-// rows [pieces]: the piece's id; slots [pieces]: its row of partials [.., width], or 0xffffffff if it goes into the table
-// (then no other piece has its id). Grid: ceil(pieces / blockDim.y). Block: (32, n), or (threads, 1).
+// rows [pieces]: the piece's id; slots [pieces]: its row of partials [.., width], or 0xffffffff if it goes into the
+// table (then no other piece has its id). Grid: ceil(pieces / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_scatter(
-    float* __restrict__ table, float* __restrict__ partials, const float* __restrict__ dy, const unsigned* __restrict__ order,
-    const unsigned* __restrict__ starts, const unsigned* __restrict__ rows, const unsigned* __restrict__ slots,
-    unsigned pieces, unsigned width
+    float* __restrict__ table, float* __restrict__ partials, const float* __restrict__ dy,
+    const unsigned* __restrict__ order, const unsigned* __restrict__ starts, const unsigned* __restrict__ rows,
+    const unsigned* __restrict__ slots, unsigned pieces, unsigned width
 ) {
     unsigned piece = my_row();
     if (piece >= pieces) return;

@@ -1,8 +1,8 @@
 // Squared error (src/ops/mse): Σ w (prediction − target)² divided by what the host says; w = 1 without weights.
 
-// Partial sums in f64: thread i of the grid takes elements i, i + threads, …; block b gives partials[b], to be added up by
-// `mean_of_doubles` (vector.cu). The number of blocks must depend on `len` only: the order of the sum does.
-// Block: (threads, 1), threads a multiple of 32.
+// Partial sums in f64: thread i of the grid takes elements i, i + threads, …; block b gives partials[b], to be added up
+// by `mean_of_doubles` (vector.cu). The number of blocks must depend on `len` only: the order of the sum does. Block:
+// (threads, 1), threads a multiple of 32.
 extern "C" __global__ void mse_forward(
     double* __restrict__ partials, const float* __restrict__ prediction, const float* __restrict__ target,
     const float* __restrict__ weights, u64 len
@@ -16,8 +16,8 @@ extern "C" __global__ void mse_forward(
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// slope (+)= by · upstream [1] · w · (prediction − target): `by` is 2 / divisor for the prediction's gradient, −2 / divisor
-// for the target's. Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
+// slope (+)= by · upstream [1] · w · (prediction − target): `by` is 2 / divisor for the prediction's gradient, −2 /
+// divisor for the target's. Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
 extern "C" __global__ void mse_backward(
     float* __restrict__ slope, int accumulate, const float* __restrict__ upstream, double by,
     const float* __restrict__ prediction, const float* __restrict__ target, const float* __restrict__ weights, u64 len

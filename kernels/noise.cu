@@ -1,5 +1,5 @@
-// Many random numbers at once (src/device/cpu/noise.rs): normal and uniform, from the words of Philox4x32-10, the same bits
-// as on the CPU. For that, products and sums are never fused: they are written as __fmul_rn and __fadd_rn.
+// Many random numbers at once (src/device/cpu/noise.rs): normal and uniform, from the words of Philox4x32-10, the same
+// bits as on the CPU. For that, products and sums are never fused: they are written as __fmul_rn and __fadd_rn.
 //
 // Numbers come in blocks of 512; block b takes words 512 · b on.
 
@@ -66,8 +66,8 @@ __device__ __forceinline__ void write(float* values, unsigned count, bool vector
     store4(values, 0, count, vector && count == 4, v);
 }
 
-// values [len]: numbers of a law times `scale`; key and counter are those of `mask`. Normal numbers: words 0 .. 255 of a
-// block are radii, 256 .. 511 angles; the first half of its numbers are radius · cosine, the second radius · sine.
+// values [len]: numbers of a law times `scale`; key and counter are those of `mask`. Normal numbers: words 0 .. 255 of
+// a block are radii, 256 .. 511 angles; the first half of its numbers are radius · cosine, the second radius · sine.
 // Grid: ceil(len / 512). Block: (64, 1): a thread has words 4 t .. and 256 + 4 t .. .
 extern "C" __global__ void noise(float* __restrict__ values, u64 len, int law, float scale, Mask mask) {
     bool vector = aligned16(values);

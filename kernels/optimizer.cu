@@ -1,8 +1,10 @@
 // Optimizers over the flat parameter arena (src/train/optimizer has the rules), the gradients' norm and its clipping
-// (src/train/clip). Each element's parameter, gradient and moments are read and written once, in one launch for all entries.
+// (src/train/clip). Each element's parameter, gradient and moments are read and written once, in one launch for all
+// entries.
 //
 // The arena is cut into pieces, each within one entry; a block has a piece. Entries that are left alone have no piece.
-// Moments move by m += (1 − β)(g − m): 1 − β is rounded once from f64, whereas β and 1 − β rounded apart do not add up to 1.
+// Moments move by m += (1 − β)(g − m): 1 − β is rounded once from f64, whereas β and 1 − β rounded apart do not add up
+// to 1.
 
 #define ADAMW 0
 #define ADAMAX 1
@@ -59,8 +61,9 @@ __device__ __forceinline__ void update(int kind, float& value, float g, float& f
 // One step. values, gradients, first, second: arenas; second is null for SGD, first too if it has no momentum. factors
 // [entries]; scale [1]: the gradients' factor, from `clip`. Grid: pieces. Block: (threads, 1).
 extern "C" __global__ void optimizer_step(
-    float* __restrict__ values, const float* __restrict__ gradients, float* __restrict__ first, float* __restrict__ second,
-    const Piece* __restrict__ pieces, const Factors* __restrict__ factors, const float* __restrict__ scale, int kind
+    float* __restrict__ values, const float* __restrict__ gradients, float* __restrict__ first,
+    float* __restrict__ second, const Piece* __restrict__ pieces, const Factors* __restrict__ factors,
+    const float* __restrict__ scale, int kind
 ) {
     Piece piece = pieces[blockIdx.x];
     Factors f = factors[piece.entry];
@@ -86,8 +89,8 @@ extern "C" __global__ void optimizer_step(
     }
 }
 
-// sums [pieces]: Σ g² of each piece, in f64. Grid: pieces. Block: (threads, 1), threads a multiple of 32 and always as many:
-// the order of the sum depends on them.
+// sums [pieces]: Σ g² of each piece, in f64. Grid: pieces. Block: (threads, 1), threads a multiple of 32 and always as
+// many: the order of the sum depends on them.
 extern "C" __global__ void gradient_squares(
     double* __restrict__ sums, const float* __restrict__ gradients, const Piece* __restrict__ pieces
 ) {
@@ -107,7 +110,8 @@ extern "C" __global__ void gradient_squares(
 // `maximum` and that is above 0, else 1 (Pascanu, Mikolov and Bengio, ICML 2013; constants of torch's clip_grad_norm_).
 // Grid: 1. Block: (threads, 1), as above.
 extern "C" __global__ void clip(
-    double* __restrict__ norm, float* __restrict__ scale, const double* __restrict__ sums, unsigned pieces, double maximum
+    double* __restrict__ norm, float* __restrict__ scale, const double* __restrict__ sums, unsigned pieces,
+    double maximum
 ) {
     double sum = 0.0;
     for (unsigned i = threadIdx.x; i < pieces; i += blockDim.x) sum += sums[i];
@@ -119,7 +123,9 @@ extern "C" __global__ void clip(
 
 // shadow += share · (values − shadow): the moving average of the weights (src/train/ema.rs), share = 1 − γ.
 // Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
-extern "C" __global__ void moving_average(float* __restrict__ shadow, const float* __restrict__ values, float share, u64 len) {
+extern "C" __global__ void moving_average(
+    float* __restrict__ shadow, const float* __restrict__ values, float share, u64 len
+) {
     bool vector = aligned16(shadow) && aligned16(values);
     u64 stride = (u64)gridDim.x * blockDim.x * 4;
     for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < len; i += stride) {

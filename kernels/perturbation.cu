@@ -1,8 +1,9 @@
-// The perturbation of adversarial training (src/ops/perturbation): steps of gradient ascent within a ball, group by group.
+// The perturbation of adversarial training (src/ops/perturbation): steps of gradient ascent within a ball, group by
+// group.
 //
-// A group is the `width` numbers of a token, or, where `segments` [groups + 1] is not null, those of tokens segments[i] ..
-// segments[i + 1]. Norms are summed in f64. SMART (Jiang et al., ACL 2020), algorithm 1; FreeLB (Zhu et al., ICLR 2020),
-// algorithm 1. All kernels: grid ceil(groups / blockDim.y), block (32, n), or (threads, 1).
+// A group is the `width` numbers of a token, or, where `segments` [groups + 1] is not null, those of tokens segments[i]
+// .. segments[i + 1]. Norms are summed in f64. SMART (Jiang et al., ACL 2020), algorithm 1; FreeLB (Zhu et al., ICLR
+// 2020), algorithm 1. All kernels: grid ceil(groups / blockDim.y), block (32, n), or (threads, 1).
 
 #define L1 0
 #define L2 1
@@ -82,8 +83,8 @@ __device__ __forceinline__ void into_ball(float* delta, u64 len, int norm, int p
 
 // δ ← Π(δ + step · g / (‖g‖ + 10⁻¹²)). delta, gradient: all numbers of all groups.
 extern "C" __global__ void perturbation_ascend(
-    float* __restrict__ delta, const float* __restrict__ gradient, const unsigned* __restrict__ segments, unsigned groups,
-    unsigned width, int norm, int projection, float radius, float step
+    float* __restrict__ delta, const float* __restrict__ gradient, const unsigned* __restrict__ segments,
+    unsigned groups, unsigned width, int norm, int projection, float radius, float step
 ) {
     unsigned index = my_row();
     if (index >= groups) return;
@@ -110,8 +111,8 @@ extern "C" __global__ void perturbation_project(
 
 // The step of MT-DNN's toolkit: v = δ + step · g, then sign(v), v / (‖v‖₂ + ε) or v / (max|v| + ε).
 extern "C" __global__ void perturbation_legacy_step(
-    float* __restrict__ delta, const float* __restrict__ gradient, const unsigned* __restrict__ segments, unsigned groups,
-    unsigned width, int norm, float step, float epsilon
+    float* __restrict__ delta, const float* __restrict__ gradient, const unsigned* __restrict__ segments,
+    unsigned groups, unsigned width, int norm, float step, float epsilon
 ) {
     unsigned index = my_row();
     if (index >= groups) return;
@@ -130,8 +131,8 @@ extern "C" __global__ void perturbation_legacy_step(
 
 // The numbers of group i times factors[i].
 extern "C" __global__ void perturbation_scale(
-    float* __restrict__ delta, const float* __restrict__ factors, const unsigned* __restrict__ segments, unsigned groups,
-    unsigned width
+    float* __restrict__ delta, const float* __restrict__ factors, const unsigned* __restrict__ segments,
+    unsigned groups, unsigned width
 ) {
     unsigned index = my_row();
     if (index >= groups) return;

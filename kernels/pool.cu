@@ -30,7 +30,8 @@ extern "C" __global__ void pool_forward(
 // dx (+)= the gradient; tokens that have none get 0. That of a maximum goes to the first token that has it.
 extern "C" __global__ void pool_backward(
     float* __restrict__ dx, int accumulate, const float* __restrict__ dy, const float* __restrict__ x,
-    const float* __restrict__ y, const unsigned* __restrict__ cu_seqlens, unsigned sequences, unsigned width, int pooling
+    const float* __restrict__ y, const unsigned* __restrict__ cu_seqlens, unsigned sequences, unsigned width,
+    int pooling
 ) {
     unsigned sequence = my_row();
     if (sequence >= sequences) return;

@@ -1,5 +1,6 @@
-// Root-mean-square normalisation (src/ops/rms_norm; Zhang and Sennrich, NeurIPS 2019): y = x · r · weight with
-// r = 1/√(mean(x²) + ε), row by row. With d = dy · weight: dx = r · (d − x · r² · mean(d · x)); d(weight) = Σ_rows dy · x · r.
+// Root-mean-square normalisation (src/ops/rms_norm; Zhang and Sennrich, NeurIPS 2019): y = x · r · weight with r =
+// 1/√(mean(x²) + ε), row by row. With d = dy · weight: dx = r · (d − x · r² · mean(d · x)); d(weight) = Σ_rows dy · x ·
+// r.
 
 // y, and the rows' r. x, y [rows, width], weight [width], scales [rows] or null.
 // Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1).

@@ -3,8 +3,8 @@
 // target (+)= factor · values, factor = `by` · `scale`[0] (1 if null). Grid: enough blocks, or fewer: threads stride.
 // Block: (threads, 1).
 extern "C" __global__ void scaled(
-    float* __restrict__ target, int accumulate, const float* __restrict__ values, const float* __restrict__ scale, float by,
-    u64 len
+    float* __restrict__ target, int accumulate, const float* __restrict__ values, const float* __restrict__ scale,
+    float by, u64 len
 ) {
     float factor = scale ? by * scale[0] : by;
     bool vector = aligned16(target) && aligned16(values);
@@ -16,8 +16,9 @@ extern "C" __global__ void scaled(
     }
 }
 
-// Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width], in their order.
-// partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
+// Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width], in their
+// order. partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads,
+// 1).
 extern "C" __global__ void column_partials(
     float* __restrict__ partials, const float* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
 ) {
@@ -29,8 +30,8 @@ extern "C" __global__ void column_partials(
     partials[(u64)blockIdx.x * width + column] = sum;
 }
 
-// target[c] (+)= Σ_k partials[k, c], partials [count, width]. Thread (x, y) of a block takes the partials y, y + 8, … in
-// their order; the eight sums are added in theirs. Grid: ceil(width / 32). Block: (32, 8).
+// target[c] (+)= Σ_k partials[k, c], partials [count, width]. Thread (x, y) of a block takes the partials y, y + 8, …
+// in their order; the eight sums are added in theirs. Grid: ceil(width / 32). Block: (32, 8).
 extern "C" __global__ void sum_partials(
     float* __restrict__ target, int accumulate, const float* __restrict__ partials, unsigned count, unsigned width
 ) {

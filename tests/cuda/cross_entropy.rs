@@ -153,3 +153,33 @@ fn rows_by_groups_masked_classes_and_no_row_that_counts() {
     case.targets = vec![-1; 4];
     case.check(&gpu, "none counts");
 }
+
+#[test]
+fn a_logit_that_is_no_number_shows_in_the_loss() {
+    let gpu = Gpu::new();
+    let (hidden, none): (f32, Option<Buffer>) = (f32::NEG_INFINITY, None);
+    for row in
+        [vec![f32::NAN, 1.0, 2.0], vec![hidden, hidden, hidden, hidden, f32::NAN, 1.0], vec![1.0, f32::NAN, hidden]]
+    {
+        for block in ROW_BLOCKS {
+            let statistics = gpu.room::<f32>(3);
+            let target = row.iter().position(|logit| *logit == 1.0).unwrap() as i32;
+            gpu.launch(
+                "cross_entropy",
+                "cross_entropy_forward",
+                Launch::rows(1, block),
+                &[
+                    &statistics,
+                    &gpu.upload(&row),
+                    &gpu.upload(&[target]),
+                    &none,
+                    &none,
+                    &1u32,
+                    &(row.len() as u32),
+                    &0.0f32,
+                ],
+            );
+            assert!(gpu.read::<f32>(statistics)[2].is_nan(), "{row:?}");
+        }
+    }
+}
