@@ -7,7 +7,9 @@ use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
@@ -27,6 +29,7 @@ pub const PTX: &str = "MANYHEAD_CUDA_PTX";
 fn libraries() {
     static OPEN: OnceLock<()> = OnceLock::new();
     OPEN.get_or_init(|| {
+        leave_cargo_folders();
         let real = std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1");
         if !real {
             open(&look_alike());
@@ -35,8 +38,23 @@ fn libraries() {
         assert!(unsafe { sys::is_culib_present() }, "there is no CUDA driver here: unset MANYHEAD_REAL_GPU");
         result::init().unwrap();
         let name = result::device::get(0).and_then(result::device::get_name).unwrap();
-        assert!(real || name.starts_with("Software GPU"), "the driver found is that of {name}");
+        assert_ne!(real, name.starts_with("Software GPU"), "the driver found is that of {name}");
     });
+}
+
+/// Starts this process anew if cargo has put its folder of libraries into `LD_LIBRARY_PATH`: the look-alike driver is in it,
+/// and cudarc, which opens the driver by name, would take it for the machine's own, or another one than asked for.
+fn leave_cargo_folders() {
+    const VARIABLE: &str = "LD_LIBRARY_PATH";
+    let executable = std::env::current_exe().unwrap();
+    let target = executable.parent().and_then(Path::parent).unwrap();
+    let folders: Vec<PathBuf> = std::env::var_os(VARIABLE).iter().flat_map(std::env::split_paths).collect();
+    let kept: Vec<&PathBuf> = folders.iter().filter(|folder| !folder.starts_with(target)).collect();
+    if kept.len() < folders.len() {
+        let path = std::env::join_paths(kept).unwrap();
+        let error = Command::new(&executable).args(std::env::args_os().skip(1)).env(VARIABLE, path).exec();
+        panic!("{}: {error}", executable.display());
+    }
 }
 
 fn open(path: &Path) {
