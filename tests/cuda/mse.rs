@@ -15,7 +15,11 @@ fn squared_errors_with_and_without_weights() {
     for len in [1usize, 33, 700] {
         let (p, t) = (normals(1, len), normals(2, len));
         let w: Vec<f32> = (0..len).map(|i| (i % 4) as f32).collect();
-        for (weights, accumulate) in [(false, 0i32), (true, 1)] {
+        // (weights, accumulate, which of the inputs is not aligned)
+        for (weights, accumulate, shifted) in
+            [(false, 0i32, 0), (true, 1, 0), (true, 1, 1), (true, 0, 2), (true, 1, 3), (false, 1, 1), (false, 0, 2)]
+        {
+            gpu.shift(shifted);
             let divisor = if weights { 2.5 } else { len as f64 };
             let loss = |p: &[f64], t: &[f64]| -> f64 {
                 (0..len).map(|i| (p[i] - t[i]).powi(2) * if weights { w[i] as f64 } else { 1.0 }).sum::<f64>() / divisor
@@ -30,6 +34,7 @@ fn squared_errors_with_and_without_weights() {
             let upstream = 0.75f32;
             let dp = slopes(&wide(&p), |p| loss(p, &wide(&t)));
             for (sign, start) in [(1.0, normals(3, len)), (-1.0, normals(4, len))] {
+                gpu.shift((shifted == 0 && weights) as usize);
                 let slot = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
                 gpu.launch(
                     "mse",
