@@ -8,6 +8,7 @@ mod dropout;
 mod embedding;
 mod harness;
 mod layer_norm;
+mod linear;
 mod mse;
 mod noise;
 mod optimizer;
