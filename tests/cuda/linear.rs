@@ -146,7 +146,9 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_the_tile() {
 #[test]
 fn stacked_projections_are_layers_of_one_input() {
     let gpu = Gpu::new();
-    for (layers, rows, width, out, offset) in [(1, 3, 5, 6, 0), (2, 67, 36, 68, 0), (3, 65, 33, 20, 1), (3, 5, 64, 64, 0)] {
+    for (layers, rows, width, out, offset) in
+        [(1, 3, 5, 6, 0), (2, 67, 36, 68, 0), (3, 65, 33, 20, 1), (3, 5, 64, 64, 0)]
+    {
         let (x, dy, start) = (normals(1, rows * width), normals(2, layers * rows * out), normals(3, rows * width));
         let weights: Vec<_> = (0..layers as u64).map(|l| normals(10 + l, out * width)).collect();
         let biases: Vec<_> = (0..layers as u64).map(|l| normals(20 + l, out)).collect();
@@ -171,8 +173,7 @@ fn stacked_projections_are_layers_of_one_input() {
             assert_close(&what, &gpu.read(to), &y, chain(width));
             let to = gpu.upload_at(&start, offset);
             let (launch, kernel) = (tile.launch(rows, width, 1), tile.kernel("projections_input_gradient"));
-            let arguments: [&dyn Argument; 10] =
-                [&to, &1i32, &dy, &w[0], &w[1], &w[2], &(layers as u32), &m, &n, &k];
+            let arguments: [&dyn Argument; 10] = [&to, &1i32, &dy, &w[0], &w[1], &w[2], &(layers as u32), &m, &n, &k];
             gpu.launch("linear", &kernel, launch, &arguments);
             assert_close(&what, &gpu.read(to), &plus(&start, &dx), chain(layers * out));
         }
@@ -202,7 +203,9 @@ fn activate(function: i32, z: f64) -> f64 {
 #[test]
 fn the_feed_forward_layer_and_its_gradients() {
     let gpu = Gpu::new();
-    for (function, [rows, width, inner]) in (0..6).zip([[3, 5, 7], [2, 4, 8], [3, 5, 7], [1, 3, 1], [2, 2, 6], [4, 3, 5]]) {
+    for (function, [rows, width, inner]) in
+        (0..6).zip([[3, 5, 7], [2, 4, 8], [3, 5, 7], [1, 3, 1], [2, 2, 6], [4, 3, 5]])
+    {
         let parts = [rows * width, inner * width, inner, width * inner, width];
         // Numbers for which no pre-activation is within a step of the differences of 0, where relu has a corner.
         let values: Vec<Vec<f32>> = parts.iter().zip(30..).map(|(len, seed)| normals(seed, *len)).collect();
@@ -241,7 +244,8 @@ fn the_feed_forward_layer_and_its_gradients() {
             let run = |name: &str, shape: [usize; 2], arguments: &[&dyn Argument]| {
                 gpu.launch("linear", &tile.kernel(name), tile.launch(shape[0], shape[1], 1), arguments);
             };
-            let [to_h, to_z, only_h, dz, again, dx] = [inner, inner, inner, inner, inner, width].map(|n| room(rows * n));
+            let [to_h, to_z, only_h, dz, again, dx] =
+                [inner, inner, inner, inner, inner, width].map(|n| room(rows * n));
             let to_y = room(rows * width);
             let (wide_shape, shape) = ([rows, inner], [rows, width]);
             let name = "linear_activation_forward";

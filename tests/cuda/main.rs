@@ -2,6 +2,7 @@
 //! `MANYHEAD_REAL_GPU=1` on the machine's own. One module for each .cu file.
 
 mod activation;
+mod attention;
 mod cross_entropy;
 mod divergence;
 mod dropout;
