@@ -1,6 +1,9 @@
 // Linear layers (src/ops/linear, projections, feed_forward): products of matrices in f32.
 //
-// - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x. All matrices are row by row, without gaps.
+// - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x. All matrices are row by row, without gaps. db: the sums of
+//   columns of vector.cu.
+// - The results of a tile go through shared memory to where they are written: by then the sums' registers are free, so
+//   that one kernel with activations costs those without nothing.
 // - A block computes a tile of the result, 128 × 128 (kernels `…_128`, 256 threads) or 64 × 64 (`…_64`, 128 threads), in
 //   steps of DEPTH of the inner dimension, while asynchronous copies bring the next step. 128 takes two thirds of the
 //   shared-memory reads of 64 for a product; 64 fills a device with a quarter of the result.
@@ -14,6 +17,9 @@
 #define DEPTH 32
 // Of tiles whose rows run along the inner dimension.
 #define PITCH (DEPTH + 4)
+
+// A `function` that is none.
+#define IDENTITY (-1)
 
 // Warps of 32 rows and COLUMNS / WARPS_N columns.
 template <int ROWS_, int COLUMNS_, int WARPS_N_>
@@ -120,30 +126,43 @@ __device__ __forceinline__ void product_nn(
     });
 }
 
-__device__ __forceinline__ float4 bias4(const float* bias, unsigned column, unsigned columns) {
-    return load4(bias, column, columns, columns % 4 == 0 && aligned16(bias));
-}
-
 template <class T>
 __device__ __forceinline__ void forward(
-    float* y, const float* x, const float* weight, const float* bias, unsigned rows, unsigned width, unsigned out
+    float* y, float* z, const float* x, const float* weight, const float* bias, unsigned rows, unsigned width, unsigned out,
+    int function
 ) {
-    bool vector = out % 4 == 0 && aligned16(y);
+    bool vector = out % 4 == 0 && aligned16(y) && aligned16(z);
     product_nt<T>(x, weight, rows, width, out, [&](unsigned row, unsigned column, float4 quad) {
-        if (bias) quad = add4(quad, bias4(bias, column, out));
-        store4(y + (u64)row * out, column, out, vector, quad);
+        if (bias) quad = add4(quad, load4(bias, column, out, out % 4 == 0 && aligned16(bias)));
+        u64 at = ((u64)blockIdx.z * rows + row) * out;
+        if (z) store4(z + at, column, out, vector, quad);
+        if (function != IDENTITY) {
+            quad = make_float4(
+                activate(function, quad.x).value, activate(function, quad.y).value, activate(function, quad.z).value,
+                activate(function, quad.w).value
+            );
+        }
+        store4(y + at, column, out, vector, quad);
     });
 }
 
 template <class T>
 __device__ __forceinline__ void input_gradient(
-    float* dx, int accumulate, const float* dy, const float* weight0, const float* weight1, const float* weight2,
-    unsigned layers, unsigned rows, unsigned out, unsigned width
+    float* dx, int accumulate, float* h, const float* dy, const float* weight0, const float* weight1, const float* weight2,
+    const float* z, unsigned layers, unsigned rows, unsigned out, unsigned width, int function
 ) {
     const float* const weights[3] = {weight0, weight1, weight2};
-    bool vector = width % 4 == 0 && aligned16(dx);
+    bool vector = width % 4 == 0 && aligned16(dx) && aligned16(h) && aligned16(z);
     product_nn<T>(dy, weights, layers, rows, out, width, [&](unsigned row, unsigned column, float4 quad) {
-        put4(dx + (u64)row * width, column, width, vector, quad, accumulate);
+        u64 at = (u64)row * width;
+        if (z) {
+            float4 kept = load4(z + at, column, width, vector);
+            Value a = activate(function, kept.x), b = activate(function, kept.y);
+            Value c = activate(function, kept.z), d = activate(function, kept.w);
+            if (h) store4(h + at, column, width, vector, make_float4(a.value, b.value, c.value, d.value));
+            quad = mul4(quad, make_float4(a.slope, b.slope, c.slope, d.slope));
+        }
+        put4(dx + at, column, width, vector, quad, accumulate);
     });
 }
 
@@ -172,41 +191,6 @@ __device__ __forceinline__ void weight_gradient(
     });
 }
 
-template <class T>
-__device__ __forceinline__ void activation_forward(
-    float* h, float* z, const float* x, const float* weight, const float* bias, unsigned rows, unsigned width, unsigned out,
-    int function
-) {
-    bool vector = out % 4 == 0 && aligned16(h) && aligned16(z);
-    product_nt<T>(x, weight, rows, width, out, [&](unsigned row, unsigned column, float4 quad) {
-        if (bias) quad = add4(quad, bias4(bias, column, out));
-        u64 at = (u64)row * out;
-        if (z) store4(z + at, column, out, vector, quad);
-        float4 values = make_float4(
-            activate(function, quad.x).value, activate(function, quad.y).value, activate(function, quad.z).value,
-            activate(function, quad.w).value
-        );
-        store4(h + at, column, out, vector, values);
-    });
-}
-
-template <class T>
-__device__ __forceinline__ void slopes(
-    float* dz, float* h, const float* dy, const float* weight, const float* z, unsigned rows, unsigned out, unsigned width,
-    int function
-) {
-    const float* const weights[3] = {weight, weight, weight};
-    bool vector = width % 4 == 0 && aligned16(dz) && aligned16(h) && aligned16(z);
-    product_nn<T>(dy, weights, 1, rows, out, width, [&](unsigned row, unsigned column, float4 quad) {
-        u64 at = (u64)row * width;
-        float4 kept = load4(z + at, column, width, vector);
-        Value a = activate(function, kept.x), b = activate(function, kept.y);
-        Value c = activate(function, kept.z), d = activate(function, kept.w);
-        if (h) store4(h + at, column, width, vector, make_float4(a.value, b.value, c.value, d.value));
-        store4(dz + at, column, width, vector, mul4(quad, make_float4(a.slope, b.slope, c.slope, d.slope)));
-    });
-}
-
 // Kernels of both tilings. 128 registers let two blocks of 256 threads share a multiprocessor.
 #define KERNELS(name, parameters, body)                                                    \
     extern "C" __global__ void __launch_bounds__(Large::THREADS, 2) name##_128 parameters { \
@@ -218,20 +202,32 @@ __device__ __forceinline__ void slopes(
         body;                                                                              \
     }
 
-// y = x · Wᵀ + b. x [rows, width], W [out, width], b [out] or null, y [rows, out].
+// y_l = f(z_l), z_l = x · W_lᵀ + b_l, for one to three layers of one input. x [rows, width], W_l [out, width], b_l [out] or
+// null, y, z [layers, rows, out]; weights of layers that are not there may be null. z is kept unless it is null. `function`:
+// an activation of common.cuh, or −1: f(z) = z. Grid: z = layers.
 KERNELS(
     linear_forward,
-    (float* __restrict__ y, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
-     unsigned rows, unsigned width, unsigned out),
-    (forward<T>(y, x, weight, bias, rows, width, out))
+    (float* __restrict__ y, float* __restrict__ z, const float* __restrict__ x, const float* __restrict__ weight0,
+     const float* __restrict__ bias0, const float* __restrict__ weight1, const float* __restrict__ bias1,
+     const float* __restrict__ weight2, const float* __restrict__ bias2, unsigned rows, unsigned width, unsigned out,
+     int function),
+    (forward<T>(
+        y, z, x, blockIdx.z == 0 ? weight0 : blockIdx.z == 1 ? weight1 : weight2,
+        blockIdx.z == 0 ? bias0 : blockIdx.z == 1 ? bias1 : bias2, rows, width, out, function
+    ))
 )
 
-// dx (+)= dy · W. dy [rows, out], W [out, width], dx [rows, width].
+// dx (+)= Σ_l dy_l · W_l, one chain of sums over the layers; if z is not null dx (+)= (Σ_l dy_l · W_l) ∘ f′(z), and h = f(z)
+// unless h is null: so the feed-forward layer goes from dy to dz, and has the input of its outer weight again. dy [layers,
+// rows, out], W_l [out, width], z, h, dx [rows, width]. `function` is read with z only, and is an activation.
 KERNELS(
     linear_input_gradient,
-    (float* __restrict__ dx, int accumulate, const float* __restrict__ dy, const float* __restrict__ weight, unsigned rows,
-     unsigned out, unsigned width),
-    (input_gradient<T>(dx, accumulate, dy, weight, weight, weight, 1, rows, out, width))
+    (float* __restrict__ dx, int accumulate, float* __restrict__ h, const float* __restrict__ dy,
+     const float* __restrict__ weight0, const float* __restrict__ weight1, const float* __restrict__ weight2,
+     const float* __restrict__ z, unsigned layers, unsigned rows, unsigned out, unsigned width, int function),
+    (input_gradient<T>(
+        dx, accumulate, h, dy, weight0, weight1, weight2, z, layers, rows, out, width, function
+    ))
 )
 
 // dW (+)= dyᵀ · x over rows z · chunk .. (z + 1) · chunk. dy [rows, out], x [rows, width]. With one chunk `dw` is dW itself,
@@ -242,43 +238,4 @@ KERNELS(
     (float* __restrict__ dw, int accumulate, const float* __restrict__ dy, const float* __restrict__ x, unsigned rows,
      unsigned out, unsigned width, unsigned chunk),
     (weight_gradient<T>(dw, accumulate, dy, x, rows, out, width, chunk))
-)
-
-// y_l = x · W_lᵀ + b_l for up to three layers. y [layers, rows, out]; pointers to weights and biases that are not there may
-// be null. Grid: z = layers.
-KERNELS(
-    projections_forward,
-    (float* __restrict__ y, const float* __restrict__ x, const float* __restrict__ weight0,
-     const float* __restrict__ bias0, const float* __restrict__ weight1, const float* __restrict__ bias1,
-     const float* __restrict__ weight2, const float* __restrict__ bias2, unsigned rows, unsigned width, unsigned out),
-    (forward<T>(
-        y + (u64)blockIdx.z * rows * out, x, blockIdx.z == 0 ? weight0 : blockIdx.z == 1 ? weight1 : weight2,
-        blockIdx.z == 0 ? bias0 : blockIdx.z == 1 ? bias1 : bias2, rows, width, out
-    ))
-)
-
-// dx (+)= Σ_l dy_l · W_l, one chain of sums over all layers. dy [layers, rows, out], W_l [out, width] or null.
-KERNELS(
-    projections_input_gradient,
-    (float* __restrict__ dx, int accumulate, const float* __restrict__ dy, const float* __restrict__ weight0,
-     const float* __restrict__ weight1, const float* __restrict__ weight2, unsigned layers, unsigned rows, unsigned out,
-     unsigned width),
-    (input_gradient<T>(dx, accumulate, dy, weight0, weight1, weight2, layers, rows, out, width))
-)
-
-// h = f(z), z = x · Wᵀ + b; z is kept unless it is null. x [rows, width], W [out, width], b [out] or null, h, z [rows, out].
-KERNELS(
-    linear_activation_forward,
-    (float* __restrict__ h, float* __restrict__ z, const float* __restrict__ x, const float* __restrict__ weight,
-     const float* __restrict__ bias, unsigned rows, unsigned width, unsigned out, int function),
-    (activation_forward<T>(h, z, x, weight, bias, rows, width, out, function))
-)
-
-// dz = (dy · W) ∘ f′(z), and h = f(z) again unless it is null: what the gradients of the feed-forward layer's two weights
-// are made of. dy [rows, out], W [out, width], z, dz, h [rows, width].
-KERNELS(
-    feed_forward_slopes,
-    (float* __restrict__ dz, float* __restrict__ h, const float* __restrict__ dy, const float* __restrict__ weight,
-     const float* __restrict__ z, unsigned rows, unsigned out, unsigned width, int function),
-    (slopes<T>(dz, h, dy, weight, z, rows, out, width, function))
 )

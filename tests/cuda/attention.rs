@@ -318,3 +318,23 @@ fn a_sequence_does_not_depend_on_its_neighbours() {
         }
     }
 }
+
+/// Each pointer in turn one number past a multiple of 16 bytes, at a head that vectors could be used for.
+#[test]
+fn no_pointer_need_be_aligned() {
+    let gpu = Gpu::new();
+    let case = Case::new(2, 8, &[0, 5, 12]).causal().dropout(0.1);
+    let inputs = case.inputs();
+    let start = [&inputs[0], &inputs[1], &inputs[2]].map(|values| normals(5, values.len()));
+    let run = |shifted: usize| {
+        gpu.shift(shifted);
+        let Results { y, log_sum_exp, gradients } = case.run(&gpu, &inputs, Some(&start));
+        [vec![y, log_sum_exp], gradients.to_vec()].concat()
+    };
+    let expected = run(0);
+    // Two lists of borders, q, k, v, dy, y, L, D and three gradients.
+    for shifted in 1..=12 {
+        assert_eq!(run(shifted), expected, "allocation {shifted}");
+    }
+    gpu.shift(0);
+}

@@ -27,6 +27,71 @@ impl Tile {
     }
 }
 
+/// Launches the kernels of one tile size.
+#[derive(Clone, Copy)]
+struct Kernels<'a>(&'a Gpu, Tile);
+
+/// No activation.
+const IDENTITY: i32 = -1;
+
+impl Kernels<'_> {
+    fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
+        let Kernels(gpu, tile) = self;
+        gpu.launch("linear", &tile.kernel(name), tile.launch(rows, columns, depth), arguments);
+    }
+
+    /// y = f(z), z = x · Wᵀ + b, of a stack of layers.
+    fn forward(
+        self,
+        [y, z]: [Option<Buffer>; 2],
+        x: Buffer,
+        layers: &[(Buffer, Option<Buffer>)],
+        [rows, width, out]: [usize; 3],
+        function: i32,
+    ) {
+        let [m, k, n] = [rows, width, out].map(|len| len as u32);
+        let (weight, bias) =
+            (|l: usize| layers.get(l).map(|layer| layer.0), |l: usize| layers.get(l).and_then(|layer| layer.1));
+        let (w, b) = ([0, 1, 2].map(weight), [0, 1, 2].map(bias));
+        let arguments: [&dyn Argument; 13] =
+            [&y, &z, &x, &w[0], &b[0], &w[1], &b[1], &w[2], &b[2], &m, &k, &n, &function];
+        self.launch("linear_forward", [rows, out, layers.len()], &arguments);
+    }
+
+    /// dx (+)= Σ dy · W, times f′(z) if there is a z; h = f(z).
+    fn input_gradient(
+        self,
+        (dx, accumulate): (Buffer, bool),
+        dy: Buffer,
+        weights: &[Buffer],
+        [rows, width, out]: [usize; 3],
+        activation: Option<(Buffer, Option<Buffer>, i32)>,
+    ) {
+        let [m, k, n] = [rows, width, out].map(|len| len as u32);
+        let w = [0, 1, 2].map(|l| weights.get(l).copied());
+        let (z, h) = (activation.map(|a| a.0), activation.and_then(|a| a.1));
+        let (function, accumulate) = (activation.map_or(IDENTITY, |a| a.2), accumulate as i32);
+        let layers = weights.len() as u32;
+        let arguments: [&dyn Argument; 13] =
+            [&dx, &accumulate, &h, &dy, &w[0], &w[1], &w[2], &z, &layers, &m, &n, &k, &function];
+        self.launch("linear_input_gradient", [rows, width, 1], &arguments);
+    }
+
+    /// dW (+)= dyᵀ · x, or partial sums of it.
+    fn weight_gradient(
+        self,
+        (dw, accumulate): (Buffer, bool),
+        dy: Buffer,
+        x: Buffer,
+        [rows, width, out]: [usize; 3],
+        chunk: usize,
+    ) {
+        let [m, k, n] = [rows, width, out].map(|len| len as u32);
+        let arguments: [&dyn Argument; 8] = [&dw, &(accumulate as i32), &dy, &x, &m, &n, &k, &(chunk as u32)];
+        self.launch("linear_weight_gradient", [out, width, rows.div_ceil(chunk)], &arguments);
+    }
+}
+
 /// A [rows, columns] · B [columns, out]ᵀ, by strides: element (i, k) of A is `a[i · a_row + k · a_column]`.
 fn multiply(shape: [usize; 3], a: &[f64], [ai, ak]: [usize; 2], b: &[f64], [bj, bk]: [usize; 2]) -> Vec<f64> {
     let [rows, columns, depth] = shape;
@@ -62,33 +127,30 @@ fn the_three_products_of_a_layer_are_those_of_f64() {
         let unbiased = layer(&wide_x, &wide_weight, &[], [rows, width, out]);
         let dx = multiply([rows, width, out], &wide_dy, [out, 1], &wide_weight, [1, width]);
         let dw = multiply([out, width, rows], &wide_dy, [1, out], &wide_x, [1, width]);
-        let (n, k, m) = (out as u32, width as u32, rows as u32);
+        let shape = [rows, width, out];
         for (tile, offset) in TILES.into_iter().flat_map(|tile| [(tile, 0), (tile, 1)]) {
+            let kernels = Kernels(&gpu, tile);
             let what = |name: &str| format!("{name} of {rows} × {width} × {out}, {tile:?}, offset {offset}");
             let [x, weight, bias, dy] = [&x, &weight, &bias, &dy].map(|values| gpu.upload_at(values, offset));
 
             let to = output(&gpu, rows * out, offset);
-            let launch = tile.launch(rows, out, 1);
-            let kernel = tile.kernel("linear_forward");
-            gpu.launch("linear", &kernel, launch, &[&to, &x, &weight, &bias, &m, &k, &n]);
+            kernels.forward([Some(to), None], x, &[(weight, Some(bias))], shape, IDENTITY);
             assert_close(&what("y"), &gpu.read(to), &y, chain(width));
-            gpu.launch("linear", &kernel, launch, &[&to, &x, &weight, &None::<Buffer>, &m, &k, &n]);
+            kernels.forward([Some(to), None], x, &[(weight, None)], shape, IDENTITY);
             assert_close(&what("y without a bias"), &gpu.read(to), &unbiased, chain(width));
 
-            let (launch, kernel) = (tile.launch(rows, width, 1), tile.kernel("linear_input_gradient"));
             let to = output(&gpu, rows * width, offset);
-            gpu.launch("linear", &kernel, launch, &[&to, &0i32, &dy, &weight, &m, &n, &k]);
+            kernels.input_gradient((to, false), dy, &[weight], shape, None);
             assert_close(&what("dx"), &gpu.read(to), &dx, chain(out));
             let to = gpu.upload_at(&start_dx, offset);
-            gpu.launch("linear", &kernel, launch, &[&to, &1i32, &dy, &weight, &m, &n, &k]);
+            kernels.input_gradient((to, true), dy, &[weight], shape, None);
             assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), chain(out));
 
-            let (launch, kernel) = (tile.launch(out, width, 1), tile.kernel("linear_weight_gradient"));
             let to = output(&gpu, out * width, offset);
-            gpu.launch("linear", &kernel, launch, &[&to, &0i32, &dy, &x, &m, &n, &k, &m]);
+            kernels.weight_gradient((to, false), dy, x, shape, rows);
             assert_close(&what("dW"), &gpu.read(to), &dw, chain(rows));
             let to = gpu.upload_at(&start_dw, offset);
-            gpu.launch("linear", &kernel, launch, &[&to, &1i32, &dy, &x, &m, &n, &k, &(m + 5)]);
+            kernels.weight_gradient((to, true), dy, x, shape, rows + 5);
             assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), chain(rows));
         }
     }
@@ -98,25 +160,23 @@ fn the_three_products_of_a_layer_are_those_of_f64() {
 #[test]
 fn weight_gradients_add_up_their_chunks() {
     let gpu = Gpu::new();
-    let (rows, width, out, chunk) = (121usize, 10usize, 70usize, 40u32);
+    let (rows, width, out, chunk) = (121, 10, 70, 40);
     let (x, dy, start) = (normals(1, rows * width), normals(2, rows * out), normals(3, out * width));
     let dw = multiply([out, width, rows], &wide(&dy), [1, out], &wide(&x), [1, width]);
     let db: Vec<f64> = (0..out).map(|j| dy.iter().skip(j).step_by(out).map(|v| *v as f64).sum()).collect();
-    let (n, k, m) = (out as u32, width as u32, rows as u32);
+    let [n, m, chunks] = [out, rows, rows.div_ceil(chunk)].map(|len| len as u32);
     let (x, dy) = (gpu.upload(&x), gpu.upload(&dy));
-    let chunks = m.div_ceil(chunk);
     for tile in TILES {
         let partials = gpu.room::<f32>(chunks as usize * out * width);
-        let (launch, kernel) = (tile.launch(out, width, chunks as usize), tile.kernel("linear_weight_gradient"));
-        gpu.launch("linear", &kernel, launch, &[&partials, &0i32, &dy, &x, &m, &n, &k, &chunk]);
-        let (to, len) = (gpu.upload(&start), n * k);
+        Kernels(&gpu, tile).weight_gradient((partials, false), dy, x, [rows, width, out], chunk);
+        let (to, len) = (gpu.upload(&start), (out * width) as u32);
         let launch = Launch::new([len.div_ceil(32), 1, 1], [32, 8, 1]);
         gpu.launch("vector", "sum_partials", launch, &[&to, &1i32, &partials, &chunks, &len]);
         assert_close("dW", &gpu.read(to), &plus(&start, &dw), chain(rows));
     }
     let (partials, to) = (gpu.room::<f32>(chunks as usize * out), gpu.room::<f32>(out));
-    let launch = Launch::new([n.div_ceil(32), chunks, 1], [32, 1, 1]);
-    gpu.launch("vector", "column_partials", launch, &[&partials, &dy, &m, &n, &chunk]);
+    let launch = Launch::new([chunks, n.div_ceil(32), 1], [32, 1, 1]);
+    gpu.launch("vector", "column_partials", launch, &[&partials, &dy, &m, &n, &(chunk as u32)]);
     let launch = Launch::new([n.div_ceil(32), 1, 1], [32, 8, 1]);
     gpu.launch("vector", "sum_partials", launch, &[&to, &0i32, &partials, &chunks, &n]);
     assert_close("db", &gpu.read(to), &db, chain(rows));
@@ -128,12 +188,10 @@ fn a_row_does_not_depend_on_its_neighbours_or_on_the_tile() {
     let gpu = Gpu::new();
     let (rows, width, out) = (131usize, 70usize, 67usize);
     let (x, weight) = (normals(1, rows * width), gpu.upload(&normals(2, out * width)));
-    let (n, k) = (out as u32, width as u32);
     let run = |tile: Tile, x: &[f32]| {
         let (rows, y) = (x.len() / width, gpu.room::<f32>(x.len() / width * out));
-        let (x, m) = (gpu.upload(x), rows as u32);
-        let kernel = tile.kernel("linear_forward");
-        gpu.launch("linear", &kernel, tile.launch(rows, out, 1), &[&y, &x, &weight, &None::<Buffer>, &m, &k, &n]);
+        let layers = [(weight, None)];
+        Kernels(&gpu, tile).forward([Some(y), None], gpu.upload(x), &layers, [rows, width, out], IDENTITY);
         gpu.read::<f32>(y)
     };
     let [small, large] = TILES.map(|tile| run(tile, &x));
@@ -159,22 +217,17 @@ fn stacked_projections_are_layers_of_one_input() {
             let part = multiply([rows, width, out], &dy, [out, 1], &wide(weight), [1, width]);
             dx.iter_mut().zip(part).for_each(|(dx, part)| *dx += part);
         }
-        let up = |values: &Vec<Vec<f32>>| -> Vec<Option<Buffer>> {
-            (0..3).map(|l| values.get(l).map(|values| gpu.upload_at(values, offset))).collect()
-        };
-        let (x, dy, w, b) = (gpu.upload_at(&x, offset), gpu.upload_at(&dy, offset), up(&weights), up(&biases));
-        let (n, k, m) = (out as u32, width as u32, rows as u32);
+        let up = |values: &[f32]| gpu.upload_at(values, offset);
+        let stack: Vec<_> = weights.iter().zip(&biases).map(|(w, b)| (up(w), Some(up(b)))).collect();
+        let weights: Vec<_> = stack.iter().map(|layer| layer.0).collect();
+        let (x, dy) = (up(&x), up(&dy));
         for tile in TILES {
             let what = format!("{layers} layers of {rows} × {width} × {out}, {tile:?}");
             let to = output(&gpu, layers * rows * out, offset);
-            let (launch, kernel) = (tile.launch(rows, out, layers), tile.kernel("projections_forward"));
-            let arguments: [&dyn Argument; 11] = [&to, &x, &w[0], &b[0], &w[1], &b[1], &w[2], &b[2], &m, &k, &n];
-            gpu.launch("linear", &kernel, launch, &arguments);
+            Kernels(&gpu, tile).forward([Some(to), None], x, &stack, [rows, width, out], IDENTITY);
             assert_close(&what, &gpu.read(to), &y, chain(width));
-            let to = gpu.upload_at(&start, offset);
-            let (launch, kernel) = (tile.launch(rows, width, 1), tile.kernel("projections_input_gradient"));
-            let arguments: [&dyn Argument; 10] = [&to, &1i32, &dy, &w[0], &w[1], &w[2], &(layers as u32), &m, &n, &k];
-            gpu.launch("linear", &kernel, launch, &arguments);
+            let to = up(&start);
+            Kernels(&gpu, tile).input_gradient((to, true), dy, &weights, [rows, width, out], None);
             assert_close(&what, &gpu.read(to), &plus(&start, &dx), chain(layers * out));
         }
     }
@@ -235,43 +288,74 @@ fn the_feed_forward_layer_and_its_gradients() {
         let buffers: Vec<Buffer> = values.iter().map(|part| gpu.upload(part)).collect();
         let [x, w1, b1, w2, b2] = buffers[..] else { unreachable!() };
         let dy = gpu.upload(&dy);
-        let (m, k, f) = (rows as u32, width as u32, inner as u32);
         // Both products, and 4e-7 for what the activations and their slopes are off.
         let tolerance = chain(width) + chain(inner) + 4e-7;
         for tile in TILES {
             let what = |name: &str| format!("{name}, function {function}, {tile:?}");
+            let kernels = Kernels(&gpu, tile);
             let room = |len: usize| gpu.room::<f32>(len);
-            let run = |name: &str, shape: [usize; 2], arguments: &[&dyn Argument]| {
-                gpu.launch("linear", &tile.kernel(name), tile.launch(shape[0], shape[1], 1), arguments);
-            };
             let [to_h, to_z, only_h, dz, again, dx] =
                 [inner, inner, inner, inner, inner, width].map(|n| room(rows * n));
             let to_y = room(rows * width);
-            let (wide_shape, shape) = ([rows, inner], [rows, width]);
-            let name = "linear_activation_forward";
-            run(name, wide_shape, &[&to_h, &to_z, &x, &w1, &b1, &m, &k, &f, &function]);
-            run(name, wide_shape, &[&only_h, &None::<Buffer>, &x, &w1, &b1, &m, &k, &f, &function]);
-            run("linear_forward", shape, &[&to_y, &to_h, &w2, &b2, &m, &f, &k]);
+            let (first, second) = ([rows, width, inner], [rows, inner, width]);
+            kernels.forward([Some(to_h), Some(to_z)], x, &[(w1, Some(b1))], first, function);
+            kernels.forward([Some(only_h), None], x, &[(w1, Some(b1))], first, function);
+            kernels.forward([Some(to_y), None], to_h, &[(w2, Some(b2))], second, IDENTITY);
             assert_close(&what("z"), &gpu.read(to_z), &z, tolerance);
             assert_close(&what("h"), &gpu.read(to_h), &h, tolerance);
             assert_eq!(gpu.read::<f32>(only_h), gpu.read::<f32>(to_h));
             assert_close(&what("y"), &gpu.read(to_y), &y, tolerance);
 
-            run("feed_forward_slopes", wide_shape, &[&dz, &again, &dy, &w2, &to_z, &m, &k, &f, &function]);
+            kernels.input_gradient((dz, false), dy, &[w2], second, Some((to_z, Some(again), function)));
             assert_eq!(gpu.read::<f32>(again), gpu.read::<f32>(to_h));
-            run("linear_input_gradient", shape, &[&dx, &0i32, &dz, &w1, &m, &f, &k]);
+            kernels.input_gradient((dx, false), dz, &[w1], first, None);
             assert_close(&what("dx"), &gpu.read(dx), &expected[0], tolerance);
-            for (i, out, input, [n, columns]) in [(1, dz, x, [inner, width]), (3, dy, to_h, [width, inner])] {
-                let dw = room(n * columns);
-                let (n32, columns32) = (n as u32, columns as u32);
-                run("linear_weight_gradient", [n, columns], &[&dw, &0i32, &out, &input, &m, &n32, &columns32, &m]);
+            // The activations' inputs are not needed where the outer weight's gradient is not.
+            let alone = room(rows * inner);
+            kernels.input_gradient((alone, false), dy, &[w2], second, Some((to_z, None, function)));
+            assert_eq!(gpu.read::<f32>(alone), gpu.read::<f32>(dz));
+            for (i, out, input, shape) in [(1, dz, x, first), (3, dy, to_h, second)] {
+                let [rows, columns, n] = shape;
+                let (dw, db) = (room(n * columns), room(n));
+                kernels.weight_gradient((dw, false), out, input, shape, rows);
                 assert_close(&what("dW"), &gpu.read(dw), &expected[i], tolerance);
                 // With one chunk the partial sums are the sums.
-                let db = room(n);
-                let launch = Launch::new([n32.div_ceil(32), 1, 1], [32, 1, 1]);
-                gpu.launch("vector", "column_partials", launch, &[&db, &out, &m, &n32, &m]);
+                let (m, n) = (rows as u32, n as u32);
+                let launch = Launch::new([1, n.div_ceil(32), 1], [32, 1, 1]);
+                gpu.launch("vector", "column_partials", launch, &[&db, &out, &m, &n, &m]);
                 assert_close(&what("db"), &gpu.read(db), &expected[i + 1], tolerance);
             }
+        }
+    }
+}
+
+/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
+#[test]
+fn no_pointer_need_be_aligned() {
+    let gpu = Gpu::new();
+    let (rows, width, out, layers) = (5, 36, 8, 3);
+    let shape = [rows, width, out];
+    let run = |tile: Tile, shifted: usize| -> Vec<Vec<f32>> {
+        let kernels = Kernels(&gpu, tile);
+        gpu.shift(shifted);
+        let (x, dy) = (gpu.upload(&normals(1, rows * width)), gpu.upload(&normals(2, layers * rows * out)));
+        let layer = |l: u64| (gpu.upload(&normals(10 + l, out * width)), Some(gpu.upload(&normals(20 + l, out))));
+        let stack = [0, 1, 2].map(layer);
+        let weights = stack.map(|layer| layer.0);
+        let [y, z] = [(); 2].map(|()| gpu.room::<f32>(layers * rows * out));
+        let kept = gpu.upload(&normals(3, rows * width));
+        let [dx, h] = [(); 2].map(|()| gpu.room::<f32>(rows * width));
+        let dw = gpu.upload(&normals(4, out * width));
+        gpu.shift(0);
+        kernels.forward([Some(y), Some(z)], x, &stack, shape, 0);
+        kernels.input_gradient((dx, false), dy, &weights, shape, Some((kept, Some(h), 0)));
+        kernels.weight_gradient((dw, true), dy, x, shape, rows);
+        [y, z, dx, h, dw].map(|buffer| gpu.read(buffer)).to_vec()
+    };
+    for tile in TILES {
+        let expected = run(tile, 0);
+        for shifted in 1..=14 {
+            assert_eq!(run(tile, shifted), expected, "{tile:?}, allocation {shifted}");
         }
     }
 }
