@@ -2,12 +2,14 @@
 //! `MANYHEAD_REAL_GPU=1` on the machine's own. One module for each .cu file.
 
 mod activation;
+mod attention;
 mod cross_entropy;
 mod divergence;
 mod dropout;
 mod embedding;
 mod harness;
 mod layer_norm;
+mod linear;
 mod mse;
 mod noise;
 mod optimizer;
