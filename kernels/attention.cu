@@ -331,7 +331,7 @@ __device__ __forceinline__ void key_gradients(
     copy_head<T, T::ROWS, false>(keys, k, at, at.key, at.first, at.keys, op.head_dim, vector);
     copy_head<T, T::ROWS, false>(values, v, at, at.key, at.first, at.keys, op.head_dim, vector);
     // With the causal mask earlier queries see none of these keys.
-    for (unsigned query = op.causal ? at.first / T::COLUMNS * T::COLUMNS : 0; query < at.queries; query += T::COLUMNS) {
+    for (unsigned query = op.causal ? at.first : 0; query < at.queries; query += T::COLUMNS) {
         __syncthreads();
         copy_head<T, T::COLUMNS, true>(queries, q, at, at.query, query, at.queries, op.head_dim, vector);
         copy_head<T, T::COLUMNS, true>(upstream, dy, at, at.query, query, at.queries, op.head_dim, vector);
