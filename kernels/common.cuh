@@ -1,0 +1,424 @@
+// What all kernels share. Put in front of each kernel file as text, so nothing here may need a header.
+//
+// - rows: a kernel that works row by row takes blocks of (32, n) threads, a warp a row, or of (threads, 1), a block a
+//   row; `row_sum` and its kin reduce over the threads of a row and give all of them the same bits.
+// - quads: rows are read and written as quads of four numbers, by 16 bytes where pointers and width allow it.
+// - dropout: the masks of `src/rng.rs`, bit by bit.
+// - tiles: what matrix products and attention have in common.
+//
+// No float atomics; the order of every sum depends on shapes and launch sizes alone. No kernel is launched for nothing:
+// rows, widths and lengths are at least 1.
+
+typedef unsigned long long u64;
+
+#define FULL_WARP 0xffffffffu
+#define INFINITY_F __int_as_float(0x7f800000)
+#define INFINITY_D __longlong_as_double(0x7ff0000000000000ll)
+
+// ------------------------------------------------------------------------------------------------------------- dropout
+
+// A dropout mask as the host gives it (src/rng.rs: Dropout::mask). Word e of the stream drops element e if it is below
+// the threshold, p · 2³²; what is kept is multiplied by scale = 1 / (1 − p). No dropout: threshold 0, scale 1.
+struct Mask {
+    unsigned key[2];      // the seed
+    unsigned counter[3];  // instance, step low, step high
+    unsigned threshold;
+    float scale;
+};
+
+// Ten rounds of Philox4x32 (Salmon, Moraes, Dror, Shaw, SC 2011) on counter (block, mask.counter): words 4 · block on.
+__device__ __forceinline__ uint4 philox(const Mask& mask, unsigned block) {
+    uint4 c = make_uint4(block, mask.counter[0], mask.counter[1], mask.counter[2]);
+    unsigned k0 = mask.key[0], k1 = mask.key[1];
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        unsigned low0 = 0xD2511F53u * c.x, high0 = __umulhi(0xD2511F53u, c.x);
+        unsigned low1 = 0xCD9E8D57u * c.z, high1 = __umulhi(0xCD9E8D57u, c.z);
+        c = make_uint4(high1 ^ c.y ^ k0, low1, high0 ^ c.w ^ k1, low0);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+// x times its factor: 0, or the scale.
+__device__ __forceinline__ float masked(const Mask& mask, unsigned word, float x) {
+    return word < mask.threshold ? 0.0f : x * mask.scale;
+}
+
+// Element number `element` of the mask, applied to x.
+__device__ __forceinline__ float dropout1(const Mask& mask, u64 element, float x) {
+    if (mask.threshold == 0) return x * mask.scale;
+    uint4 words = philox(mask, (unsigned)(element / 4));
+    unsigned lane = (unsigned)element % 4;
+    return masked(mask, lane == 0 ? words.x : lane == 1 ? words.y : lane == 2 ? words.z : words.w, x);
+}
+
+// Elements `element` .. `element` + 3 of the mask, applied to v. A second block of words is drawn only where the four
+// are not one block.
+__device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4 v) {
+    if (mask.threshold == 0) return make_float4(v.x * mask.scale, v.y * mask.scale, v.z * mask.scale, v.w * mask.scale);
+    uint4 a = philox(mask, (unsigned)(element / 4));
+    unsigned offset = (unsigned)element % 4;
+    if (offset != 0) {
+        uint4 b = philox(mask, (unsigned)(element / 4) + 1);
+        a = offset == 1 ? make_uint4(a.y, a.z, a.w, b.x)
+            : offset == 2 ? make_uint4(a.z, a.w, b.x, b.y)
+                          : make_uint4(a.w, b.x, b.y, b.z);
+    }
+    return make_float4(masked(mask, a.x, v.x), masked(mask, a.y, v.y), masked(mask, a.z, v.z), masked(mask, a.w, v.w));
+}
+
+// --------------------------------------------------------------------------------------------------------------- quads
+
+__device__ __forceinline__ bool aligned16(const void* pointer) { return ((u64)pointer & 15) == 0; }
+
+// Numbers `column` .. `column` + 3 of a row of `width`; 0 beyond its end. `vector`: the row begins at a multiple of 16
+// bytes and its width is a multiple of 4.
+__device__ __forceinline__ float4 load4(const float* row, unsigned column, unsigned width, bool vector) {
+    if (vector) return *(const float4*)(row + column);
+    float4 v = make_float4(row[column], 0.0f, 0.0f, 0.0f);
+    if (column + 1 < width) v.y = row[column + 1];
+    if (column + 2 < width) v.z = row[column + 2];
+    if (column + 3 < width) v.w = row[column + 3];
+    return v;
+}
+
+__device__ __forceinline__ void store4(float* row, unsigned column, unsigned width, bool vector, float4 v) {
+    if (vector) {
+        // In assembly: in some kernels the compiler merges a plain store with those below, into four of four bytes.
+        u64 to = __cvta_generic_to_global(row + column);
+        asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+                     : "memory");
+        return;
+    }
+    row[column] = v.x;
+    if (column + 1 < width) row[column + 1] = v.y;
+    if (column + 2 < width) row[column + 2] = v.z;
+    if (column + 3 < width) row[column + 3] = v.w;
+}
+
+__device__ __forceinline__ float4 add4(float4 a, float4 b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ __forceinline__ float4 mul4(float4 a, float4 b) {
+    return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
+}
+__device__ __forceinline__ float4 scale4(float4 a, float f) { return make_float4(a.x * f, a.y * f, a.z * f, a.w * f); }
+__device__ __forceinline__ float sum4(float4 a) { return (a.x + a.y) + (a.z + a.w); }
+
+// row (+)= v.
+__device__ __forceinline__ void put4(
+    float* row, unsigned column, unsigned width, bool vector, float4 v, int accumulate
+) {
+    if (accumulate) v = add4(load4(row, column, width, vector), v);
+    store4(row, column, width, vector, v);
+}
+
+// Sets to 0 what of a quad lies beyond the end of its row.
+__device__ __forceinline__ float4 inside4(float4 v, unsigned column, unsigned width) {
+    if (column + 1 >= width) v.y = 0.0f;
+    if (column + 2 >= width) v.z = 0.0f;
+    if (column + 3 >= width) v.w = 0.0f;
+    return v;
+}
+
+// ---------------------------------------------------------------------------------------------------------- reductions
+
+__device__ __forceinline__ float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }
+__device__ __forceinline__ double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }
+
+struct Sum {
+    static __device__ __forceinline__ float of(float a, float b) { return a + b; }
+    static __device__ __forceinline__ double of(double a, double b) { return a + b; }
+};
+// The larger one; the other one, if one is NaN.
+struct Maximum {
+    static __device__ __forceinline__ float of(float a, float b) { return fmaxf(a, b); }
+    static __device__ __forceinline__ double of(double a, double b) { return fmax(a, b); }
+};
+
+// Over the 32 lanes of a warp, all of which must be there. Every lane gets the same bits: its partners add the same two
+// numbers, in either order.
+template <class Of, class T>
+__device__ __forceinline__ T warp_reduce(T v) {
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) v = Of::of(v, shuffle_xor(v, lanes));
+    return v;
+}
+
+// Over the threads of a row: a warp if blockDim.x is 32, else the whole block (blockDim.y is 1 then, and all threads
+// must come here). Warps are combined in their order.
+template <class Of, class T>
+__device__ __forceinline__ T row_reduce(T v) {
+    v = warp_reduce<Of>(v);
+    if (blockDim.x == 32) return v;
+    __shared__ T parts[32];
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
+    __syncthreads();
+    T total = parts[0];
+    for (unsigned warp = 1; warp < blockDim.x / 32; warp++) total = Of::of(total, parts[warp]);
+    // The next reduction writes where this one reads.
+    __syncthreads();
+    return total;
+}
+
+__device__ __forceinline__ float row_sum(float v) { return row_reduce<Sum>(v); }
+__device__ __forceinline__ double row_sum(double v) { return row_reduce<Sum>(v); }
+__device__ __forceinline__ float row_max(float v) { return row_reduce<Maximum>(v); }
+__device__ __forceinline__ double row_max(double v) { return row_reduce<Maximum>(v); }
+
+// The row of this thread, for blocks of (32, n) or (threads, 1).
+__device__ __forceinline__ unsigned my_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
+
+// ------------------------------------------------------------------------------------------------------- normalisation
+
+// The row at `y`, which holds s, normalised in place: y = dropout(x̂ · weight + bias), x̂ = (s − mean) · r, r =
+// 1/√(variance + ε), which is given back; x̂ goes to `normalised` unless it is null. `sum`: this thread's part of Σ s.
+// Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element
+// in the mask.
+__device__ __forceinline__ float normalise_row(
+    float* y, float* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
+    float sum, const Mask& mask, u64 at
+) {
+    float mean = row_sum(sum) / (float)width;
+    float squares = 0.0f;
+    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
+        float4 s = load4(y, c, width, vector);
+        float4 d = inside4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), c, width);
+        squares += sum4(mul4(d, d));
+    }
+    float scale = 1.0f / sqrtf(row_sum(squares) / (float)width + epsilon);
+    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
+        float4 s = load4(y, c, width, vector);
+        float4 n = scale4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), scale);
+        if (normalised) store4(normalised, c, width, vector, n);
+        float4 v = add4(mul4(n, load4(weight, c, width, vector)), load4(bias, c, width, vector));
+        store4(y, c, width, vector, dropout4(mask, at + c, v));
+    }
+    return scale;
+}
+
+// --------------------------------------------------------------------------------------------------------- activations
+
+// Numbers as in `src/ops/activation`.
+#define GELU_ERF 0
+#define GELU_TANH 1
+#define RELU 2
+#define TANH 3
+#define SIGMOID 4
+#define SILU 5
+
+// 1 / (1 + e^−z) without overflow.
+__device__ __forceinline__ float sigmoid(float z) {
+    float small = expf(-fabsf(z));
+    return z >= 0.0f ? 1.0f / (1.0f + small) : small / (1.0f + small);
+}
+
+// f(z) and f′(z) of an activation.
+struct Value {
+    float value, slope;
+};
+
+__device__ __forceinline__ Value gelu_erf(float z) {
+    // Φ by erfc: 1 + erf(z/√2) loses all digits where z is far below 0.
+    float cumulative = 0.5f * erfcf(z * -0.70710678118654752440f);
+    float density = 0.39894228040143267794f * expf(-0.5f * z * z);
+    // Beyond 20 the density is 0 in f32, and z may be infinite: 0 · ∞ is no number.
+    float tail = fabsf(z) < 20.0f || z != z ? z * density : 0.0f;
+    return {cumulative == 0.0f ? 0.0f : z * cumulative, cumulative + tail};
+}
+
+__device__ __forceinline__ Value gelu_tanh(float z) {
+    // Beyond 20 the tanh is ±1 in f32; z³ would overflow beyond 1e12.
+    float inside = z > 20.0f ? 20.0f : z < -20.0f ? -20.0f : z;
+    float square = inside * inside;
+    float t = tanhf(0.79788456080286535588f * (inside + 0.044715f * inside * square));
+    float inner = 0.79788456080286535588f * (1.0f + 3.0f * 0.044715f * square);
+    float value = t == -1.0f ? 0.0f : 0.5f * z * (1.0f + t);
+    return {value, 0.5f * (1.0f + t) + 0.5f * inside * (1.0f - t * t) * inner};
+}
+
+__device__ __forceinline__ Value activate(int function, float z) {
+    switch (function) {
+        case GELU_ERF: return gelu_erf(z);
+        case GELU_TANH: return gelu_tanh(z);
+        case RELU: return {z > 0.0f ? z : 0.0f * z, z > 0.0f ? 1.0f : 0.0f};
+        case TANH: {
+            float t = tanhf(z);
+            return {t, 1.0f - t * t};
+        }
+        case SIGMOID: {
+            float s = sigmoid(z);
+            return {s, s * (1.0f - s)};
+        }
+        default: {
+            float s = sigmoid(z);
+            return {z * s, s + z * s * (1.0f - s)};
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------ tiles
+
+// Matrix products (linear.cu) and attention (attention.cu) work on tiles in shared memory that asynchronous copies fill.
+//
+// A warp holds its part of a product as TM × TN numbers a lane, lanes laid out as 4 rows × 8 columns. A lane's columns are
+// quads: number j is column 32 · (j / 4) + 4 · (lane % 8) + j % 4, so that what it writes are vectors. Its rows are quads
+// of a TM × 4 block, too; those with one row number are read by eight lanes at once (a broadcast).
+//
+// The right-hand operand of a product lies in one of two ways. Where the numbers of one column follow each other (a row of
+// a weight, a key), the columns of a tile are stored in the order of `quad_order`: the eight lanes of a quarter of a warp
+// then read eight neighbouring rows of the tile, PITCH = 4 (mod 32) numbers apart, which are 32 different banks.
+
+// Row of a tile that holds column `column`: 0, 4, 8, .. 28, 1, 5, .. of every 32.
+__device__ __forceinline__ unsigned quad_order(unsigned column) {
+    return (column & ~31u) | (column & 3u) << 3 | (column & 31u) >> 2;
+}
+
+// Copies 16 bytes from global to shared memory, asynchronously; of these, the first `bytes` are read, the others become 0.
+__device__ __forceinline__ void copy16(float* shared, const float* global, unsigned bytes) {
+    unsigned target = (unsigned)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(global), "r"(bytes) : "memory");
+}
+
+// The same for 4 bytes, of which 4 or none are read.
+__device__ __forceinline__ void copy4(float* shared, const float* global, unsigned bytes) {
+    unsigned target = (unsigned)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(target), "l"(global), "r"(bytes) : "memory");
+}
+
+// Ends a group of copies.
+__device__ __forceinline__ void copies_end() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for this thread's copies, but for those of the last `LATER` groups.
+template <int LATER>
+__device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory"); }
+
+// Starts the copy of a tile of ROWS × COLUMNS numbers, PITCH apart in shared memory and `stride` apart in global memory,
+// by all THREADS threads of a block. `source` points at the tile's first number; `rows` and `columns` say how many of its
+// rows and columns are there: the others become 0, and are not read. `vector`: source is a multiple of 16 bytes, stride one
+// of 4 numbers. ORDERED: the rows are stored in the order of `quad_order`.
+template <int THREADS, int ROWS, int COLUMNS, int PITCH, bool ORDERED>
+__device__ __forceinline__ void copy_tile(
+    float* tile, const float* source, u64 stride, unsigned rows, unsigned columns, bool vector
+) {
+    if (vector) {
+        constexpr int QUADS = COLUMNS / 4;
+#pragma unroll
+        for (int start = 0; start < ROWS * QUADS; start += THREADS) {
+            unsigned i = start + threadIdx.x, row = i / QUADS, column = i % QUADS * 4;
+            if (ROWS * QUADS % THREADS != 0 && row >= ROWS) break;
+            unsigned left = row < rows && column < columns ? columns - column : 0;
+            const float* from = left ? source + row * stride + column : source;
+            copy16(tile + (ORDERED ? quad_order(row) : row) * PITCH + column, from, left < 4 ? left * 4 : 16);
+        }
+    } else {
+        // A loop: the way for odd widths, and unrolled it was a quarter of all code.
+#pragma unroll 1
+        for (int start = 0; start < ROWS * COLUMNS; start += THREADS) {
+            unsigned i = start + threadIdx.x, row = i / COLUMNS, column = i % COLUMNS;
+            if (ROWS * COLUMNS % THREADS != 0 && row >= ROWS) break;
+            bool there = row < rows && column < columns;
+            const float* from = there ? source + row * stride + column : source;
+            copy4(tile + (ORDERED ? quad_order(row) : row) * PITCH + column, from, there ? 4 : 0);
+        }
+    }
+}
+
+// Writes 16 bytes to shared memory. In assembly: the compiler parts some plain stores of four numbers into four, and these
+// have bank conflicts.
+__device__ __forceinline__ void put_shared(float* shared, float x, float y, float z, float w) {
+    unsigned target = (unsigned)__cvta_generic_to_shared(shared);
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(target), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
+}
+
+__device__ __forceinline__ float part4(const float4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+// The row of a lane's number i among the 4 · TM rows of a warp.
+template <int TM>
+__device__ __forceinline__ unsigned lane_row(unsigned lane, int i) {
+    constexpr int QUAD = TM < 4 ? TM : 4;
+    return i / QUAD * (4 * QUAD) + lane / 8 * QUAD + i % QUAD;
+}
+
+// The column of a lane's number j among the 8 · TN columns of a warp.
+__device__ __forceinline__ unsigned lane_column(unsigned lane, int j) { return j / 4 * 32 + lane % 8 * 4 + j % 4; }
+
+// sums += A · Bᵀ over DEPTH numbers: rows of A and (in `quad_order`) of B lie as they are. Every sum goes through the depth
+// in its order.
+template <int TM, int TN, int DEPTH, int PITCH_A, int PITCH_B>
+__device__ __forceinline__ void multiply_rows(float (&sums)[TM][TN], const float* a, const float* b) {
+    unsigned lane = threadIdx.x % 32;
+    a += lane_row<TM>(lane, 0) * PITCH_A;
+    b += lane % 8 * PITCH_B;
+#pragma unroll 2
+    for (int k = 0; k < DEPTH; k += 4) {
+        float4 left[TM];
+#pragma unroll
+        for (int i = 0; i < TM; i++) left[i] = *(const float4*)(a + lane_row<TM>(0, i) * PITCH_A + k);
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            float4 right = *(const float4*)(b + 8 * j * PITCH_B + k);
+#pragma unroll
+            for (int part = 0; part < 4; part++) {
+#pragma unroll
+                for (int i = 0; i < TM; i++) sums[i][j] = fmaf(part4(left[i], part), part4(right, part), sums[i][j]);
+            }
+        }
+    }
+}
+
+// sums += A · B over DEPTH numbers: rows of A lie as they are, and so do those of B, of which there is one for each number
+// of the depth. ORDERED: these are in `quad_order`.
+template <int TM, int TN, int DEPTH, int PITCH_A, int PITCH_B, bool ORDERED>
+__device__ __forceinline__ void multiply_columns(float (&sums)[TM][TN], const float* a, const float* b) {
+    unsigned lane = threadIdx.x % 32;
+    a += lane_row<TM>(lane, 0) * PITCH_A;
+    b += lane % 8 * 4;
+#pragma unroll 2
+    for (int k = 0; k < DEPTH; k += 4) {
+        float4 left[TM];
+#pragma unroll
+        for (int i = 0; i < TM; i++) left[i] = *(const float4*)(a + lane_row<TM>(0, i) * PITCH_A + k);
+        // Neighbours in the depth are 8 rows apart where the rows are ordered.
+        const float* rows = b + (ORDERED ? quad_order(k) : k) * PITCH_B;
+#pragma unroll
+        for (int part = 0; part < 4; part++) {
+#pragma unroll
+            for (int j = 0; j < TN; j += 4) {
+                float4 right = *(const float4*)(rows + (ORDERED ? 8 : 1) * part * PITCH_B + 8 * j);
+#pragma unroll
+                for (int i = 0; i < TM; i++) {
+#pragma unroll
+                    for (int n = 0; n < 4; n++) {
+                        sums[i][j + n] = fmaf(part4(left[i], part), part4(right, n), sums[i][j + n]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// sums += Aᵀ · B over DEPTH numbers: both have a row for each number of the depth. TM is 4 or a multiple of it.
+template <int TM, int TN, int DEPTH, int PITCH_A, int PITCH_B>
+__device__ __forceinline__ void multiply_turned(float (&sums)[TM][TN], const float* a, const float* b) {
+    unsigned lane = threadIdx.x % 32;
+    a += lane / 8 * 4;
+    b += lane % 8 * 4;
+#pragma unroll 4
+    for (int k = 0; k < DEPTH; k++) {
+        float4 left[TM / 4], right[TN / 4];
+#pragma unroll
+        for (int i = 0; i < TM; i += 4) left[i / 4] = *(const float4*)(a + k * PITCH_A + 4 * i);
+#pragma unroll
+        for (int j = 0; j < TN; j += 4) right[j / 4] = *(const float4*)(b + k * PITCH_B + 8 * j);
+#pragma unroll
+        for (int i = 0; i < TM; i++) {
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                sums[i][j] = fmaf(part4(left[i / 4], i % 4), part4(right[j / 4], j % 4), sums[i][j]);
+            }
+        }
+    }
+}

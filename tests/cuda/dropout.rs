@@ -1,0 +1,77 @@
+//! Dropout and the sum of two tensors.
+
+use crate::harness::*;
+use manyhead::rng::Stream;
+
+#[test]
+fn masks_are_those_of_the_generator() {
+    let gpu = Gpu::new();
+    for (len, offset) in [(1usize, 0), (3, 0), (4, 0), (515, 0), (1000, 1), (1000, 2)] {
+        for (mask, accumulate) in [(some_mask(0.3), 0i32), (some_mask(0.9), 1), (Mask::NONE, 0)] {
+            let (values, start) = (normals(1, len), normals(2, len));
+            gpu.shift(offset);
+            let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
+            let x = gpu.upload(&values);
+            let arguments: [&dyn Argument; 5] = [&target, &accumulate, &x, &(len as u64), &mask];
+            gpu.launch("dropout", "dropout", Launch::flat(len, 4), &arguments);
+            let masked: Vec<f64> = values.iter().enumerate().map(|(e, x)| *x as f64 * mask.factor(e)).collect();
+            let expected = if accumulate == 1 { plus(&start, &masked) } else { masked };
+            let got = gpu.read::<f32>(target);
+            // A product and a sum.
+            assert_close("dropout", &got, &expected, 1.2e-7);
+            assert!(accumulate == 1 || got.iter().zip(&expected).all(|(got, e)| (*got == 0.0) == (*e == 0.0)));
+        }
+    }
+}
+
+/// Rows that do not begin at a block of four words of the generator: each offset of a quad has a way of its own.
+#[test]
+fn rows_of_odd_width_have_the_same_masks() {
+    let gpu = Gpu::new();
+    let mask = Mask::new(0.5, Stream { seed: u64::MAX, step: u64::MAX, instance: u32::MAX });
+    for width in [1usize, 2, 3, 5, 6, 7, 9] {
+        let rows = 9;
+        let x = vec![1.0f32; rows * width];
+        // Without weight every y is the bias: of one row of LayerNorm's output only the mask is seen.
+        let y = gpu.room::<f32>(rows * width);
+        let (ids, none): (Buffer, Option<Buffer>) = (gpu.upload(&vec![0u32; rows]), None);
+        let [table, weight, bias] = [&x[..width], &vec![0.0; width], &vec![1.0; width]].map(|v| gpu.upload(v));
+        gpu.launch(
+            "embedding",
+            "embedding_forward",
+            Launch::rows(rows, [32, 2]),
+            &[
+                &y,
+                &none,
+                &none,
+                &table,
+                &ids,
+                &table,
+                &ids,
+                &none,
+                &none,
+                &none,
+                &weight,
+                &bias,
+                &(rows as u32),
+                &(width as u32),
+                &1e-5f32,
+                &mask,
+            ],
+        );
+        let expected: Vec<f64> = (0..rows * width).map(|e| mask.factor(e)).collect();
+        assert_close("mask", &gpu.read(y), &expected, 0.0);
+    }
+}
+
+#[test]
+fn sums_of_two_tensors() {
+    let gpu = Gpu::new();
+    for (len, offset) in [(1usize, 0), (6, 1), (900, 0), (901, 0), (900, 1), (900, 2), (900, 3)] {
+        let (a, b) = (normals(1, len), normals(2, len));
+        gpu.shift(offset);
+        let y = gpu.room::<f32>(len);
+        gpu.launch("add", "add_forward", Launch::flat(len, 4), &[&y, &gpu.upload(&a), &gpu.upload(&b), &(len as u64)]);
+        assert_close("add", &gpu.read(y), &plus(&a, &wide(&b)), 6e-8);
+    }
+}

@@ -1,0 +1,92 @@
+//! The CUDA kernels of `kernels/` against f64 references, on the software GPU with all its checks on, or with
+//! `MANYHEAD_REAL_GPU=1` on the machine's own. One module for each .cu file.
+
+mod activation;
+mod attention;
+mod cross_entropy;
+mod divergence;
+mod dropout;
+mod embedding;
+mod harness;
+mod layer_norm;
+mod linear;
+mod mse;
+mod noise;
+mod optimizer;
+mod perturbation;
+mod pool;
+mod rms_norm;
+
+use std::path::Path;
+use std::process::Command;
+
+use harness::{DIGESTS, PTX, kernels, ptx};
+
+/// Schedules that all tests are run under.
+const SEEDS: usize = 10;
+
+/// Runs the other tests anew under ten schedules: what they read must be the same, bit by bit, and there must be no line
+/// of the driver on standard error (findings, leaks).
+#[test]
+fn schedules_do_not_matter() {
+    if std::env::var_os(DIGESTS).is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(kernels()).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "cu") {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let target = folder.path().join(name).with_extension("ptx");
+            std::fs::write(target, ptx(name).as_bytes()).unwrap();
+        }
+    }
+    let next = std::sync::atomic::AtomicUsize::new(1);
+    let runs: Vec<Vec<(String, String)>> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut runs = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if seed > SEEDS {
+                    return runs;
+                }
+                runs.push(run(folder.path(), seed));
+            }
+        };
+        let workers = [(); 2].map(|()| scope.spawn(worker));
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(runs.len(), SEEDS);
+    for run in &runs {
+        assert!(run.len() > 1, "{run:?}");
+        for (one, other) in run.iter().zip(&runs[0]) {
+            assert_eq!(one, other, "a schedule changes a result");
+        }
+        assert_eq!(run.len(), runs[0].len());
+    }
+}
+
+/// The names and digests of all tests under one schedule.
+fn run(folder: &Path, seed: usize) -> Vec<(String, String)> {
+    let digests = folder.join(format!("seed{seed}"));
+    std::fs::create_dir(&digests).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--skip", "schedules_do_not_matter", "--test-threads=1"])
+        .env(DIGESTS, &digests)
+        .env(PTX, folder)
+        .env("SOFTWARE_GPU_SEED", seed.to_string())
+        .env("SOFTWARE_GPU_THREADS", "1")
+        .output()
+        .unwrap();
+    let [text, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    assert!(output.status.success() && errors.is_empty(), "seed {seed}:\n{text}\n{errors}");
+    let mut all: Vec<_> = std::fs::read_dir(&digests)
+        .unwrap()
+        .map(|file| {
+            let path = file.unwrap().path();
+            (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    all.sort();
+    all
+}
