@@ -81,20 +81,54 @@ __device__ __forceinline__ void into_ball(float* delta, u64 len, int norm, int p
     for (u64 i = threadIdx.x; i < len; i += blockDim.x) delta[i] *= factor;
 }
 
-// δ ← Π(δ + step · g / (‖g‖ + 10⁻¹²)). delta, gradient: all numbers of all groups.
+// δ + step · g / (‖g‖ + 10⁻¹²).
+__device__ __forceinline__ void ascend_gradient(float* delta, const float* gradient, u64 len, int norm, float step) {
+    float factor = (float)((double)step / (norm_of(gradient, len, norm) + 1e-12));
+    // Where the gradient vanishes the factor may be beyond f32, and 0 · ∞ is no number.
+    if (!(fabsf(factor) <= LARGEST_F)) factor = LARGEST_F;
+    for (u64 i = threadIdx.x; i < len; i += blockDim.x) delta[i] += factor * gradient[i];
+}
+
+// δ + step · the direction of unit length in which the group rises most, for the norms ∞ and 1: signs, or the one number
+// with the largest slope (the first of equal ones). Nothing where the gradient is 0.
+__device__ __forceinline__ void ascend_steepest(float* delta, const float* gradient, u64 len, int norm, float step) {
+    if (norm == INF) {
+        for (u64 i = threadIdx.x; i < len; i += blockDim.x) {
+            float g = gradient[i];
+            if (g != 0.0f) delta[i] += copysignf(step, g);
+        }
+        return;
+    }
+    float largest = 0.0f;
+    double first = -INFINITY_D;
+    for (u64 i = threadIdx.x; i < len; i += blockDim.x) {
+        float size = fabsf(gradient[i]);
+        if (size > largest) {
+            largest = size;
+            first = -(double)i;
+        }
+    }
+    float best = row_max(largest);
+    // The smallest index is the largest negative one.
+    double winner = -row_max(largest == best ? first : -INFINITY_D);
+    if (best == 0.0f) return;
+    u64 at = (u64)winner;
+    if (at % blockDim.x == threadIdx.x) delta[at] += copysignf(step, gradient[at]);
+}
+
+// A step of ascent: δ ← Π(δ + step · direction), along the gradient (`direction` 0), or the steepest one (1; for the norm 2
+// it is the same). delta, gradient: all numbers of all groups.
 extern "C" __global__ void perturbation_ascend(
     float* __restrict__ delta, const float* __restrict__ gradient, const unsigned* __restrict__ segments,
-    unsigned groups, unsigned width, int norm, int projection, float radius, float step
+    unsigned groups, unsigned width, int norm, int projection, float radius, int direction, float step
 ) {
     unsigned index = my_row();
     if (index >= groups) return;
     Group group = group_of(index, segments, width);
     delta += group.start;
     gradient += group.start;
-    float factor = (float)((double)step / (norm_of(gradient, group.len, norm) + 1e-12));
-    // Where the gradient vanishes the factor may be beyond f32, and 0 · ∞ is no number.
-    if (!(fabsf(factor) <= LARGEST_F)) factor = LARGEST_F;
-    for (u64 i = threadIdx.x; i < group.len; i += blockDim.x) delta[i] += factor * gradient[i];
+    if (direction == 0 || norm == L2) ascend_gradient(delta, gradient, group.len, norm, step);
+    else ascend_steepest(delta, gradient, group.len, norm, step);
     into_ball(delta, group.len, norm, projection, radius);
 }
 

@@ -80,12 +80,13 @@ pub fn kernels() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
 }
 
-/// The PTX of kernels/`file`.cu, compiled once in a process.
+/// The PTX of kernels/`file`.cu, compiled once in a process; who wants another file's does not wait for it.
 pub fn ptx(file: &str) -> Arc<CString> {
-    static CACHE: Mutex<Option<HashMap<String, Arc<CString>>>> = Mutex::new(None);
-    // A test that panicked while it compiled leaves the table whole.
-    let mut cache = CACHE.lock().unwrap_or_else(|error| error.into_inner());
-    let made = cache.get_or_insert_default().entry(file.into()).or_insert_with(|| {
+    type Slot = Arc<OnceLock<Arc<CString>>>;
+    static CACHE: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
+    // Nothing panics while the table is locked.
+    let slot = CACHE.lock().unwrap().get_or_insert_default().entry(file.into()).or_default().clone();
+    let made = slot.get_or_init(|| {
         Arc::new(match std::env::var_os(PTX) {
             Some(folder) => {
                 CString::new(std::fs::read(Path::new(&folder).join(file).with_extension("ptx")).unwrap()).unwrap()

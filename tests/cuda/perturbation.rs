@@ -35,6 +35,16 @@ fn project(values: &mut [f64], of: usize, euclidean: bool, radius: f64) {
     values.iter_mut().for_each(|x| *x = (x.abs() - low).max(0.0).copysign(*x));
 }
 
+/// The steepest step for the norms ∞ and 1, where no two slopes are equal.
+fn steepest(delta: &mut [f64], gradient: &[f64], of: usize, step: f64) {
+    let largest = norm(gradient, INF);
+    for (delta, g) in delta.iter_mut().zip(gradient).filter(|(_, g)| **g != 0.0) {
+        if of == INF || g.abs() == largest {
+            *delta += step * g.signum();
+        }
+    }
+}
+
 /// Groups of a perturbation: tokens, or sequences.
 struct Case {
     segments: Vec<u32>,
@@ -105,12 +115,9 @@ fn ascent_and_projection() {
                     // The factor and the product are rounded; or the threshold, which is below 4, and the difference.
                     let expected = case.expected(|delta, _, _| ball(delta));
                     assert_within(&format!("{what} projected"), &gpu.read(delta), &expected, 2.4e-7);
-                    let delta = gpu.upload(&case.delta);
-                    gpu.launch(
-                        "perturbation",
-                        "perturbation_ascend",
-                        launch,
-                        &[
+                    for direction in [0i32, 1] {
+                        let delta = gpu.upload(&case.delta);
+                        let arguments: [&dyn Argument; 10] = [
                             &delta,
                             &gpu.upload(&case.gradient),
                             &segments,
@@ -119,16 +126,23 @@ fn ascent_and_projection() {
                             &(of as i32),
                             &projection,
                             &radius,
+                            &direction,
                             &step,
-                        ],
-                    );
-                    let expected = case.expected(|delta, gradient, _| {
-                        let factor = step as f64 / (norm(gradient, of) + 1e-12);
-                        delta.iter_mut().zip(gradient).for_each(|(delta, g)| *delta += factor * g);
-                        ball(delta);
-                    });
-                    // Roundings of numbers that the projection makes smaller: up to 10 times as large as what is left.
-                    assert_within(&format!("{what} ascended"), &gpu.read(delta), &expected, 5e-7);
+                        ];
+                        gpu.launch("perturbation", "perturbation_ascend", launch, &arguments);
+                        let expected = case.expected(|delta, gradient, _| {
+                            let factor = step as f64 / (norm(gradient, of) + 1e-12);
+                            match (direction, of) {
+                                (0, _) | (1, L2) => delta.iter_mut().zip(gradient).for_each(|(d, g)| *d += factor * g),
+                                _ => steepest(delta, gradient, of, step as f64),
+                            }
+                            ball(delta);
+                        });
+                        // Roundings of numbers that the projection makes smaller: up to 10 times as large as what is
+                        // left.
+                        let what = format!("{what} ascended, direction {direction}");
+                        assert_within(&what, &gpu.read(delta), &expected, 5e-7);
+                    }
                 }
             }
         }
@@ -207,10 +221,29 @@ fn a_vanishing_gradient_moves_nothing_whatever_the_step() {
                 &(of as i32),
                 &0i32,
                 &f32::INFINITY,
+                &0i32,
                 &1e30f32,
             ],
         );
         assert_eq!(gpu.read::<f32>(delta), values);
+    }
+}
+
+#[test]
+fn the_steepest_step_of_equal_slopes_takes_the_first() {
+    let gpu = Gpu::new();
+    let segments: Option<Buffer> = None;
+    // Of the largest, the first and the last one are the same lane's.
+    let mut gradient = vec![0.5f32; 200];
+    [70, 71, 166].into_iter().for_each(|i| gradient[i] = -2.0);
+    for block in ROW_BLOCKS {
+        let delta = gpu.upload(&vec![0.0f32; 200]);
+        let arguments: [&dyn Argument; 10] =
+            [&delta, &gpu.upload(&gradient), &segments, &1u32, &200u32, &0i32, &0i32, &f32::INFINITY, &1i32, &0.5f32];
+        gpu.launch("perturbation", "perturbation_ascend", Launch::rows(1, block), &arguments);
+        let mut expected = vec![0.0; 200];
+        expected[70] = -0.5;
+        assert_eq!(gpu.read::<f32>(delta), expected);
     }
 }
 
