@@ -215,6 +215,8 @@ fn races_within_a_block() {
             ("many_readers", 1, 256, 256, Zeroed(256), 3),
             ("attention", 1, 64, 4096, Zeroed(64), 3),
             ("attention_ok", 1, 64, 4096, Zeroed(64), 3),
+            ("shared_counter_read", 1, 256, 256, Zeroed(1), 1),
+            ("shared_counter_read_ok", 1, 256, 256, Zeroed(1), 1),
         ],
     );
 }
@@ -283,6 +285,15 @@ fn races_between_blocks() {
             ("optimizer_overlap", 4, 128, 512, Zeroed(512), 96),
             ("optimizer_ok", 4, 128, 512, Zeroed(512), 128),
             ("loss_written_by_all", 4, 32, 128, Zeroed(1), 1),
+            ("accumulated_unfenced", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_no_barrier", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_ok", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_by_warps", 5, 64, 2048, Zeroed(1), 1),
+            ("atomic_then_read", 2, 1, 2048, Zeroed(1), 1),
+            ("half_of_another_block", 2, 32, 2048, Zeroed(32), 1),
+            ("half_of_the_block_ok", 2, 32, 2048, Zeroed(32), 1),
+            ("changed_ok", 8, 32, 2048, Zeroed(1), 1),
+            ("changed_and_read", 3, 32, 2048, Zeroed(1), 1),
         ],
     );
 }
