@@ -179,6 +179,7 @@ fn load_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         put_element(cx, i, mask, k, known, |lane| number(&data[place(lane)..place(lane) + width]));
         if mask & !known != 0 {
             put_unwritten(cx, i, mask, k, undefined);
+            cx.w.unwritten = (cx.w.unwritten.0 | mask & !known, cx.w.pc);
         }
     }
     cx.w.local = data;
