@@ -416,7 +416,7 @@ impl Warp {
 
 impl Cx<'_> {
     /// Runs up to that many instructions and gives how many it ran.
-    pub fn turn(&mut self, most: u32) -> u64 {
+    pub fn turn(&mut self, mut most: u32) -> u64 {
         let code = &self.g.program.code[..];
         let mut left = most;
         let mut rotate = false;
@@ -455,6 +455,10 @@ impl Cx<'_> {
             let flow = if mask != 0 { (ins.exec)(self, ins, mask) } else { Flow::Next };
             match flow {
                 Flow::Next => self.w.pc += 1,
+                Flow::Rest => {
+                    self.w.pc += 1;
+                    (left, most) = (0, most - left);
+                }
                 // A jump back may lead to where another group waits.
                 Flow::Jump if self.w.groups.is_empty() => {}
                 Flow::Jump => {

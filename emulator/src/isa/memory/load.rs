@@ -68,7 +68,10 @@ fn put_unwritten(cx: &mut Cx, i: &Ins, mask: u32, k: usize, mut undefined: [u64;
 
 pub(super) fn load_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    load_global_at(cx, i, mask, &at)
+    match load_global_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
@@ -232,5 +235,5 @@ pub(super) fn load_generic(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             return flow;
         }
     }
-    Flow::Next
+    if i.flags & STRONG != 0 { cx.rest() } else { Flow::Next }
 }
