@@ -197,8 +197,7 @@ impl Stamp {
     #[inline(always)]
     pub fn also(self, before: Stamp, also: Stamp, unordered: bool) -> Stamp {
         let beside = before.bytes() & !self.bytes() != 0 && !before.same_instruction(self);
-        let several =
-            unordered && !self.same_thread(before) && (self.both_strong(before) || !self.same_block(before));
+        let several = unordered && !self.same_thread(before) && (self.both_strong(before) || !self.same_block(before));
         if beside || several {
             return if also != Stamp::NOBODY && also.distance(self) > before.distance(self) { also } else { before };
         }
@@ -336,13 +335,7 @@ impl GlobalShadow {
 
     /// Records a write and gives what stood there. `unordered` says whether an access may be unordered with this one.
     #[inline(always)]
-    pub fn write(
-        &self,
-        kind: Marked,
-        place: usize,
-        mine: Stamp,
-        unordered: impl Fn(Stamp) -> bool,
-    ) -> [Stamp; 4] {
+    pub fn write(&self, kind: Marked, place: usize, mine: Stamp, unordered: impl Fn(Stamp) -> bool) -> [Stamp; 4] {
         self.of(kind).write(place, mine, unordered)
     }
 
