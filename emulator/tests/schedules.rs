@@ -40,6 +40,29 @@ fn blocks_come_between_a_look_and_a_store() {
     }
 }
 
+/// The same within a block: its warps' first threads and a lock in shared memory.
+#[test]
+fn warps_come_between_a_look_and_a_store() {
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {\n.reg .pred %p<3>;\n.reg .b32 %r<9>;\n\
+        .shared .align 4 .b8 place[8];\nmov.u32 %r1, %tid.x;\nsetp.ne.u32 %p1, %r1, 0;\nmov.u32 %r2, 0;\n\
+        @!%p1 st.shared.v2.u32 [place], {%r2, %r2};\nbar.sync 0;\nand.b32 %r3, %r1, 31;\nsetp.ne.u32 %p1, %r3, 0;\n@%p1 bra OUT;\n\
+        AGAIN:\nld.volatile.shared.u32 %r4, [place];\nsetp.ne.u32 %p1, %r4, 0;\n@%p1 bra AGAIN;\nmov.u32 %r5, 1;\n\
+        st.volatile.shared.u32 [place], %r5;\nfence.acq_rel.cta;\nld.shared.u32 %r6, [place+4];\nadd.u32 %r6, %r6, 1;\n\
+        st.shared.u32 [place+4], %r6;\nfence.acq_rel.cta;\nst.volatile.shared.u32 [place], %r2;\nOUT:\nret;\n}\n";
+    let found = |seed: u64| {
+        let memory = Memory::new(1 << 20);
+        let module = Module::parse(text).unwrap().load(&memory).unwrap();
+        let shape = Launch { grid: [1; 3], block: [256, 1, 1], dynamic_shared: 0, params: &[] };
+        let config = Config { seed, threads: 1, ..Config::default() };
+        let report = launch(&memory, &module, "k", &shape, &config).unwrap();
+        assert!(report.findings.iter().all(|finding| finding.kind == Kind::Race), "{:?}", report.findings);
+        !report.findings.is_empty()
+    };
+    assert!(!found(0));
+    let count = (1..=20).filter(|seed| found(*seed)).count();
+    assert!(count >= 5, "found under {count} of 20 schedules");
+}
+
 /// A kernel that runs for `n` instructions and a few more, n being even.
 const LOOP: &str = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u32 n) {\n.reg .pred %p<2>;\n.reg .b32 %r<3>;\n\
     ld.param.u32 %r1, [n];\nAGAIN:\nsub.u32 %r1, %r1, 3;\nsetp.gt.s32 %p1, %r1, 0;\n@%p1 bra AGAIN;\nret;\n}\n";

@@ -119,7 +119,10 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
 
 pub(super) fn load_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    load_shared_at(cx, i, mask, &at)
+    match load_shared_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn load_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
