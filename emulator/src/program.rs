@@ -62,6 +62,8 @@ pub(crate) struct Code {
     pub filled: Vec<(Bank, u16, Special)>,
     /// Bytes of a thread's frame.
     pub frame_bytes: u32,
+    /// What lies in the frame, by offset.
+    pub rooms: Vec<FramePlace>,
     pub params: Vec<FramePlace>,
     pub returns: Vec<FramePlace>,
     pub builtin: Option<Builtin>,

@@ -1,4 +1,5 @@
-//! Who touched a word last, and the shadow that keeps it for global memory: the last writer and two readers of each word.
+//! Who touched a word last, and the shadow that keeps it for global memory: the last writers and readers
+//! of each word.
 
 use crate::bytes::Bytes;
 use std::ops::Range;
@@ -184,23 +185,47 @@ impl Stamp {
     }
 }
 
-/// The last writer and two readers of each place: the second reader is one that another's mark could not give way to.
+impl Stamp {
+    /// How far from another's thread: in its warp, in its block, or beyond.
+    fn distance(self, other: Stamp) -> u32 {
+        u32::from(!self.same_warp(other)) + u32::from(!self.same_block(other))
+    }
+
+    /// Which writer a word keeps beside its last one, this, that came after `before` and `also`: atomics do not order each
+    /// other, nor do stores of one value by several blocks, so that the last one does not stand for those before it, and
+    /// a write of a part of a word does not stand for that of another part. The one from farther away stays: what is near is ordered by a barrier, and rarely wrong.
+    #[inline(always)]
+    pub fn also(self, before: Stamp, also: Stamp, unordered: bool) -> Stamp {
+        let beside = before.bytes() & !self.bytes() != 0 && !before.same_instruction(self);
+        let several = unordered && !self.same_thread(before) && (self.both_strong(before) || !self.same_block(before));
+        if beside || several {
+            return if also != Stamp::NOBODY && also.distance(self) > before.distance(self) { also } else { before };
+        }
+        // A plain store puts an end to a counter's atomics, as the last block does that resets it.
+        let covered = also.bytes() & !self.bytes() == 0 && also.same_block(self);
+        let gone = !self.strong() && (also.strong() || covered);
+        if gone { Stamp::NOBODY } else { also }
+    }
+}
+
+/// The last writer, two readers and one more writer of each place: the second reader is one that another's mark could not
+/// give way to, the second writer one that the last does not stand for.
 struct Marks(Bytes);
 
 /// Bytes of a place's marks.
-const MARKS: usize = 24;
+const MARKS: usize = 32;
 
 impl Marks {
     #[inline(always)]
-    fn get(&self, at: usize) -> [Stamp; 3] {
-        [0, 8, 16].map(|offset| Stamp(self.0.load64(at * MARKS + offset)))
+    fn get(&self, at: usize) -> [Stamp; 4] {
+        [0, 8, 16, 24].map(|offset| Stamp(self.0.load64(at * MARKS + offset)))
     }
 
-    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+    /// Records a plain read and gives the writers. `ordered` says whether an access came before this one for sure.
     #[inline(always)]
-    fn read(&self, at: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+    fn read(&self, at: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> [Stamp; 2] {
         let place = at * MARKS;
-        let [writer, found, second] = self.get(at);
+        let [writer, found, second, _] = self.get(at);
         if found == Stamp::NOBODY || found.same_thread(mine) || ordered(found) {
             self.0.store64(place + 8, mine.0);
         } else if writer != Stamp::NOBODY || found.same_block(mine) || !second.in_third_block(found, mine) {
@@ -208,15 +233,19 @@ impl Marks {
             self.0.store64(place + 16, mine.0);
         }
         // Looked at again: another host thread's write may have come meanwhile.
-        Stamp(self.0.load64(place))
+        [Stamp(self.0.load64(place)), Stamp(self.0.load64(place + 24))]
     }
 
-    /// Records a write and gives the last writer and the readers before it.
+    /// Records a write and gives what stood there. `unordered` says whether an access may be unordered with this one.
     #[inline(always)]
-    fn write(&self, at: usize, mine: Stamp) -> [Stamp; 3] {
-        let [before, first, second] = self.get(at);
+    fn write(&self, at: usize, mine: Stamp, unordered: impl Fn(Stamp) -> bool) -> [Stamp; 4] {
+        let found @ [before, _, _, also] = self.get(at);
         self.0.store64(at * MARKS, mine.beside(before).0);
-        [before, first, second]
+        let kept = mine.also(before, also, before != Stamp::NOBODY && unordered(before));
+        if kept != also {
+            self.0.store64(at * MARKS + 24, kept.0);
+        }
+        found
     }
 }
 
@@ -298,21 +327,21 @@ impl GlobalShadow {
         if kind == Marked::Words { &self.words } else { &self.quads }
     }
 
-    /// Records a plain read and gives the last writer. `ordered` says whether an access came before this one for sure.
+    /// Records a plain read and gives the writers. `ordered` says whether an access came before this one for sure.
     #[inline(always)]
-    pub fn read(&self, kind: Marked, place: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> Stamp {
+    pub fn read(&self, kind: Marked, place: usize, mine: Stamp, ordered: impl Fn(Stamp) -> bool) -> [Stamp; 2] {
         self.of(kind).read(place, mine, ordered)
     }
 
-    /// Records a write and gives the last writer and the readers before it.
+    /// Records a write and gives what stood there. `unordered` says whether an access may be unordered with this one.
     #[inline(always)]
-    pub fn write(&self, kind: Marked, place: usize, mine: Stamp) -> [Stamp; 3] {
-        self.of(kind).write(place, mine)
+    pub fn write(&self, kind: Marked, place: usize, mine: Stamp, unordered: impl Fn(Stamp) -> bool) -> [Stamp; 4] {
+        self.of(kind).write(place, mine, unordered)
     }
 
-    /// The last writer and the readers, for an access that leaves no mark here.
+    /// The last writer, the readers and the other writer, for an access that leaves no mark here.
     #[inline(always)]
-    pub fn marks(&self, kind: Marked, place: usize) -> [Stamp; 3] {
+    pub fn marks(&self, kind: Marked, place: usize) -> [Stamp; 4] {
         self.of(kind).get(place)
     }
 }

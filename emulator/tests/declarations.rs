@@ -126,3 +126,12 @@ fn scopes_and_variables_inside_functions() {
         { bra M; M: }\nst.global.u32 [%rd1], %r2;\ncall (%r3), counted, ();\ncall (%r4), counted, ();\nst.global.v2.u32 [%rd1+8], {%r3, %r4};";
     good(&text(functions, body, 4), 1, 4, |_| vec![112, 0, 5, 6]);
 }
+
+#[test]
+fn types_stand_without_a_blank() {
+    let variables = ".global.u32 five=5;\n.const.f64 half = 0.5;\n.global.align 8 .v2.u32 pair={6,7};\n";
+    let body = "{\n.reg.u64 %wide;\n.reg.b32 %low, %high;\n.reg.v2.b32 %two;\n\
+        ld.global.u32 %r2, [five];\nst.global.u32 [%rd1], %r2;\nld.const.u64 %wide, [half];\nmov.b64 {%low, %high}, %wide;\n\
+        st.global.u32 [%rd1+4], %high;\nld.global.v2.u32 %two, [pair];\nst.global.u32 [%rd1+8], %two.y;\n}";
+    good(&text(variables, body, 3), 1, 3, |_| vec![5, 0x3fe0_0000, 7]);
+}

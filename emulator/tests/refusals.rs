@@ -181,3 +181,20 @@ fn every_known_opcode_has_a_test() {
     assert!(missing.is_empty(), "no test of {missing:?}");
     assert!(opcodes().count() > 100);
 }
+
+#[test]
+fn a_refusal_says_what_would_help() {
+    for (instruction, help) in [
+        (
+            "mbarrier.try_wait.shared.b64 %p1, [%r1], %rd1;",
+            "'mbarrier.try_wait.shared.b64' needs sm_90 and the module is for sm_80: compile it for compute_90, and set SOFTWARE_GPU_ARCH=90",
+        ),
+        ("stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r1], {%r2};", "needs sm_90 and the module is for sm_80"),
+        ("wmma.load.a.sync.aligned.row.m16n16k16.f16 {%r1, %r2}, [%rd1];", "use mma.sync"),
+        ("wgmma.fence.sync.aligned;", "not there yet"),
+        ("cp.async.bulk.commit_group;", "not there yet"),
+    ] {
+        refused(80, instruction, help);
+    }
+    refused(90, "wgmma.fence.sync.aligned;", "not there yet");
+}

@@ -158,6 +158,9 @@ fn addresses_unwritten_memory_and_ends() {
             ("histogram_bins_ok", 1, 128, 128, Zeroed(64), 64),
             ("local_past_the_end", 1, 32, 32, Zeroed(32), 1 << 20),
             ("local_past_the_end_ok", 1, 32, 32, Zeroed(32), 1),
+            ("local_one_past", 1, 32, 32, Zeroed(32), 10),
+            ("local_one_past_ok", 1, 32, 32, Zeroed(32), 9),
+            ("local_of_caller", 1, 32, 32, Zeroed(32), 5),
             ("null_output", 1, 32, 32, Zeroed(32), 1),
             ("inlined_load", 3, 32, 250, Zeroed(96), 100),
             ("dynamic_too_small", 1, 128, 128, Zeroed(128), 127),
@@ -215,6 +218,8 @@ fn races_within_a_block() {
             ("many_readers", 1, 256, 256, Zeroed(256), 3),
             ("attention", 1, 64, 4096, Zeroed(64), 3),
             ("attention_ok", 1, 64, 4096, Zeroed(64), 3),
+            ("shared_counter_read", 1, 256, 256, Zeroed(1), 1),
+            ("shared_counter_read_ok", 1, 256, 256, Zeroed(1), 1),
         ],
     );
 }
@@ -283,6 +288,15 @@ fn races_between_blocks() {
             ("optimizer_overlap", 4, 128, 512, Zeroed(512), 96),
             ("optimizer_ok", 4, 128, 512, Zeroed(512), 128),
             ("loss_written_by_all", 4, 32, 128, Zeroed(1), 1),
+            ("accumulated_unfenced", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_no_barrier", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_ok", 5, 64, 2048, Zeroed(64), 1),
+            ("accumulated_by_warps", 5, 64, 2048, Zeroed(1), 1),
+            ("atomic_then_read", 2, 1, 2048, Zeroed(1), 1),
+            ("half_of_another_block", 2, 32, 2048, Zeroed(32), 1),
+            ("half_of_the_block_ok", 2, 32, 2048, Zeroed(32), 1),
+            ("changed_ok", 8, 32, 2048, Zeroed(1), 1),
+            ("changed_and_read", 3, 32, 2048, Zeroed(1), 1),
         ],
     );
 }
@@ -332,6 +346,16 @@ fn inlined_code_is_named_with_its_caller() {
     let text = findings[0].to_string();
     assert!(text.contains(&format!("memory.cu:{helper} (inlined at memory.cu:{caller})")), "{text}");
     assert!(text.contains(" of 1000 bytes: read of 4 bytes, "), "{text}");
+}
+
+#[test]
+fn local_memory_is_named_by_its_declared_size_and_as_memory() {
+    let findings = run(MEMORY.1, ("local_one_past", 1, 32, 32, Zeroed(32), 10), 0, 1);
+    assert!(findings[0].to_string().contains("local memory of 40 bytes"), "{}", findings[0]);
+    let findings = run(MEMORY.1, ("local_unwritten", 1, 32, 32, Zeroed(32), 4), 0, 1);
+    assert!(findings[0].to_string().contains("comes from local memory that was never written"), "{}", findings[0]);
+    let findings = run(MEMORY.1, ("register_stored", 1, 32, 32, Zeroed(32), 4), 0, 1);
+    assert!(findings[0].to_string().contains("comes from a register that was never written"), "{}", findings[0]);
 }
 
 #[test]

@@ -63,6 +63,13 @@ fn bits_that_nobody_uses_are_no_fault() {
     clean("setp.lt.u32 %p1, %r2, 99;\nselp.b32 %r0, %r1, %u1, %p1;", word);
     clean("mov.b32 %r3, {%rs1, %us1};\ncvt.s32.s8 %r0, %r3;", |_| 7);
     clean("mov.b32 %r3, {%rs1, %us1};\ncvt.rn.f32.s8 %f1, %r3;\nmov.b32 %r0, %f1;", |_| 7f32.to_bits());
+    let half = "mov.b32 %r3, {%rs1, %us1};\n";
+    let low = "mov.b32 {%rs2, _}, %r4;\ncvt.u32.u16 %r0, %rs2;";
+    clean(&format!("{half}set.lt.f16x2.f16x2 %r4, %r3, %r1;\n{low}"), |_| 0x3c00);
+    clean(&format!("{half}setp.gt.f16x2 %p1|%p2, %r3, %r1;\nselp.b32 %r0, 1, 2, %p1;"), |_| 2);
+    // 7 is a subnormal half: 2 to its power is 1, its hyperbolic tangent itself.
+    clean(&format!("{half}ex2.approx.f16x2 %r4, %r3;\n{low}"), |_| 0x3c00);
+    clean(&format!("{half}tanh.approx.f16x2 %r4, %r3;\n{low}"), |_| 7);
     // C++: a bit field is set in a word that nobody wrote, and read; a struct is copied with its padding.
     clean(
         "ld.local.u32 %r3, [frame];\nand.b32 %r3, %r3, -32;\nand.b32 %r4, %r1, 31;\nor.b32 %r3, %r3, %r4;\n\
@@ -90,6 +97,12 @@ fn bits_that_somebody_uses_are_reported() {
     reported("and.b32 %r3, %r1, 31;\nshl.b32 %r0, %r3, %u1;");
     reported("max.s32 %r0, %u1, %r1;");
     reported("mov.b32 %r3, {%rs1, %us1};\nmax.f16x2 %r4, %r3, %r3;\nmov.b32 {_, %rs2}, %r4;\ncvt.u32.u16 %r0, %rs2;");
+    let half = "mov.b32 %r3, {%rs1, %us1};\n";
+    let high = "mov.b32 {_, %rs2}, %r4;\ncvt.u32.u16 %r0, %rs2;";
+    reported(&format!("{half}set.lt.f16x2.f16x2 %r4, %r3, %r1;\n{high}"));
+    reported(&format!("{half}setp.gt.f16x2 %p1|%p2, %r3, %r1;\nselp.b32 %r0, 1, 2, %p2;"));
+    reported(&format!("{half}ex2.approx.f16x2 %r4, %r3;\n{high}"));
+    reported(&format!("{half}tanh.approx.f16x2 %r4, %r3;\n{high}"));
     reported("mov.b32 %f1, %u1;\nadd.f32 %f2, %f1, 0f3F800000;\nmov.b32 %r0, %f2;");
     reported("setp.lt.u32 %p1, %r2, 16;\nselp.b32 %r0, %r1, %u1, %p1;");
     reported("shfl.sync.bfly.b32 %r0, %u1, 1, 31, -1;");

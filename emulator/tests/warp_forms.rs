@@ -216,3 +216,15 @@ fn special_registers_of_a_warp() {
     let body = ".reg .v4 .u32 %v;\nmov.v4.u32 %v, %tid;\nmov.u32 %r40, %v.x;\nmov.u32 %r41, %v.y;\nmov.v4.u32 %v, %ntid;\nmov.u32 %r42, %v.r;\nmov.u32 %r43, %v.w;";
     check(u32::MAX, body, &words, 4, |lane| vec![lane as u64, 0, 32, 0]);
 }
+
+#[test]
+fn before_volta_the_lanes_at_hand_were_meant() {
+    let body = "setp.lt.u32 %p1, %r1, 20;\nmov.u32 %r3, 99;\nmov.u32 %r4, 99;\nmov.u32 %r5, 99;\n@!%p1 bra OUT;\n\
+        shfl.bfly.b32 %r3, %r1, 1, 31;\nsetp.eq.u32 %p2, %r1, 7;\nvote.ballot.b32 %r4, %p2;\nvote.any.pred %p3, %p2;\nselp.u32 %r5, 1, 0, %p3;\n\
+        OUT:\nst.global.u32 [%rd1], %r3;\nst.global.u32 [%rd1+4], %r4;\nst.global.u32 [%rd1+8], %r5;";
+    let old = lanes::module::text("", body, 3).replace("sm_80", "sm_60");
+    assert!(old.contains("sm_60"));
+    lanes::module::good(&old, 32, 3, |t| if t < 20 { vec![t ^ 1, 128, 1] } else { vec![99; 3] });
+    let new = software_gpu::Module::parse(&lanes::module::text("", body, 3));
+    assert!(new.err().unwrap().to_string().contains("shfl.bfly.b32"));
+}

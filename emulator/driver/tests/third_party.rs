@@ -160,3 +160,26 @@ fn the_library_is_named_as_programs_look_for_it() {
         assert!(has(name), "{}", String::from_utf8_lossy(name));
     }
 }
+
+#[test]
+fn each_command_shows_help_and_a_kernel_that_never_ran_is_no_name() {
+    for command in ["run", "report"] {
+        let output = software_gpu().args([command, "--help"]).output().unwrap();
+        let (stdout, stderr) = texts(&output);
+        assert!(
+            output.status.success() && stderr.is_empty() && stdout.contains("software-gpu report FILE"),
+            "{stdout}"
+        );
+    }
+    let file = built().join(format!("third-party-names-{}.json", std::process::id()));
+    let output = python(&[]).env("SOFTWARE_GPU_REPORT", &file).env("SOFTWARE_GPU_SEEDS", "1").output().unwrap();
+    let (_, stderr) = texts(&output);
+    assert!(output.status.success() && stderr.contains("SOFTWARE_GPU_SEEDS is not known"), "{stderr}");
+    assert_eq!(stderr.lines().filter(|line| line.contains("is not known")).count(), 1, "{stderr}");
+    for option in ["--minimum", "--registers"] {
+        let output = software_gpu().arg("report").arg(&file).args([option, "saxpi=12000"]).output().unwrap();
+        let (_, stderr) = texts(&output);
+        assert!(output.status.code() == Some(2) && stderr.contains("no such kernel; it has: saxpy"), "{stderr}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}

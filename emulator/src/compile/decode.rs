@@ -45,8 +45,25 @@ pub(crate) struct Address {
 pub(crate) const WIDE: u16 = 0x8000;
 
 impl<'c, 'a> Decoder<'c, 'a> {
-    /// Decodes and appends one instruction.
+    /// Decodes and appends one instruction. One that only later chips have is refused with the first that does: it is
+    /// tried for them, which does no harm since nothing is made of a module with an error.
     pub fn decode(c: &'c mut Compiler<'a>, text: &'c Instruction<'a>) -> Result<()> {
+        let target = c.program.target;
+        let Err(error) = Decoder::decode_for_target(c, text) else { return Ok(()) };
+        for later in [86, 89, 90].into_iter().filter(|later| error.unsupported && *later > target) {
+            c.program.target = later;
+            if Decoder::decode_for_target(c, text).is_ok() {
+                let note = format!(
+                    "'{}' needs sm_{later} and the module is for sm_{target}: compile it for compute_90, and set SOFTWARE_GPU_ARCH=90",
+                    text.opcode
+                );
+                return Err(ParseError::unsupported(text.line, note));
+            }
+        }
+        Err(error)
+    }
+
+    fn decode_for_target(c: &mut Compiler<'a>, text: &Instruction<'a>) -> Result<()> {
         let mut parts = text.opcode.split('.');
         let op = parts.next().unwrap_or("");
         let (mut mods, mut types) = (Vec::new(), Vec::new());
@@ -112,7 +129,9 @@ impl<'c, 'a> Decoder<'c, 'a> {
 
     /// Refuses the instruction by its name.
     pub fn refuse<T>(&self) -> Result<T> {
-        Err(ParseError::unsupported(self.text.line, format!("instruction '{}' is not supported", self.text.opcode)))
+        let opcode = self.text.opcode;
+        let why = isa::absent(opcode).map_or(String::new(), |why| format!(": {why}"));
+        Err(ParseError::unsupported(self.text.line, format!("instruction '{opcode}' is not supported{why}")))
     }
 
     // Modifiers.
@@ -242,6 +261,11 @@ impl<'c, 'a> Decoder<'c, 'a> {
     /// Appends the instruction under the guard.
     pub fn emit(&mut self, ins: Ins) -> usize {
         self.c.push(Ins { guard: self.guard, flip: self.flip, spread: self.spread, ..ins })
+    }
+
+    /// Appends a part of the instruction that has its own way with undefined bits.
+    pub fn emit_part(&mut self, ins: Ins, spread: Spread) -> usize {
+        self.c.push(Ins { guard: self.guard, flip: self.flip, spread, ..ins })
     }
 
     /// `ret` under the guard.

@@ -125,7 +125,9 @@ impl<'a> Compiler<'a> {
         }
         self.collect_labels(body)?;
         self.program.functions[number as usize].start = self.program.code.len() as u32;
-        self.frame = u64::from(self.program.functions[number as usize].frame_bytes);
+        let code = &self.program.functions[number as usize];
+        self.frame = u64::from(code.frame_bytes);
+        self.rooms = [&code.params[..], &code.returns[..]].concat();
         self.shared_end = shared_start;
         self.place = (self.line, self.source, self.function);
         if !function.entry {
@@ -142,6 +144,9 @@ impl<'a> Compiler<'a> {
         code.filled = filled;
         code.registers = registers;
         code.frame_bytes = aligned(self.frame, 16) as u32;
+        let local_bytes = self.rooms.iter().map(|room| room.offset + room.bytes).max().unwrap_or(0);
+        code.rooms = std::mem::take(&mut self.rooms);
+        code.rooms.sort_by_key(|room| room.offset);
         if function.entry {
             let limit = function.attributes.required.or(function.attributes.max_threads);
             let max_threads = limit.map_or(1024, |[x, y, z]| x.saturating_mul(y).saturating_mul(z).clamp(1, 1024));
@@ -151,7 +156,7 @@ impl<'a> Compiler<'a> {
                     params,
                     param_bytes: param_bytes as u32,
                     static_shared: self.shared_end as u32,
-                    local_bytes: self.frame as u32,
+                    local_bytes,
                     max_threads,
                     required_block: function.attributes.required,
                 },
@@ -210,7 +215,9 @@ impl<'a> Compiler<'a> {
         if self.frame > MOST_FRAME {
             return self.error("the function's frame is too large");
         }
-        Ok(FramePlace { offset: offset as u32, bytes })
+        let place = FramePlace { offset: offset as u32, bytes };
+        self.rooms.push(place);
+        Ok(place)
     }
 }
 

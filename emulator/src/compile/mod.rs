@@ -44,6 +44,8 @@ pub(crate) struct Compiler<'a> {
     results: Vec<(&'a str, FramePlace)>,
     /// Bytes of the frame and of shared memory so far.
     frame: u64,
+    /// What lies in the frame of the function at hand.
+    rooms: Vec<FramePlace>,
     shared_end: u64,
     pub line: u32,
     pub function: u32,
@@ -156,6 +158,7 @@ pub(crate) fn compile(text: &Text) -> Result<Program> {
         prototypes: HashMap::new(),
         results: Vec::new(),
         frame: 0,
+        rooms: Vec::new(),
         shared_end: 0,
         line: 1,
         function: 0,

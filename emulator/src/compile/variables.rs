@@ -8,6 +8,8 @@ use crate::ptx::ast::{Init, Space, Variable};
 
 /// Most bytes of shared memory that variables may take.
 const MOST_SHARED: u64 = 1 << 20;
+/// Bytes left free behind a local variable.
+const GUARD: u64 = 16;
 
 impl<'a> Compiler<'a> {
     pub(super) fn place_shared(&mut self, variable: &Variable<'a>, end: u64) -> Result<u64> {
@@ -98,7 +100,13 @@ impl<'a> Compiler<'a> {
                 if self.frame > MOST_FRAME {
                     return self.error(format!("local variable '{}' is too large", variable.name));
                 }
-                Symbol::Frame(FramePlace { offset: offset as u32, bytes: variable.bytes as u32 })
+                let place = FramePlace { offset: offset as u32, bytes: variable.bytes as u32 };
+                self.rooms.push(place);
+                // What goes past the end of an array must not look like an access of what lies behind it.
+                if variable.space == Space::Local {
+                    self.frame += GUARD;
+                }
+                Symbol::Frame(place)
             }
             Space::Shared if variable.external || variable.unsized_array => Symbol::ExternShared,
             Space::Shared => {

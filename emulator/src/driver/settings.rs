@@ -7,6 +7,9 @@ use crate::{Checks, Config};
 
 /// Device memory without `SOFTWARE_GPU_MEMORY`.
 const DEFAULT_MEMORY: u64 = 4 << 30;
+/// Less is a slip of the pen, and more than this no device has.
+const LEAST_MEMORY: u64 = 4096;
+const MOST_MEMORY: u64 = 1 << 40;
 
 /// What the environment asks for.
 pub(crate) struct Settings {
@@ -24,10 +27,37 @@ pub(crate) struct Settings {
 /// 0: findings only. 1: refusals and why. 2: every call.
 pub(crate) fn verbosity() -> u32 {
     static LEVEL: OnceLock<u32> = OnceLock::new();
-    *LEVEL.get_or_init(|| match std::env::var("SOFTWARE_GPU_VERBOSE").as_deref() {
-        Err(_) | Ok("" | "0" | "off" | "no" | "false") => 0,
-        Ok(level) => level.parse().unwrap_or(1),
-    })
+    *LEVEL.get_or_init(|| level(&std::env::var("SOFTWARE_GPU_VERBOSE").unwrap_or_default()).unwrap_or(1))
+}
+
+fn level(text: &str) -> Option<u32> {
+    match text.trim() {
+        "" | "off" | "no" | "false" => Some(0),
+        "on" | "yes" | "true" => Some(1),
+        number => number.parse().ok().filter(|level| *level <= 2),
+    }
+}
+
+/// What is read under this prefix; a name beside these is a mistake that would pass unseen.
+const NAMES: [&str; 9] = [
+    "SOFTWARE_GPU_ARCH",
+    "SOFTWARE_GPU_CHECKS",
+    "SOFTWARE_GPU_SEED",
+    "SOFTWARE_GPU_THREADS",
+    "SOFTWARE_GPU_MEMORY",
+    "SOFTWARE_GPU_MAX_INSTRUCTIONS",
+    "SOFTWARE_GPU_REPORT",
+    "SOFTWARE_GPU_VERBOSE",
+    "SOFTWARE_GPU_LIB",
+];
+
+/// A line on variables that nobody reads, if there are any.
+pub(crate) fn unknown(names: impl Iterator<Item = String>) -> Option<String> {
+    let mut found: Vec<String> =
+        names.filter(|name| name.starts_with("SOFTWARE_GPU_") && !NAMES.contains(&name.as_str())).collect();
+    found.sort();
+    let known = || NAMES.map(|name| name.trim_start_matches("SOFTWARE_GPU")).join(", ");
+    (!found.is_empty()).then(|| format!("{} is not known; known are SOFTWARE_GPU{}", found.join(", "), known()))
 }
 
 impl Settings {
@@ -42,6 +72,9 @@ impl Settings {
                 "90" => 90,
                 _ => return Err(format!("SOFTWARE_GPU_ARCH={value}: known are 80 and 90")),
             };
+        }
+        if let Some(value) = get("SOFTWARE_GPU_VERBOSE").filter(|value| level(value).is_none()) {
+            return Err(format!("SOFTWARE_GPU_VERBOSE={value}: 0, 1 or 2 is wanted"));
         }
         let mut leaks = true;
         if let Some(value) = get("SOFTWARE_GPU_CHECKS") {
@@ -69,6 +102,9 @@ impl Settings {
             })?,
             None => DEFAULT_MEMORY,
         };
+        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&memory) {
+            return Err(format!("SOFTWARE_GPU_MEMORY={memory} bytes: 4K to 1T is wanted"));
+        }
         let report =
             get("SOFTWARE_GPU_REPORT").map(|path| PathBuf::from(path.replace("%p", &std::process::id().to_string())));
         let blocking = get("CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0");
@@ -177,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn unknown_variables_are_named() {
+        let names = |list: &[&str]| unknown(list.iter().map(|name| name.to_string()));
+        assert_eq!(names(&["PATH", "SOFTWARE_GPU_SEED", "CUDA_LAUNCH_BLOCKING"]), None);
+        let said = names(&["SOFTWARE_GPU_SEEDS", "SOFTWARE_GPU_CHECK", "SOFTWARE_GPU_LIB"]).unwrap();
+        assert!(said.starts_with("SOFTWARE_GPU_CHECK, SOFTWARE_GPU_SEEDS is not known"), "{said}");
+    }
+
+    #[test]
     fn values_that_cannot_be_read_name_the_variable() {
         for (name, value) in [
             ("SOFTWARE_GPU_ARCH", "75"),
@@ -184,6 +228,10 @@ mod tests {
             ("SOFTWARE_GPU_SEED", "x"),
             ("SOFTWARE_GPU_MEMORY", "4 apples"),
             ("SOFTWARE_GPU_MEMORY", "0"),
+            ("SOFTWARE_GPU_MEMORY", "12"),
+            ("SOFTWARE_GPU_MEMORY", "900T"),
+            ("SOFTWARE_GPU_VERBOSE", "loud"),
+            ("SOFTWARE_GPU_VERBOSE", "7"),
         ] {
             let why = read(&[(name, value)]).err().unwrap();
             assert!(why.starts_with(name), "{why}");

@@ -338,6 +338,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn initialise() -> Result<&'static Driver, Refusal> {
     let made = DRIVER.get_or_init(|| {
         let settings = Settings::from_env(|name| std::env::var(name).ok())?;
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        if let Some(line) = super::settings::unknown(names) {
+            eprintln!("software-gpu: {line}");
+        }
         Ok(Driver {
             limits: Limits::of(settings.config.arch),
             memory: Memory::new(settings.memory),

@@ -352,33 +352,6 @@ impl Cx<'_> {
         let note = format!("{what} of shared memory that an asynchronous copy still writes; wait for its group first");
         self.report(Kind::AsyncPending, lane as u32, Some(address), Some("shared memory".into()), note);
     }
-
-    /// Bounds and alignment of the lanes' local addresses.
-    pub fn check_local(&self, at: &[u64; 32], mask: u32, bytes: u64, align: u64, write: bool) -> Result<(), Flow> {
-        for lane in lanes(mask) {
-            let what = if write { "write" } else { "read" };
-            let place = Some(format!("local memory of {} bytes", self.w.local_capacity));
-            if at[lane].wrapping_add(bytes) > self.w.local_capacity as u64 || at[lane] > self.w.local_capacity as u64 {
-                return Err(self.fault(
-                    Kind::OutOfBounds,
-                    lane as u32,
-                    Some(at[lane]),
-                    place,
-                    format!("{what} of {bytes} bytes"),
-                ));
-            }
-            if at[lane] & (align - 1) != 0 {
-                return Err(self.fault(
-                    Kind::Misaligned,
-                    lane as u32,
-                    Some(at[lane]),
-                    place,
-                    format!("{what} of {bytes} bytes needs an address that is a multiple of {align}"),
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Reads bytes as a little-endian number.

@@ -6,6 +6,7 @@ use super::suspects::Suspect;
 use super::{Cx, Grid, Wait, Warp};
 use crate::counters::Counters;
 use crate::error::Kind;
+use crate::isa::Flow;
 use crate::isa::async_copy::Attached;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -18,6 +19,9 @@ const POLLING: u64 = 1 << 13;
 /// The same of a block that has waited before and polls again: a chain of blocks that wait for each other takes a turn of
 /// all of them for each link.
 const POLLING_AGAIN: u64 = 1 << 8;
+
+/// How often a block of a shuffled schedule gives way at an atomic, a fence or a strong access.
+const RESTS: u32 = 6;
 
 /// How a block's turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,30 @@ pub(crate) struct Block {
     polling: u64,
     random: u64,
     order: Vec<usize>,
+    /// How many rests a block has left, how rarely it takes one, and whether one is due.
+    rests: u32,
+    rarity: u64,
+    resting: bool,
+}
+
+impl Cx<'_> {
+    /// After an atomic, a fence or a strong access: in a shuffled schedule the block gives way to others now and then, since
+    /// what goes wrong between blocks mostly does between two of these.
+    #[inline(always)]
+    pub fn rest(&mut self) -> Flow {
+        if self.b.rests == 0 { Flow::Next } else { self.rest_by_chance() }
+    }
+
+    #[cold]
+    fn rest_by_chance(&mut self) -> Flow {
+        if !self.b.draw().is_multiple_of(self.b.rarity) {
+            return Flow::Next;
+        }
+        self.b.rests -= 1;
+        // Every other time only the warp gives way.
+        self.b.resting = self.b.draw() & 1 != 0;
+        Flow::Rest
+    }
 }
 
 impl Block {
@@ -74,6 +102,9 @@ impl Block {
             polling: POLLING,
             random: 0,
             order: Vec::new(),
+            rests: 0,
+            rarity: 1,
+            resting: false,
         }
     }
 
@@ -103,6 +134,12 @@ impl Block {
         self.missed.clear();
         self.polling = POLLING;
         self.random = g.config.seed ^ (u64::from(number) << 32);
+        (self.rests, self.rarity, self.resting) = (0, 1, false);
+        if g.config.seed != 0 {
+            self.rests = RESTS;
+            // Some blocks rest at once, some later.
+            self.rarity = 1 << (self.draw() % 5);
+        }
         let count = threads.div_ceil(32) as usize;
         while warps.len() < count {
             warps.push(Warp::new());
@@ -130,6 +167,9 @@ impl Block {
         let count = self.order.len();
         let polls = self.polls;
         let mut total = 0;
+        let most = if g.config.max_instructions > 0 { g.config.max_instructions } else { u64::MAX };
+        // Once over the limit, all warps get their turns before it counts: others may wait for what they do.
+        let late = *spent > most;
         let mut order = std::mem::take(&mut self.order);
         let step = 'run: loop {
             if g.config.seed != 0 {
@@ -144,11 +184,22 @@ impl Block {
                     continue;
                 }
                 let turn = if g.config.seed == 0 { TURN } else { 1 + (self.draw() % u64::from(TURN)) as u32 };
+                let turn = if late { turn } else { u64::from(turn).min((most - *spent).saturating_add(1)) as u32 };
                 let mut cx = Cx { w: warp, b: self, g };
-                ran += cx.turn(turn);
+                let instructions = cx.turn(turn);
+                ran += instructions;
+                *spent += instructions;
                 alive |= !warps[*at].done();
                 if g.stop.load(Ordering::Relaxed) {
                     break 'run Step::Stopped;
+                }
+                if *spent > most && !late {
+                    // What is over already is not taken for endless.
+                    let over = warps[..count].iter().all(Warp::done);
+                    break 'run if over { Step::Done } else { Step::Spent };
+                }
+                if std::mem::take(&mut self.resting) {
+                    break 'run Step::Paused;
                 }
             }
             if !alive {
@@ -157,8 +208,7 @@ impl Block {
             if ran == 0 && !self.untangle(g, &mut warps[..count]) {
                 break Step::Stopped;
             }
-            *spent += ran;
-            if g.config.max_instructions > 0 && *spent > g.config.max_instructions {
+            if late {
                 break Step::Spent;
             }
             total += ran;

@@ -143,17 +143,17 @@ impl Cx<'_> {
         Flow::Fault
     }
 
-    /// Reports a register that was never written, at the use that matters.
+    /// Reports a register that was never written, or local memory that was not, at the use that matters.
     #[cold]
     pub fn undefined(&self, lanes: u32, what: &str) {
         if self.g.config.checks.uninitialised {
-            self.report(
-                Kind::Uninitialised,
-                lanes.trailing_zeros(),
-                None,
-                None,
-                format!("{what} comes from a register that was never written"),
-            );
+            let (readers, place) = self.w.unwritten;
+            let from = if lanes & readers != 0 {
+                format!("local memory that was never written (read at {})", self.line(place))
+            } else {
+                "a register that was never written".into()
+            };
+            self.report(Kind::Uninitialised, lanes.trailing_zeros(), None, None, format!("{what} comes from {from}"));
         }
     }
 }

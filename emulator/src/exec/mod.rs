@@ -6,6 +6,7 @@ pub(crate) mod barriers;
 pub(crate) mod block;
 pub(crate) mod findings;
 pub(crate) mod grid;
+mod local;
 pub(crate) mod order;
 pub(crate) mod past;
 pub(crate) mod races;

@@ -9,8 +9,9 @@ pub(crate) trait Mark: Copy + PartialEq {
     const SPLIT: Self;
 }
 
-/// The last writer, the last reader, and the last reader of another warp before it.
-pub(crate) type Touched<M> = [M; 3];
+/// The last writer, the last reader, the last reader of another warp before it, and a writer that the last one does not
+/// stand for.
+pub(crate) type Touched<M> = [M; 4];
 
 /// The past of each word.
 pub(crate) struct Past<M> {
@@ -31,8 +32,8 @@ impl<M: Mark> Past<M> {
     pub fn reset(&mut self, words: usize) {
         let quads = words.div_ceil(4);
         self.quads.clear();
-        self.quads.resize(quads, [M::NOBODY; 3]);
-        self.words.resize(4 * quads, [M::NOBODY; 3]);
+        self.quads.resize(quads, [M::NOBODY; 4]);
+        self.words.resize(4 * quads, [M::NOBODY; 4]);
     }
 
     /// The past of a word, which from now on is kept apart from its neighbours'.
@@ -78,11 +79,11 @@ mod tests {
     fn splitting_and_joining_change_nothing() {
         let mut past = Past::<u8>::default();
         past.reset(30);
-        let mut plain = [[0u8; 3]; 32];
+        let mut plain = [[0u8; 4]; 32];
         let mut state = 1u64;
         for step in 0..20_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (place, word) = ((state >> 60) as usize % 3, (state >> 33) as usize % 32);
+            let (place, word) = ((state >> 60) as usize % 4, (state >> 33) as usize % 32);
             let value = (state >> 40) as u8 % 3 + 1;
             if state >> 39 & 1 != 0 {
                 past.word(word)[place] = value;

@@ -8,6 +8,9 @@ use crate::isa::Ins;
 use crate::isa::memory::store::stored;
 use crate::race::{Access, GlobalShadow, Marked, Stamp};
 
+/// How often a value is looked at again that a block on another host thread may be about to write.
+const OTHERS_TURNS: u32 = 8;
+
 impl Cx<'_> {
     /// The stamp of this instruction in global memory, if races are looked for.
     #[inline(always)]
@@ -54,27 +57,31 @@ impl Cx<'_> {
                     page = GlobalShadow::page(kind, place);
                     mixed = shadow.open(page, g.snapshot.launch, kind);
                 }
-                let writer = if access == Access::Read {
+                let writers = if access == Access::Read {
                     shadow.read(kind, place, mine, |earlier| !self.unordered(earlier, mine))
                 } else {
-                    shadow.marks(kind, place)[0]
+                    let [writer, .., also] = shadow.marks(kind, place);
+                    [writer, also]
                 };
-                self.after_write(index, at[lane], writer, mine);
+                self.after_write(index, at[lane], writers, mine);
                 if mixed {
                     let (other, places) = kind.others(place);
                     for place in places {
-                        self.after_write(index, at[lane], shadow.marks(other, place)[0], mine);
+                        let [writer, .., also] = shadow.marks(other, place);
+                        self.after_write(index, at[lane], [writer, also], mine);
                     }
                 }
             }
         }
     }
 
-    /// A read that finds the mark of a write.
+    /// A read that finds the marks of writes.
     #[inline(always)]
-    fn after_write(&mut self, index: usize, address: u64, writer: Stamp, mine: Stamp) {
-        if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
-            self.global_race(index, address, (writer, true), (mine, false));
+    fn after_write(&mut self, index: usize, address: u64, writers: [Stamp; 2], mine: Stamp) {
+        for writer in writers {
+            if writer != Stamp::NOBODY && self.unordered(writer, mine) && !mine.both_strong(writer) {
+                self.global_race(index, address, (writer, true), (mine, false));
+            }
         }
     }
 
@@ -105,7 +112,7 @@ impl Cx<'_> {
                     page = GlobalShadow::page(kind, place);
                     mixed = shadow.open(page, g.snapshot.launch, kind);
                 }
-                let before = shadow.write(kind, place, mine);
+                let before = shadow.write(kind, place, mine, |earlier| self.unordered(earlier, mine));
                 self.after(index, at, mask, bytes, lane, before, mine, store);
                 if mixed {
                     let (other, places) = kind.others(place);
@@ -117,7 +124,7 @@ impl Cx<'_> {
         }
     }
 
-    /// A write that finds the marks of a write and of reads.
+    /// A write that finds the marks of writes and of reads.
     #[inline(always)]
     fn after(
         &mut self,
@@ -126,26 +133,31 @@ impl Cx<'_> {
         mask: u32,
         bytes: usize,
         lane: usize,
-        before: [Stamp; 3],
+        before: [Stamp; 4],
         mine: Stamp,
         store: Option<&Ins>,
     ) {
-        let [writer, readers @ ..] = before;
-        if writer != Stamp::NOBODY
-            && self.unordered(writer, mine)
-            && !mine.both_strong(writer)
-            && !(writer.same_block(mine) && self.same_value(index, at, mask, bytes, lane, writer, mine, store))
-        {
-            self.global_race(index, at[lane], (writer, true), (mine, true));
+        let [writer, first, second, also] = before;
+        // Atomics before the last one: a thread that saw them may reset their counter.
+        let also = if also.strong() { Stamp::NOBODY } else { also };
+        for writer in [writer, also] {
+            if writer != Stamp::NOBODY
+                && self.unordered(writer, mine)
+                && !mine.both_strong(writer)
+                && !self.same_value(index, at, mask, bytes, lane, writer, mine, store)
+            {
+                self.global_race(index, at[lane], (writer, true), (mine, true));
+            }
         }
-        for reader in readers {
+        for reader in [first, second] {
             if reader != Stamp::NOBODY && self.unordered(reader, mine) {
                 self.global_race(index, at[lane], (reader, false), (mine, true));
             }
         }
     }
 
-    /// Whether a store writes what another thread of the block has written there: that does no harm.
+    /// Whether a store writes what another thread of the block, or the same instruction in another block, has written there:
+    /// that does no harm.
     #[cold]
     fn same_value(
         &self,
@@ -159,6 +171,10 @@ impl Cx<'_> {
         store: Option<&Ins>,
     ) -> bool {
         let Some(store) = store else { return false };
+        let same_block = writer.same_block(mine);
+        if !same_block && (writer.place().is_none() || writer.place() != mine.place()) {
+            return false;
+        }
         let new = |lane| stored(self, store, lane);
         let mine_bytes = new(lane);
         let other = writer.lane() as usize;
@@ -166,9 +182,18 @@ impl Cx<'_> {
             return new(other)[..bytes] == mine_bytes[..bytes];
         }
         let allocation = &self.g.snapshot.allocations[index];
-        let mut old = [0; 32];
-        allocation.data.read((at[lane] - allocation.address) as usize, &mut old[..bytes]);
-        old[..bytes] == mine_bytes[..bytes]
+        // A block on another host thread leaves its mark a moment before its value.
+        for _ in 0..if same_block { 1 } else { OTHERS_TURNS } {
+            let mut old = [0; 32];
+            allocation.data.read((at[lane] - allocation.address) as usize, &mut old[..bytes]);
+            if old[..bytes] == mine_bytes[..bytes] {
+                return true;
+            }
+            if !same_block {
+                std::thread::yield_now();
+            }
+        }
+        false
     }
 
     #[cold]

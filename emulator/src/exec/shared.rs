@@ -54,11 +54,12 @@ pub(crate) fn worse(one: Option<Conflict>, other: Option<Conflict>) -> Option<Co
 const WRITER: usize = 0;
 const READER: usize = 1;
 const BEFORE: usize = 2;
+const ALSO: usize = 3;
 
 /// Records a read and gives what it races with.
 #[inline(always)]
 fn read(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
-    let [writer, found, _] = *touched;
+    let [writer, found, _, also] = *touched;
     if !found.same_warp(mine) {
         touched[BEFORE] = found;
         touched[READER] = mine;
@@ -70,16 +71,22 @@ fn read(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option
     } else {
         touched[READER] = mine;
     }
-    writer.unordered_in_block(mine, clocks).then_some(Conflict { write: true, other: writer })
+    let found = [writer, also].into_iter().find(|earlier| earlier.unordered_in_block(mine, clocks));
+    found.map(|other| Conflict { write: true, other })
 }
 
 /// Records a write, or an access that is strong, and gives what it races with.
 #[inline(always)]
 fn write(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Option<Conflict> {
-    let [writer, reader, before] = *touched;
+    let [writer, reader, before, also] = *touched;
+    let unordered = writer.unordered_in_block(mine, clocks);
     touched[WRITER] = mine.beside(writer);
-    if writer.unordered_in_block(mine, clocks) && !mine.both_strong(writer) {
+    touched[ALSO] = mine.also(writer, also, unordered);
+    if unordered && !mine.both_strong(writer) {
         return Some(Conflict { write: true, other: writer });
+    }
+    if !also.strong() && also.unordered_in_block(mine, clocks) {
+        return Some(Conflict { write: true, other: also });
     }
     for earlier in [reader, before] {
         if earlier.unordered_in_block(mine, clocks) {

@@ -83,6 +83,8 @@ pub(crate) struct Warp {
     pub local_written: Vec<u8>,
     /// Local bytes of each lane.
     pub local_capacity: usize,
+    /// Lanes that read local memory which nobody wrote, and where the last of them did.
+    pub unwritten: (u32, u32),
     /// The allocation that the last access hit.
     pub last_allocation: usize,
     /// The clock of each warp that this one knows of; its own at its number.
@@ -128,6 +130,7 @@ impl Warp {
             local: Vec::new(),
             local_written: Vec::new(),
             local_capacity: 0,
+            unwritten: (0, 0),
             last_allocation: 0,
             clocks: [0; 32],
             known: Known::default(),
@@ -159,6 +162,7 @@ impl Warp {
         self.around = (0, 0);
         self.copies.clear();
         self.turns = 0;
+        self.unwritten = (0, 0);
         self.last_allocation = 0;
         self.frames.clear();
         self.returns.clear();
@@ -412,7 +416,7 @@ impl Warp {
 
 impl Cx<'_> {
     /// Runs up to that many instructions and gives how many it ran.
-    pub fn turn(&mut self, most: u32) -> u64 {
+    pub fn turn(&mut self, mut most: u32) -> u64 {
         let code = &self.g.program.code[..];
         let mut left = most;
         let mut rotate = false;
@@ -451,6 +455,10 @@ impl Cx<'_> {
             let flow = if mask != 0 { (ins.exec)(self, ins, mask) } else { Flow::Next };
             match flow {
                 Flow::Next => self.w.pc += 1,
+                Flow::Rest => {
+                    self.w.pc += 1;
+                    (left, most) = (0, most - left);
+                }
                 // A jump back may lead to where another group waits.
                 Flow::Jump if self.w.groups.is_empty() => {}
                 Flow::Jump => {

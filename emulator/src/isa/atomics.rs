@@ -340,7 +340,7 @@ fn run(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             put(cx.w, i.d, mask, &olds[0].map(|old| old as u32), u32::MAX);
         }
     }
-    Flow::Next
+    cx.rest()
 }
 
 /// Operands of the lanes.

@@ -319,5 +319,5 @@ fn missed(cx: &mut Cx, place: u32) {
 
 fn fence(cx: &mut Cx, i: &Ins, _: u32) -> Flow {
     cx.fence(i.flags & IN_BLOCK == 0);
-    Flow::Next
+    cx.rest()
 }

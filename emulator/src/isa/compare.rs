@@ -4,6 +4,7 @@ use super::half;
 use super::logic::{pred_logic, select};
 use super::moves::{move_pred, not_pred};
 use super::rounding::{brain_to_single, flush, half_to_single};
+use super::spread::{self, Spread};
 use super::types::Ty;
 use super::{Exec, Flow, Ins, Slot, exec, put_pred};
 use crate::compile::Result;
@@ -31,10 +32,16 @@ fn compare<T: Slot>(cx: &mut Cx, i: &Ins, mask: u32, f: impl Fn(T, T) -> bool) -
     for lane in 0..32 {
         bits |= u32::from(f(a[lane], b[lane])) << lane;
     }
-    let known = T::defined(w, i.a) & T::defined(w, i.b);
+    let mut known = T::defined(w, i.a) & T::defined(w, i.b);
+    if mask & !known != 0 && i.width == HALF {
+        known = spread::low_bits::<T>(w, i.a, 16).0 & spread::low_bits::<T>(w, i.b, 16).0;
+    }
     put_pred(w, i.d, mask, bits, known);
     Flow::Next
 }
+
+/// Width of a comparison of the lower halves of two registers.
+const HALF: u8 = 2;
 
 macro_rules! comparison {
     ($slot:ty, $a:ident $b:ident, $convert:expr, $f:expr) => {
@@ -174,14 +181,15 @@ impl Comparison {
         let mut sources = vec![(a, b)];
         if packed {
             let high = (d.fresh(32)?, d.fresh(32)?);
-            d.emit(Ins { exec: exec!(|a: u32| a >> 16), d: high.0, a, ..blank() });
-            d.emit(Ins { exec: exec!(|a: u32| a >> 16), d: high.1, a: b, ..blank() });
+            d.emit_part(Ins { exec: exec!(|a: u32| a >> 16), d: high.0, a, ..blank() }, Spread::Bits(1));
+            d.emit_part(Ins { exec: exec!(|a: u32| a >> 16), d: high.1, a: b, ..blank() }, Spread::Bits(1));
             sources.push(high);
         }
         let mut results = Vec::new();
         for (a, b) in sources {
             let dest = d.fresh(1)?;
-            d.emit(Ins { exec, class, d: dest, a, b, ..blank() });
+            let width = if packed { HALF } else { 0 };
+            d.emit(Ins { exec, class, width, d: dest, a, b, ..blank() });
             results.push(dest);
         }
         Ok(Some(results))
@@ -255,7 +263,8 @@ fn set(d: &mut Decoder) -> Result<bool> {
         let parts = (d.fresh(32)?, d.fresh(32)?);
         d.emit(Ins { exec: select::<u32>, class, d: parts.0, a, b, c, ..blank() });
         d.emit(Ins { exec: select::<u32>, class, d: parts.1, a, b, c: high, ..blank() });
-        d.emit(Ins { exec: exec!(|a: u32, b: u32| a | b << 16), class, d: dest, a: parts.0, b: parts.1, ..blank() });
+        let exec = exec!(|a: u32, b: u32| a << 16 | b);
+        d.emit_part(Ins { exec, class, d: dest, a: parts.1, b: parts.0, ..blank() }, Spread::Pair);
     } else {
         d.emit(Ins { exec: select::<u32>, class, d: dest, a, b, c, ..blank() });
     }

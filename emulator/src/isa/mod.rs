@@ -32,7 +32,7 @@ pub(crate) mod warp;
 pub(crate) mod wide;
 
 pub use opcodes::opcodes;
-pub(crate) use opcodes::{decoders, first_target};
+pub(crate) use opcodes::{absent, decoders, first_target};
 
 use crate::counters::Class;
 use crate::exec::{Cx, Warp};
@@ -46,6 +46,8 @@ pub(crate) enum Flow {
     Jump,
     /// Groups changed, or the current one waits: choose anew.
     Choose,
+    /// The next instruction, after others had a turn.
+    Rest,
     /// The launch faulted.
     Fault,
 }

@@ -150,6 +150,30 @@ pub(crate) fn first_target(opcode: &str, has: impl Fn(&str) -> bool) -> u32 {
     }
 }
 
+/// Why an instruction is not there, or what to take for it, where more can be said than its name.
+pub(crate) fn absent(opcode: &str) -> Option<&'static str> {
+    const WHYS: &[(&str, &str)] = &[
+        ("wmma.", "use mma.sync"),
+        ("mma.sp", "sparse products are not there"),
+        ("wgmma.", "sm_90's products of warp groups are not there yet; use mma.sync"),
+        ("cp.async.bulk", "bulk copies and tensor maps are not there yet; use cp.async"),
+        ("cp.reduce.async.bulk", "bulk copies are not there yet"),
+        ("prefetch.tensormap", "tensor maps are not there yet"),
+        ("tensormap.", "tensor maps are not there yet"),
+        ("setmaxnreg.", "registers are not counted; leave it out"),
+        ("barrier.cluster", "clusters are not there yet"),
+        ("mapa.", "clusters are not there yet"),
+        ("getctarank.", "clusters are not there yet"),
+        ("ld.shared::cluster", "clusters are not there yet"),
+        ("st.async", "clusters are not there yet"),
+        ("red.async", "clusters are not there yet"),
+        ("tex.", "textures are not there"),
+        ("suld.", "surfaces are not there"),
+        ("sust.", "surfaces are not there"),
+    ];
+    WHYS.iter().find(|(start, _)| opcode.starts_with(start)).map(|(_, why)| *why)
+}
+
 /// Names of all opcodes that are known, sorted; forms of them may still be refused.
 pub fn opcodes() -> impl Iterator<Item = &'static str> {
     OPCODES.iter().map(|entry| entry.0)

@@ -45,7 +45,11 @@ impl Spread {
                     Spread::Any
                 }
             }
-            ("add" | "sub" | "mul" | "fma" | "min" | "max" | "neg" | "abs", Some(ty)) if packed(ty) => Spread::Halves,
+            ("add" | "sub" | "mul" | "fma" | "min" | "max" | "neg" | "abs" | "ex2" | "tanh", Some(ty))
+                if packed(ty) =>
+            {
+                Spread::Halves
+            }
             // Pairs of integers are named by a modifier.
             _ if mods.iter().any(|name| matches!(*name, "u16x2" | "s16x2")) => Spread::Halves,
             ("add" | "sub" | "mul" | "mad" | "neg", Some(ty))

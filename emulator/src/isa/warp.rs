@@ -68,8 +68,29 @@ pub(crate) fn members(cx: &mut Cx, mask: u32, register: u16) -> (u32, u32) {
     (mask & !others, members)
 }
 
+/// Whether the instruction names its lanes. Before Volta it did not: the lanes that ran it were meant.
+fn named(d: &mut Decoder) -> Option<bool> {
+    let sync = d.take("sync");
+    (sync || d.c.program.target < 70).then_some(sync)
+}
+
+/// The register with the mask of lanes: the operand of that number, or one that gets the lanes at hand.
+fn lanes_of(d: &mut Decoder, sync: bool, operand: usize) -> Result<u16> {
+    if sync {
+        return d.source(operand, Ty::B32);
+    }
+    let register = d.fresh(32)?;
+    let exec: Exec = |cx, i, mask| {
+        put(cx.w, i.d, mask, &[mask; 32], u32::MAX);
+        Flow::Next
+    };
+    d.emit(Ins { exec, d: register, ..blank() });
+    Ok(register)
+}
+
 fn shuffle(d: &mut Decoder) -> Result<bool> {
-    if !d.take("sync") || d.ty()? != Ty::B32 {
+    let Some(sync) = named(d) else { return Ok(false) };
+    if d.ty()? != Ty::B32 {
         return Ok(false);
     }
     let exec: Exec = match d.take_any(&["up", "down", "bfly", "idx"]) {
@@ -86,8 +107,10 @@ fn shuffle(d: &mut Decoder) -> Result<bool> {
         },
         None => return Ok(false),
     };
-    d.expect(5, 5)?;
-    let (a, b, c, e) = (d.source(1, Ty::B32)?, d.source(2, Ty::B32)?, d.source(3, Ty::B32)?, d.source(4, Ty::B32)?);
+    let count = 4 + usize::from(sync);
+    d.expect(count, count)?;
+    let (a, b, c) = (d.source(1, Ty::B32)?, d.source(2, Ty::B32)?, d.source(3, Ty::B32)?);
+    let e = lanes_of(d, sync, 4)?;
     let (value, predicate) = match d.operand(0)? {
         Operand::Pair(value, predicate) => (&**value, Some(&**predicate)),
         operand => (operand, None),
@@ -158,12 +181,12 @@ fn shuffle_by(cx: &mut Cx, i: &Ins, mask: u32, from: impl Fn(u32, u32, u32, u32)
 }
 
 fn vote(d: &mut Decoder) -> Result<bool> {
-    if !d.take("sync") {
-        return Ok(false);
-    }
+    let Some(sync) = named(d) else { return Ok(false) };
     let Some(how) = d.take_any(&["all", "any", "uni", "ballot"]) else { return Ok(false) };
-    d.expect(3, 3)?;
-    let (a, b) = (d.predicate(1)?, d.source(2, Ty::B32)?);
+    let count = 2 + usize::from(sync);
+    d.expect(count, count)?;
+    let a = d.predicate(1)?;
+    let b = lanes_of(d, sync, 2)?;
     let operand = d.operand(0)?;
     if how == "ballot" {
         let dest = d.dest_of(operand, Ty::B32)?;

@@ -66,7 +66,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(Token<'_>, u32)>, ParseError> {
             }
             _ if starts_word(byte) => {
                 let mut end = at + 1;
-                while end < bytes.len() {
+                // `.global.u32` is two words, as `.global .u32` is; `ld.global.u32` is one.
+                let directive = byte == b'.';
+                while end < bytes.len() && !(directive && bytes[end] == b'.') {
                     // `shared::cta` is one word; a single colon ends a label.
                     if bytes[end] == b':'
                         && bytes.get(end + 1) == Some(&b':')

@@ -8,8 +8,14 @@ mod json;
 mod report;
 mod run;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+/// Whether help is asked for in place of a command's work.
+fn asks_for_help(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|first| first == "--help" || first == "-h")
+}
 
 const HELP: &str = "\
 Runs CUDA programs on a machine without a GPU, checks their kernels and counts what they do.
@@ -26,13 +32,16 @@ Usage:
 
 Environment (read by the driver, in any program that uses it):
   SOFTWARE_GPU_ARCH              80 (default) or 90
-  SOFTWARE_GPU_CHECKS            all (default), none, or names parted by commas; -NAME takes one out of all:
+  SOFTWARE_GPU_CHECKS            all (default), none or off, or names parted by commas of those that stay on
+                                 (race: only races); -NAME takes one out of all (-race: all but races):
                                  uninitialised, race, async-pending, barrier-divergence, inactive-lane,
                                  leak
-  SOFTWARE_GPU_SEED              shuffles the order of warps and blocks (0, the default: in order)
+  SOFTWARE_GPU_SEED              shuffles the order of warps and blocks, and lets them give way to each other
+                                 (0, the default: in order)
   SOFTWARE_GPU_THREADS           host threads (0, the default: as many as there are)
   SOFTWARE_GPU_MEMORY            device memory: bytes, or with K, M, G (default 4G)
-  SOFTWARE_GPU_MAX_INSTRUCTIONS  warp instructions after which a kernel counts as endless (0, the default: no limit)
+  SOFTWARE_GPU_MAX_INSTRUCTIONS  warp instructions of a host thread after which a launch counts as endless
+                                 (0, the default: no limit)
   SOFTWARE_GPU_REPORT            file for the counters; %p in it becomes the process id
   SOFTWARE_GPU_VERBOSE           1: refused calls and why; 2: every call
   SOFTWARE_GPU_LIB               for `run`: the driver's library (default: libcuda.so beside this program)
@@ -47,6 +56,7 @@ fn main() -> ExitCode {
     let result = match command.as_ref().and_then(|command| command.to_str()) {
         Some("--help" | "-h" | "help") => say(&format!("{HELP}\n")),
         Some("--version" | "-V") => say(concat!("software-gpu ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some("run" | "report") if asks_for_help(&rest) => say(&format!("{HELP}\n")),
         Some("run") => run::run(&rest),
         Some("report") => report::report(&rest),
         Some(other) => Err(Failure::Usage(format!("unknown command '{other}'; known: run, report, --help, --version"))),

@@ -21,6 +21,8 @@ struct Options {
     file: String,
     minimum: HashMap<String, f64>,
     registers: HashMap<String, f64>,
+    /// Those that `--registers` named, which must be there; a log may name kernels that never ran.
+    named: HashMap<String, f64>,
 }
 
 fn options(arguments: &[OsString]) -> Result<Options, Failure> {
@@ -54,9 +56,10 @@ fn options(arguments: &[OsString]) -> Result<Options, Failure> {
         let Some((kernel, number)) = parsed.filter(|(_, number)| number.is_finite() && *number >= 0.0) else {
             return Err(usage(format!("{name} {value}: KERNEL=NUMBER is expected")));
         };
-        let table = if name == "--minimum" { &mut options.minimum } else { &mut options.registers };
+        let table = if name == "--minimum" { &mut options.minimum } else { &mut options.named };
         table.insert(kernel.to_string(), number);
     }
+    options.registers.extend(options.named.iter().map(|(name, number)| (name.clone(), *number)));
     if options.file.is_empty() {
         return Err(usage(
             "a file is missing; write one with SOFTWARE_GPU_REPORT=FILE software-gpu run PROGRAM".into(),
@@ -258,6 +261,16 @@ pub(crate) fn report(arguments: &[OsString]) -> Result<u8, Failure> {
     let report = parse(&text).map_err(|why| Failure::Usage(format!("{file}: no JSON: {why}")))?;
     if !report.text("format").is_some_and(|format| format.starts_with("software-gpu report")) {
         return Err(Failure::Usage(format!("{file}: not a report of the software GPU (it has no \"format\")")));
+    }
+    let kernels = report.list("kernels");
+    let names = || kernels.iter().filter_map(|kernel| kernel.text("kernel"));
+    for (option, table) in [("--minimum", &options.minimum), ("--registers", &options.named)] {
+        let mut unknown: Vec<_> = table.keys().filter(|name| !names().any(|known| known == name.as_str())).collect();
+        unknown.sort();
+        if let Some(name) = unknown.first() {
+            let known = names().collect::<Vec<_>>().join(", ");
+            return Err(Failure::Usage(format!("report: {option} {name}: {file} has no such kernel; it has: {known}")));
+        }
     }
     say(&render(&report, &options))
 }

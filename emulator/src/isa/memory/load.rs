@@ -68,7 +68,10 @@ fn put_unwritten(cx: &mut Cx, i: &Ins, mask: u32, k: usize, mut undefined: [u64;
 
 pub(super) fn load_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    load_global_at(cx, i, mask, &at)
+    match load_global_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
@@ -116,7 +119,10 @@ fn load_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
 
 pub(super) fn load_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    load_shared_at(cx, i, mask, &at)
+    match load_shared_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn load_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
@@ -179,6 +185,7 @@ fn load_local_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
         put_element(cx, i, mask, k, known, |lane| number(&data[place(lane)..place(lane) + width]));
         if mask & !known != 0 {
             put_unwritten(cx, i, mask, k, undefined);
+            cx.w.unwritten = (cx.w.unwritten.0 | mask & !known, cx.w.pc);
         }
     }
     cx.w.local = data;
@@ -231,5 +238,5 @@ pub(super) fn load_generic(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             return flow;
         }
     }
-    Flow::Next
+    if i.flags & STRONG != 0 { cx.rest() } else { Flow::Next }
 }

@@ -81,7 +81,10 @@ fn defined_bits(cx: &Cx, i: &Ins, k: usize) -> [[u8; 8]; 32] {
 
 pub(super) fn store_global(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    store_global_at(cx, i, mask, &at)
+    match store_global_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn store_global_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
@@ -147,7 +150,10 @@ fn mark_but_padding(cx: &Cx, i: &Ins, allocation: &Allocation, at: &[u64; 32], p
 
 pub(super) fn store_shared(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
     let at = cx.addresses(i, mask);
-    store_shared_at(cx, i, mask, &at)
+    match store_shared_at(cx, i, mask, &at) {
+        Flow::Next if i.flags & STRONG != 0 => cx.rest(),
+        flow => flow,
+    }
 }
 
 fn store_shared_at(cx: &mut Cx, i: &Ins, mask: u32, at: &[u64; 32]) -> Flow {
@@ -261,5 +267,5 @@ pub(super) fn store_generic(cx: &mut Cx, i: &Ins, mask: u32) -> Flow {
             return flow;
         }
     }
-    Flow::Next
+    if i.flags & STRONG != 0 { cx.rest() } else { Flow::Next }
 }

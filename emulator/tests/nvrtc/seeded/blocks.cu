@@ -125,3 +125,66 @@ KERNEL(loss_written_by_all) {
     float sum = warp_sum(x[BLOCK * 32 + TID]);
     if (TID == 0) y[0] = sum * n; // expect race
 }
+// The last block adds up by atomics: every block's own atomic is the last one of each word when it reads.
+KERNEL(accumulated_unfenced) {
+    __shared__ bool last;
+    atomicAdd(&y[TID], x[BLOCK * 64 + TID]); // expect race
+    __syncthreads();
+    if (TID == 0) last = atomicAdd(&ticket, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (last) x[1024 + TID] = y[TID] * n; // expect race
+}
+KERNEL(accumulated_no_barrier) {
+    __shared__ bool last;
+    atomicAdd(&y[TID], x[BLOCK * 64 + TID]); // expect race
+    __threadfence();
+    if (TID == 0) last = atomicAdd(&ticket, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (last) x[1024 + TID] = y[TID] * n; // expect race
+}
+KERNEL(accumulated_ok) {
+    __shared__ bool last;
+    atomicAdd(&y[TID], x[BLOCK * 64 + TID]);
+    __threadfence();
+    __syncthreads();
+    if (TID == 0) last = atomicAdd(&ticket, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (last) {
+        x[1024 + TID] = y[TID] * n;
+        if (TID == 0) ticket = 0;
+    }
+}
+// Two warps of each block add to one word.
+KERNEL(accumulated_by_warps) {
+    __shared__ bool last;
+    float sum = warp_sum(x[BLOCK * 64 + TID]);
+    if (TID % 32 == 0) atomicAdd(y, sum); // expect race
+    __syncthreads();
+    if (TID == 0) last = atomicAdd(&ticket, 1) == gridDim.x - 1;
+    __syncthreads();
+    if (last && TID == 0) x[1024] = y[0] * n; // expect race
+}
+// The own atomic orders nothing that others do.
+KERNEL(atomic_then_read) {
+    atomicAdd(&y[0], x[BLOCK]); // expect race
+    if (BLOCK == 1) x[1024] = y[0] * n; // expect race
+}
+// Two blocks write one half of a word each, and one reads the other's.
+KERNEL(half_of_another_block) {
+    unsigned short *s = (unsigned short *)y;
+    s[TID * 2 + BLOCK] = BLOCK + n; // expect race
+    if (BLOCK == 1) x[1024 + TID] = s[TID * 2]; // expect race
+}
+KERNEL(half_of_the_block_ok) {
+    unsigned short *s = (unsigned short *)y;
+    s[TID * 2 + BLOCK] = BLOCK + n;
+    if (BLOCK == 1) x[1024 + TID] = s[TID * 2 + 1];
+}
+// `changed = true` by whoever sees a change, as a breadth-first search does.
+KERNEL(changed_ok) {
+    if (x[BLOCK * 32 + TID] > 0) y[0] = n;
+}
+KERNEL(changed_and_read) {
+    if (x[BLOCK * 32 + TID] >= 0) y[0] = n; // expect race
+    if (BLOCK == 1) x[1024 + TID] = y[0]; // expect race
+}

@@ -151,3 +151,27 @@ KERNEL(endless_recursion) {
     volatile int go = n;
     y[TID] = depth(&go, TID);
 }
+// One element past the end, in what rounding up leaves there, or in another function's arguments.
+KERNEL(local_one_past) {
+    int h[10];
+    for (int k = 0; k < 10; k++) h[k] = k * TID;
+    h[n] = 1; // expect out-of-bounds
+    y[TID] = h[(TID + 3) % 10];
+}
+KERNEL(local_one_past_ok) {
+    int h[10];
+    for (int k = 0; k < 10; k++) h[k] = k * TID;
+    h[n] = 1;
+    y[TID] = h[(TID + 3) % 10];
+}
+__device__ __noinline__ int pick(const int* list, int at, int n) {
+    int own[3];
+    for (int k = 0; k < 3; k++) own[k] = list[k] + at;
+    own[(at + n) % 3] = 1;
+    return own[at % 3] + list[n]; // local_of_caller: expect out-of-bounds
+}
+KERNEL(local_of_caller) {
+    int h[5];
+    for (int k = 0; k < 5; k++) h[k] = k * TID;
+    y[TID] = pick(h, TID, n);
+}

@@ -261,3 +261,19 @@ KERNEL(attention_ok) {
     for (int j = 0; j < 4; j++) out += score[j] * tile[(TID + j * 16) & 63][n];
     y[TID] = out;
 }
+// A counter in shared memory, read by the thread that came last.
+KERNEL(shared_counter_read) {
+    __shared__ int count;
+    if (TID == 0) count = 0;
+    __syncthreads();
+    atomicAdd(&count, 1); // expect race
+    if (TID == 255) y[0] = count; // expect race
+}
+KERNEL(shared_counter_read_ok) {
+    __shared__ int count;
+    if (TID == 0) count = 0;
+    __syncthreads();
+    atomicAdd(&count, 1);
+    __syncthreads();
+    if (TID == 255) y[0] = count;
+}
