@@ -159,7 +159,7 @@ fn single(world: &World, threads: usize, rows: usize, unlabelled: usize) -> (Mul
     std::fs::write(&path, text).unwrap();
     let (options, tokenizer) = (ReadOptions::default(), model.encoder().tokenizer());
     let train = Dataset::read(&tasks[0], &path, Labels::Optional, &options, tokenizer, MAX_LENGTH, device.as_cpu());
-    (model, TrainingData { tasks: vec![TaskData { train: train.unwrap(), dev: Vec::new() }] })
+    (model, TrainingData { tasks: vec![TaskData { train: train.unwrap(), dev: Vec::new(), unlabelled: None }] })
 }
 
 #[test]

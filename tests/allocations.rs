@@ -99,7 +99,7 @@ fn warm_up(all: &[Batch], threads: usize) -> impl Iterator<Item = &Batch> {
 }
 
 fn update(model: &mut MultiTaskModel, step: &mut Step, (task, batch, labels): &Batch, number: u64) {
-    step.batch(model, *task, batch, labels, 1.0, number).unwrap();
+    step.batch(model, *task, batch, Some(labels), 1.0, number).unwrap();
     step.update(model, 1e-3).unwrap();
 }
 

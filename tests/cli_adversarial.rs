@@ -91,7 +91,7 @@ fn the_divergence_is_that_of_the_task_or_of_the_command_line() {
     let tiny = Tiny::new();
     let wide =
         "--epochs 1 --max-updates 1 --overwrite --adversarial smart --adversarial-epsilon 1 --adversarial-noise 1";
-    let mut first = |adv_loss: &str, flags: &str| {
+    let first = |adv_loss: &str, flags: &str| {
         let tasks = tiny::TASKS.replacen("n_class: 2\n", &format!("n_class: 2\n  {adv_loss}\n"), 1);
         tiny.write("tasks.yml", tasks);
         tiny.train("out", &format!("{wide} --sampling sequential {flags}")).ok();

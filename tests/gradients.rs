@@ -239,7 +239,7 @@ fn the_head_of_a_task_that_took_no_part_stands_still() {
                 let train = &data.tasks[task].train;
                 let examples = [4, 5, 6, 7];
                 let (batch, labels) = (train.batch(&examples).unwrap(), train.labels(&examples).unwrap());
-                step.batch(model, task, &batch, &labels, 1.0, number).unwrap();
+                step.batch(model, task, &batch, Some(&labels), 1.0, number).unwrap();
                 step.update(model, 1e-3).unwrap();
             };
             // The pair's head moves once, then stands still for three updates, then moves again.

@@ -97,9 +97,8 @@ mod tests {
         assert!((ln(UNIT) as f64 - (UNIT as f64).ln()).abs() < 2e-6);
         for i in 0..1u32 << 16 {
             let word = i << 16 | 0x1234;
-            let angle = match ((word >> 30) as f64, ((word << 2 >> 8) as f64) / 16_777_216.0 - 0.5) {
-                (quadrant, part) => (quadrant + part) * std::f64::consts::FRAC_PI_2,
-            };
+            let (quadrant, part) = ((word >> 30) as f64, ((word << 2 >> 8) as f64) / 16_777_216.0 - 0.5);
+            let angle = (quadrant + part) * std::f64::consts::FRAC_PI_2;
             let (x, y) = direction(word);
             assert!((x as f64 - angle.cos()).abs() < 2e-7 && (y as f64 - angle.sin()).abs() < 2e-7, "{word:x}");
         }

@@ -1,7 +1,7 @@
 //! Adversarial training: terms that the training step adds to the loss of a batch.
 //!
 //! A term sees a batch through [`Objective`] and never asks what kind of task it is. Those that compare outputs
-//! ([`consistency`], R-Drop, the proximal term) stand on the tape beside the clean pass and go back in one backward pass with
+//! (SMART and its kin, R-Drop, the proximal term) stand on the tape beside the clean pass and go back in one backward pass with
 //! it; their ascent differentiates towards the perturbation alone and is forgotten afterwards. FreeLB takes the place of the
 //! clean pass, the fast gradient method follows it.
 
