@@ -195,9 +195,15 @@ impl Stamp {
     /// other, nor do stores of one value by several blocks, so that the last one does not stand for those before it, and
     /// a write of a part of a word does not stand for that of another part. The one from farther away stays: what is near is ordered by a barrier, and rarely wrong.
     #[inline(always)]
-    pub fn also(self, before: Stamp, also: Stamp, unordered: bool) -> Stamp {
-        let beside = before.bytes() & !self.bytes() != 0 && !before.same_instruction(self);
-        let several = unordered && !self.same_thread(before) && (self.both_strong(before) || !self.same_block(before));
+    pub fn also(self, before: Stamp, also: Stamp, unordered: impl FnOnce() -> bool) -> Stamp {
+        let part = before.bytes() & !self.bytes() != 0;
+        // Nearly every store.
+        if also == Stamp::NOBODY && !part && (before == Stamp::NOBODY || !self.strong() && self.same_block(before)) {
+            return also;
+        }
+        let beside = part && !before.same_instruction(self);
+        let may = self.both_strong(before) || !self.same_block(before);
+        let several = may && !self.same_thread(before) && unordered();
         if beside || several {
             return if also != Stamp::NOBODY && also.distance(self) > before.distance(self) { also } else { before };
         }
@@ -241,7 +247,7 @@ impl Marks {
     fn write(&self, at: usize, mine: Stamp, unordered: impl Fn(Stamp) -> bool) -> [Stamp; 4] {
         let found @ [before, _, _, also] = self.get(at);
         self.0.store64(at * MARKS, mine.beside(before).0);
-        let kept = mine.also(before, also, before != Stamp::NOBODY && unordered(before));
+        let kept = mine.also(before, also, || before != Stamp::NOBODY && unordered(before));
         if kept != also {
             self.0.store64(at * MARKS + 24, kept.0);
         }

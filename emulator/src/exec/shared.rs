@@ -81,7 +81,7 @@ fn write(touched: &mut Touched<Stamp>, mine: Stamp, clocks: &[u32; 32]) -> Optio
     let [writer, reader, before, also] = *touched;
     let unordered = writer.unordered_in_block(mine, clocks);
     touched[WRITER] = mine.beside(writer);
-    touched[ALSO] = mine.also(writer, also, unordered);
+    touched[ALSO] = mine.also(writer, also, || unordered);
     if unordered && !mine.both_strong(writer) {
         return Some(Conflict { write: true, other: writer });
     }
