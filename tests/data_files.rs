@@ -285,7 +285,7 @@ fn a_data_key_that_cannot_be_followed_is_refused() {
     let cases = [
         (
             "data: x.csv",
-            "data: expected a mapping with the keys train, dev, test, format, header, quoting, columns, \
+            "data: expected a mapping with the keys train, dev, test, unlabelled, format, header, quoting, columns, \
           found 'x.csv'",
         ),
         ("data: {format: csv}", "data: no file is named; add 'train: PATH', 'dev: PATH' or 'test: PATH'"),
