@@ -141,7 +141,7 @@ macro_rules! driver_api {
     (@function [$(#[$meta:meta])*] $name:ident ($($argument:ident: $type:ty),* $(,)?) $body:block) => {
         $(#[$meta])*
         #[unsafe(no_mangle)]
-        #[allow(unused_unsafe)]
+        #[allow(unused_unsafe, reason = "some bodies call nothing unsafe")]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> $crate::driver::codes::CUresult {
             $crate::driver::entry::boundary(stringify!($name), || {
                 // SAFETY: whoever calls a function of the driver API vouches for its pointers, as the API's contract

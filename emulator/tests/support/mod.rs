@@ -1,6 +1,6 @@
 //! What the driver's tests share: contexts of their own, and small PTX texts.
-// Each test file uses a part of it.
-#![allow(dead_code, unused_imports)]
+
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
