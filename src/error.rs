@@ -34,6 +34,10 @@ pub enum Error {
     NoGradient { parameters: Vec<String> },
     /// A loss or a gradient became NaN or infinite.
     NonFinite { what: String, hint: String },
+    /// A device, or the software that drives it, is missing, refuses or fails.
+    Device { device: String, message: String },
+    /// A device has no memory left for `wanted` bytes; `free` and `total` are what its driver counts.
+    DeviceMemory { device: String, wanted: usize, free: usize, total: usize },
     /// The stop flag was raised; what was done so far has been saved.
     Interrupted { update: u64 },
 }
@@ -74,11 +78,17 @@ impl Error {
         Error::Unsupported { what: what.into(), hint: hint.into() }
     }
 
+    /// `device` is missing, refuses or fails.
+    pub fn device(device: impl Into<String>, message: impl Into<String>) -> Error {
+        Error::Device { device: device.into(), message: message.into() }
+    }
+
     /// 2 where the caller's usage or input is at fault, 130 after an interruption, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Io { source, .. } if is_wrong_path(source.kind()) => 2,
             Error::Io { .. } | Error::NoGradient { .. } | Error::NonFinite { .. } => 1,
+            Error::Device { .. } | Error::DeviceMemory { .. } => 1,
             Error::Interrupted { .. } => 130,
             _ => 2,
         }
@@ -112,6 +122,17 @@ impl fmt::Display for Error {
                 write!(f, "{} trainable parameter(s) got no gradient: {}", parameters.len(), parameters.join(", "))
             }
             Error::NonFinite { what, hint } => write!(f, "{what} is not finite; {hint}"),
+            Error::Device { device, message } => write!(f, "{device}: {message}"),
+            Error::DeviceMemory { device, wanted, free, total } => {
+                let mebibytes = |bytes: &usize| bytes.div_ceil(1 << 20);
+                write!(
+                    f,
+                    "{device}: no memory for {} MiB more ({} of {} MiB are free); lower --batch-size",
+                    mebibytes(wanted),
+                    mebibytes(free),
+                    mebibytes(total)
+                )
+            }
             Error::Interrupted { update } => write!(f, "interrupted after update {update}"),
         }
     }

@@ -103,7 +103,7 @@ impl Dropout {
         Mask::new(key, [instance, step as u32, (step >> 32) as u32], self.threshold(), self.scale())
     }
 
-    fn threshold(&self) -> u32 {
+    pub(crate) fn threshold(&self) -> u32 {
         (self.p as f64 * 4_294_967_296.0) as u32
     }
 

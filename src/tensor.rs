@@ -1,8 +1,9 @@
-//! A tensor: a shape and a buffer of f32.
+//! A tensor: a shape and a buffer of f32, on the host or on a device.
 
 use std::fmt;
 
-use crate::device::{Buffer, Workspace};
+use crate::device::cuda::Span;
+use crate::device::{Buffer, Cuda, Workspace};
 use crate::error::{Error, Result};
 
 /// Up to four extents. Most ops see a tensor as `[rows, width]`, the width being the last extent.
@@ -81,10 +82,13 @@ impl Tensor {
         Ok(Tensor { shape, buffer: Buffer::from_vec(data) })
     }
 
-    /// A tensor from the workspace, with unspecified content.
-    pub fn take(workspace: &mut Workspace, shape: impl Into<Shape>) -> Tensor {
+    /// A tensor from the workspace, on its device, with unspecified content.
+    ///
+    /// # Errors
+    /// A device without memory for it.
+    pub fn take(workspace: &mut Workspace, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
-        Tensor { shape, buffer: workspace.take(shape.len()) }
+        Ok(Tensor { shape, buffer: workspace.take(shape.len())? })
     }
 
     /// Gives the buffer back to the workspace.
@@ -97,13 +101,40 @@ impl Tensor {
         self.shape
     }
 
-    /// The elements.
+    /// The elements on the host, copied there if they are on a device; NaN if it does not give them: see
+    /// [`Buffer::host_or_nan`].
     pub fn data(&self) -> &[f32] {
+        self.buffer.host_or_nan()
+    }
+
+    /// The elements on the host, to be written.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        self.buffer.host_mut()
+    }
+
+    /// The elements, wherever they are.
+    pub fn buffer(&self) -> &Buffer {
         &self.buffer
     }
 
-    /// The elements, to be written.
-    pub fn data_mut(&mut self) -> &mut [f32] {
+    /// The same, to be written.
+    pub fn buffer_mut(&mut self) -> &mut Buffer {
         &mut self.buffer
+    }
+
+    /// The elements on a CUDA device.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn on(&self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.buffer.on(cuda)
+    }
+
+    /// The elements on a CUDA device, to be written there.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.buffer.on_mut(cuda)
     }
 }

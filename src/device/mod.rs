@@ -1,16 +1,21 @@
 //! Devices: where tensors live and kernels run.
 //!
-//! The floor below [`crate::tensor`]: threads, instruction sets, the matrix product, scratch memory.
-//! Only the CPU exists so far. An op's `mod.rs` asks for it by `as_cpu()` and calls its `cpu.rs`; a second device turns
-//! that call into a match, with a second file beside the first.
+//! The floor below [`crate::tensor`]: threads, instruction sets, the matrix product, scratch memory; CUDA's driver, compiler
+//! and memory. An op's `mod.rs` matches on the device and calls its `cpu.rs` or `cuda.rs`.
 
+mod buffer;
+mod cache;
 pub mod cpu;
+pub mod cuda;
 pub(crate) mod pages;
 mod workspace;
 
 use crate::error::{Error, Result};
+pub use buffer::Buffer;
+pub use cache::{CACHE_VARIABLE, cache_dir};
 pub use cpu::{Cpu, Isa, Precision};
-pub use workspace::{Buffer, Workspace};
+pub use cuda::{Cuda, CudaOptions};
+pub use workspace::Workspace;
 
 /// A device that tensors live on.
 #[derive(Clone, Debug)]
@@ -18,6 +23,8 @@ pub use workspace::{Buffer, Workspace};
 pub enum Device {
     /// The processor, with its own thread pool.
     Cpu(Cpu),
+    /// A GPU, driven through CUDA.
+    Cuda(Cuda),
 }
 
 impl Device {
@@ -27,45 +34,121 @@ impl Device {
         Ok(Device::Cpu(Cpu::new(threads, Isa::from_environment()?)?))
     }
 
-    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` and `MANYHEAD_DEVICE` give them.
+    /// CUDA device number `ordinal`, with `threads` threads of the host beside it.
     ///
     /// # Errors
-    /// `cuda` is refused by name as long as there is no CUDA device in the engine.
-    pub fn parse(name: &str, threads: usize) -> Result<Device> {
-        match name {
-            "auto" | "cpu" => Device::cpu(threads),
-            _ if name == "cuda" || name.starts_with("cuda:") => {
-                Err(Error::unsupported(format!("device '{name}'"), "use --device cpu: there is no CUDA device yet"))
+    /// Why there is none, in one line.
+    pub fn cuda(ordinal: usize, threads: usize, options: CudaOptions) -> Result<Device> {
+        let host = Cpu::new(threads, Isa::from_environment()?)?;
+        Ok(Device::Cuda(Cuda::open(ordinal, host, options)?))
+    }
+
+    /// The first GPU if there is one that can be used, else the CPU; and in one line which one it is, and why it is no GPU.
+    ///
+    /// A GPU that is only computed by software is passed over: the CPU is faster.
+    ///
+    /// # Errors
+    /// Those of [`Device::cpu`].
+    pub fn auto(threads: usize, options: CudaOptions) -> Result<(Device, String)> {
+        let found = Cuda::probe().and_then(|name| match name.contains("Software") {
+            true => Err(format!("{name} is no hardware")),
+            false => Device::cuda(0, threads, options).map_err(|error| error.to_string()),
+        });
+        match found {
+            Ok(device) => {
+                let line = format!("{device:?}");
+                Ok((device, line))
             }
-            _ => Err(Error::argument("--device", format!("'{name}' is none of auto, cpu, cuda, cuda:N"))),
+            Err(why) => Ok((Device::cpu(threads)?, format!("the CPU ({why})"))),
         }
     }
 
+    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` and `MANYHEAD_DEVICE` give them; compiled kernels are kept in
+    /// the cache folder that the environment names.
+    ///
+    /// # Errors
+    /// Another name; a CUDA device that cannot be used.
+    pub fn parse(name: &str, threads: usize) -> Result<Device> {
+        let options = CudaOptions { cache: cache_dir(None).ok() };
+        Ok(match DeviceName::parse(name)? {
+            DeviceName::Auto => Device::auto(threads, options)?.0,
+            DeviceName::Cpu => Device::cpu(threads)?,
+            DeviceName::Cuda(ordinal) => Device::cuda(ordinal, threads, options)?,
+        })
+    }
+
     /// The same device with products in `precision`; it shares the threads.
+    ///
+    /// # Errors
+    /// A precision that this device does not have.
     pub fn with_precision(&self, precision: Precision) -> Device {
         match self {
             Device::Cpu(cpu) => Device::Cpu(cpu.with_precision(precision)),
+            Device::Cuda(cuda) => Device::Cuda(cuda.clone()),
         }
     }
 
     /// What products are computed from.
     pub fn precision(&self) -> Precision {
-        self.as_cpu().precision()
+        match self {
+            Device::Cpu(cpu) => cpu.precision(),
+            Device::Cuda(_) => Precision::F32,
+        }
     }
 
     /// The precision that `--precision` names: `f32`, `bf16`, `int8`, or `auto`, which is bf16 where this device multiplies
     /// it faster than f32.
     ///
     /// # Errors
-    /// Any other name.
+    /// Any other name; one that this device does not have.
     pub fn parse_precision(&self, name: &str) -> Result<Precision> {
-        Precision::parse(name, self.as_cpu().isa())
+        match self {
+            Device::Cpu(cpu) => Precision::parse(name, cpu.isa()),
+            Device::Cuda(_) => match Precision::parse(name, Isa::Portable)? {
+                Precision::F32 => Ok(Precision::F32),
+                _ => Err(Error::unsupported(format!("--precision {name} on a CUDA device"), "use f32 there")),
+            },
+        }
     }
 
-    /// The CPU behind this device.
+    /// For ops that have no kernel of their own on a GPU yet.
     pub fn as_cpu(&self) -> &Cpu {
+        self.host()
+    }
+
+    /// The threads of the host: the device's own, or those beside it.
+    pub fn host(&self) -> &Cpu {
         match self {
             Device::Cpu(cpu) => cpu,
+            Device::Cuda(cuda) => cuda.host(),
         }
+    }
+}
+
+/// What `--device` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// A GPU where there is one.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// GPU number N.
+    Cuda(usize),
+}
+
+impl DeviceName {
+    /// Reads `auto`, `cpu`, `cuda` or `cuda:N`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn parse(name: &str) -> Result<DeviceName> {
+        let ordinal = |digits: &str| digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let found = match name {
+            "auto" => Some(DeviceName::Auto),
+            "cpu" => Some(DeviceName::Cpu),
+            "cuda" => Some(DeviceName::Cuda(0)),
+            _ => name.strip_prefix("cuda:").and_then(ordinal).map(DeviceName::Cuda),
+        };
+        found.ok_or_else(|| Error::argument("--device", format!("'{name}' is none of auto, cpu, cuda, cuda:N")))
     }
 }

@@ -5,79 +5,76 @@
 //! that batches of varying length share memory instead of each length keeping its own. (A limit of four times the
 //! request let every batch shorter than a quarter of the longest allocate again, and took a sixth more memory in all.)
 
-use std::ops::{Deref, DerefMut};
+use super::buffer::Buffer;
+use super::cuda::Cuda;
+use super::{Device, pages};
+use crate::error::Result;
 
-use super::pages;
-
-/// `len` floats in a buffer of at least that many.
-#[derive(Debug, Default)]
-pub struct Buffer {
-    data: Vec<f32>,
-    len: usize,
-}
-
-impl Buffer {
-    /// A buffer that owns `data`.
-    pub fn from_vec(data: Vec<f32>) -> Buffer {
-        Buffer { len: data.len(), data }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        &self.data[..self.len]
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
-    }
-}
-
-/// Free buffers by size class.
+/// Free buffers by size class. Those of a CUDA device are kept by the device itself.
 #[derive(Debug, Default)]
 pub struct Workspace {
     free: Vec<Vec<Vec<f32>>>,
+    cuda: Option<Cuda>,
 }
 
 impl Workspace {
-    /// A buffer of `len` floats with unspecified (but initialised) content.
-    pub fn take(&mut self, len: usize) -> Buffer {
+    /// From now on buffers are of this device.
+    pub fn place(&mut self, device: &Device) {
+        self.cuda = match device {
+            Device::Cpu(_) => None,
+            Device::Cuda(cuda) => Some(cuda.clone()),
+        };
+    }
+
+    /// A buffer of `len` floats with unspecified (but, on the CPU, initialised) content.
+    ///
+    /// # Errors
+    /// A device without memory for it.
+    pub fn take(&mut self, len: usize) -> Result<Buffer> {
+        match &self.cuda {
+            Some(cuda) => Ok(Buffer::on_device(len, cuda.room::<f32>(len)?)),
+            None => Ok(self.take_on_host(len)),
+        }
+    }
+
+    fn take_on_host(&mut self, len: usize) -> Buffer {
         let class = class_of(len);
         for candidate in class..self.free.len() {
             if let Some(data) = self.free[candidate].pop() {
-                return Buffer { data, len };
+                return Buffer::with_len(len, data);
             }
         }
-        Buffer { data: pages::zeros(size_of_class(class)), len }
+        Buffer::with_len(len, pages::zeros(size_of_class(class)))
     }
 
     /// A buffer of `len` zeros.
-    pub fn take_zeroed(&mut self, len: usize) -> Buffer {
-        let mut buffer = self.take(len);
-        buffer.fill(0.0);
-        buffer
+    ///
+    /// # Errors
+    /// As [`Workspace::take`].
+    pub fn take_zeroed(&mut self, len: usize) -> Result<Buffer> {
+        let mut buffer = self.take(len)?;
+        buffer.fill(0..len, 0.0)?;
+        Ok(buffer)
     }
 
     /// Gives a buffer back.
     pub fn give(&mut self, buffer: Buffer) {
-        if buffer.data.is_empty() {
+        let data = buffer.into_vec();
+        if data.is_empty() {
             return;
         }
         // A buffer that came from elsewhere may lie between two classes: it serves the class it can surely fill.
-        let mut class = class_of(buffer.data.len());
-        if size_of_class(class) > buffer.data.len() {
+        let mut class = class_of(data.len());
+        if size_of_class(class) > data.len() {
             class = class.saturating_sub(1);
-            if size_of_class(class) > buffer.data.len() {
+            if size_of_class(class) > data.len() {
                 return;
             }
         }
         if self.free.len() <= class {
             self.free.resize_with(class + 1, Vec::new);
         }
-        self.free[class].push(buffer.data);
+        self.free[class].push(data);
     }
 
     /// Bytes held in free buffers.
@@ -116,11 +113,11 @@ mod tests {
     #[test]
     fn a_buffer_given_back_is_taken_again() {
         let mut workspace = Workspace::default();
-        let buffer = workspace.take(1000);
-        let address = buffer.as_ptr();
+        let buffer = workspace.take(1000).unwrap();
+        let address = buffer.host().unwrap().as_ptr();
         workspace.give(buffer);
-        let smaller = workspace.take(700);
-        assert_eq!(smaller.as_ptr(), address);
+        let smaller = workspace.take(700).unwrap();
+        assert_eq!(smaller.host().unwrap().as_ptr(), address);
         assert_eq!(smaller.len(), 700);
         assert_eq!(workspace.held_bytes(), 0);
     }
@@ -129,7 +126,7 @@ mod tests {
     fn a_foreign_buffer_is_only_used_for_what_it_can_hold() {
         let mut workspace = Workspace::default();
         workspace.give(Buffer::from_vec(vec![0.0; 70]));
-        assert_eq!(workspace.take(75).len(), 75);
-        assert_eq!(workspace.take(64).len(), 64);
+        assert_eq!(workspace.take(75).unwrap().len(), 75);
+        assert_eq!(workspace.take(64).unwrap().len(), 64);
     }
 }

@@ -12,12 +12,11 @@ use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
+pub use crate::device::{CACHE_VARIABLE, cache_dir};
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 use crate::interop::lock::lock;
 
-/// The environment variable that names the cache folder.
-pub const CACHE_VARIABLE: &str = "MANYHEAD_CACHE";
 const PYTHON: &str = "python3";
 
 /// The environment variable that names a folder with NVRTC and its builtins, for who has one.
@@ -103,21 +102,6 @@ const NVRTC: Option<Package> = Some(nvrtc_package(&[
 ]));
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 const NVRTC: Option<Package> = None;
-
-/// The cache folder: `option` if given, else `MANYHEAD_CACHE`, else `manyhead` in the user's cache folder (XDG).
-/// The folder need not exist.
-pub fn cache_dir(option: Option<&Path>) -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let xdg = || set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("manyhead"));
-    let home = || set("HOME").map(|path| path.join(".cache").join("manyhead"));
-    let found = option.map(Path::to_path_buf).or_else(|| set(CACHE_VARIABLE)).or_else(xdg).or_else(home);
-    found.ok_or_else(|| {
-        Error::argument(
-            "--cache",
-            format!("there is no home folder to keep a cache in: give one, or set {CACHE_VARIABLE}"),
-        )
-    })
-}
 
 /// The folder of all-MiniLM-L6-v2 in `cache`, fetched if it is not there. `progress` gets a line before each step.
 pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {

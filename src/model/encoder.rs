@@ -88,8 +88,8 @@ impl Encoder {
         let mut params = Params::default();
         // The tokenizer beside the weights: each takes about as long as the other.
         let tokenizer = std::iter::once_with(|| Tokenizer::load(folder));
-        let (loaded, tokenizer) = ahead(device.as_cpu(), 1, tokenizer, |made| {
-            (encoders::load(folder, &mut params, device.as_cpu()), made.next())
+        let (loaded, tokenizer) = ahead(device.host(), 1, tokenizer, |made| {
+            (encoders::load(folder, &mut params, device.host()), made.next())
         });
         let (loaded, tokenizer) = (loaded?, tokenizer.unwrap_or_else(|| Tokenizer::load(folder))?);
         if tokenizer.vocab_size() > loaded.net.vocab_size() {
@@ -148,7 +148,7 @@ impl Encoder {
     /// divided by its L2 norm.
     pub fn embed(&self, texts: &[(&str, Option<&str>)], pool: Pool, normalize: bool) -> Result<Embeddings> {
         let encode = |(text, pair): &(&str, Option<&str>)| self.tokenizer.encode(text, *pair, self.net.max_length());
-        let encodings: Vec<_> = self.device.as_cpu().map(texts, encode).into_iter().collect::<Result<_>>()?;
+        let encodings: Vec<_> = self.device.host().map(texts, encode).into_iter().collect::<Result<_>>()?;
         let tokens: Vec<_> = encodings.iter().map(|e| (e.ids.as_slice(), e.type_ids.as_slice())).collect();
         self.embed_tokens(&tokens, pool, normalize)
     }

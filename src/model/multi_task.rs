@@ -343,7 +343,7 @@ impl MultiTaskModel {
     /// Samples as [`MultiTaskModel::predict_dataset`] takes them: what of a prediction can be done ahead.
     pub fn tokenise(&self, task: usize, contents: &[Content]) -> Result<Dataset> {
         let (def, encoder) = (&self.head(task)?.def, &self.encoder);
-        let (tokenizer, cpu) = (&encoder.tokenizer, encoder.device.as_cpu());
+        let (tokenizer, cpu) = (&encoder.tokenizer, encoder.device.host());
         Dataset::from_contents(def, contents, tokenizer, self.max_length(task), cpu)
     }
 
@@ -439,7 +439,7 @@ impl MultiTaskModel {
         let mut batches = consecutive_batches(dataset);
         // A single batch has nothing beside which it could be cut.
         match dataset.tokens() > BATCH_TOKENS {
-            true => ahead(self.encoder.device.as_cpu(), AHEAD, batches, run),
+            true => ahead(self.encoder.device.host(), AHEAD, batches, run),
             false => run(&mut batches),
         }
     }

@@ -3,6 +3,7 @@
 use super::MultiTaskModel;
 use super::multi_task::{Evaluation, TaskHead, consecutive_batches};
 use crate::data::Dataset;
+use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::ops::perturbation::{self, Ball, Direction};
@@ -70,7 +71,7 @@ impl MultiTaskModel {
             let (batch, examples) = cut?;
             let gold = dataset.labels(&examples)?;
             let run = || self.attack(task, def, &batch, &gold, attack, &mut memories);
-            let worst = self.encoder().device().as_cpu().run(run)?;
+            let worst = self.encoder().device().host().run(run)?;
             let TaskHead { kind, .. } = self.head(task)?;
             for (i, loss) in worst.losses.iter().enumerate() {
                 let count = kind.counted(def, &batch.example(i)?, &gold[i..i + 1]);
@@ -104,7 +105,7 @@ impl MultiTaskModel {
         let mut worst: Option<Worst> = None;
         for number in 0..=attack.steps {
             let mark = tape.mark();
-            let perturbed = tape.shifted(embedded, &delta)?;
+            let perturbed = tape.shifted(embedded, &Buffer::from_vec(delta.clone()))?;
             let logits = self.logits_of(&mut tape, task, &batch.packed, perturbed)?;
             let view = tape.view(logits)?;
             let mut single = Tape::inference(params, device, std::mem::take(other));

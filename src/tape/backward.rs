@@ -2,26 +2,39 @@
 
 use std::time::Instant;
 
-use super::{Backward, Gradients, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape_and_data, view};
+use super::{Backward, Gradients, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape, view_on};
+use crate::device::cpu::vector;
+use crate::device::cuda::{Span, flat};
 use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
 /// What a backward pass sees of a value: all of it, or its shape alone if it reads no more.
-fn read_view<'a>(params: &'a Params, values: &'a [Value], var: Var, reads: bool) -> Result<View<'a>> {
-    let view = if reads { view(params, values, var)? } else { shape_and_data(params, values, var)? };
-    Ok(if reads || view.param.is_some() { view } else { View { data: &[], ..view } })
+fn read_view<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Var, reads: bool) -> Result<View<'a>> {
+    match var {
+        Var::Value(_) if !reads => Ok(View::empty(shape(params, values, var)?)),
+        _ => view_on(params, device, values, var),
+    }
 }
 
-pub(super) fn add_gradient(slot: &mut Option<Tensor>, shape: Shape, values: &[f32], workspace: &mut Workspace) {
+/// Adds `values`, which lie on the device or, on the CPU, anywhere, to what is in `slot`.
+pub(super) fn add_gradient(
+    device: &Device,
+    slot: &mut Option<Tensor>,
+    values: Tensor,
+    workspace: &mut Workspace,
+) -> Result<()> {
     match slot {
-        Some(tensor) => tensor.data_mut().iter_mut().zip(values).for_each(|(sum, value)| *sum += value),
-        None => {
-            let mut tensor = Tensor::take(workspace, shape);
-            tensor.data_mut().copy_from_slice(values);
-            *slot = Some(tensor);
+        Some(sum) => {
+            match device {
+                Device::Cpu(cpu) => vector::add(cpu.isa(), sum.data_mut(), values.data()),
+                Device::Cuda(cuda) => flat::add_scaled(cuda, sum.on_mut(cuda)?, true, values.on(cuda)?, 1.0)?,
+            }
+            values.give(workspace);
         }
+        None => *slot = Some(values),
     }
+    Ok(())
 }
 
 /// One node of the backward pass: prepares the slots of its inputs, runs the op, puts the gradients in place.
@@ -46,11 +59,11 @@ pub(super) fn step_back(
         if is_wanted(params, needed, gradients.is_some(), *var) {
             match *var {
                 Var::Value(value) => {
-                    let shape = shape_and_data(params, values, *var)?.shape;
+                    let shape = shape(params, values, *var)?;
                     // A value that is an input twice gets a buffer of its own the second time, added up afterwards.
                     taken = Some(match value_gradients[value].take() {
                         Some(tensor) => (tensor, true),
-                        None => (Tensor::take(workspace, shape), false),
+                        None => (Tensor::take(workspace, shape)?, false),
                     });
                 }
                 Var::Param(id) => {
@@ -69,41 +82,65 @@ pub(super) fn step_back(
     ranges.sort_by_key(|(_, range, _)| range.start);
     let mut slots: Vec<Option<Slot<'_>>> = Vec::with_capacity(count);
     for taken in &mut tensors {
-        let slot = taken.as_mut().map(|(tensor, accumulate)| Slot { data: tensor.data_mut(), accumulate: *accumulate });
-        slots.push(slot);
+        slots.push(match taken {
+            Some((tensor, accumulate)) => Some(match device {
+                Device::Cpu(_) => Slot::host(tensor.data_mut(), *accumulate),
+                Device::Cuda(cuda) => Slot { data: &mut [], span: tensor.on_mut(cuda)?, accumulate: *accumulate },
+            }),
+            None => None,
+        });
     }
-    if let Some(gradients) = gradients.as_deref_mut() {
-        let mut rest: &mut [f32] = &mut gradients.data;
-        let mut offset = 0;
-        for (position, range, touched) in &ranges {
-            if range.start < offset {
-                return Err(Error::shape(node.op.name(), "one parameter is an input twice"));
+    if ranges.windows(2).any(|pair| pair[1].1.start < pair[0].1.end) {
+        return Err(Error::shape(node.op.name(), "one parameter is an input twice"));
+    }
+    if let Some(gradients) = gradients.as_deref_mut().filter(|_| !ranges.is_empty()) {
+        match device {
+            Device::Cpu(_) => {
+                let mut rest: &mut [f32] = gradients.data.host_mut();
+                let mut offset = 0;
+                for (position, range, touched) in &ranges {
+                    let (_, tail) = rest.split_at_mut(range.start - offset);
+                    let (slot, tail) = tail.split_at_mut(range.len());
+                    slots[*position] = Some(Slot::host(slot, *touched));
+                    rest = tail;
+                    offset = range.end;
+                }
             }
-            let (_, tail) = rest.split_at_mut(range.start - offset);
-            let (slot, tail) = tail.split_at_mut(range.len());
-            slots[*position] = Some(Slot { data: slot, accumulate: *touched });
-            rest = tail;
-            offset = range.end;
+            Device::Cuda(cuda) => {
+                let all = gradients.data.on_mut(cuda)?;
+                for (position, range, touched) in &ranges {
+                    let span = all.part(range.clone());
+                    slots[*position] = Some(Slot { data: &mut [], span, accumulate: *touched });
+                }
+            }
         }
     }
     if checking {
         for (slot, rows) in slots.iter_mut().zip(&mut rows) {
             if let Some(slot) = slot.as_mut().filter(|slot| !slot.accumulate) {
-                slot.data.fill(f32::NAN);
+                match device {
+                    Device::Cpu(_) => slot.data.fill(f32::NAN),
+                    Device::Cuda(cuda) => cuda.fill(slot.span, f32::NAN)?,
+                }
                 rows.0 = Rows::ALL;
             }
         }
     }
-    let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
+    let mut views = [View::empty(Shape::default()); 8];
     for (i, (slot, var)) in views.iter_mut().zip(&node.inputs).enumerate() {
-        *slot = read_view(params, values, *var, node.op.reads_input(i))?;
+        *slot = read_view(params, device, values, *var, node.op.reads_input(i))?;
     }
+    let upstream_span = match device {
+        Device::Cpu(_) => Span::NONE,
+        Device::Cuda(cuda) => upstream.on(cuda)?,
+    };
     let mut ctx = Backward {
         params,
         device,
         workspace,
-        output: read_view(params, values, Var::Value(node.output), node.op.reads_output())?,
-        upstream: upstream.data(),
+        output: read_view(params, device, values, Var::Value(node.output), node.op.reads_output())?,
+        upstream: if upstream_span.is_empty() { upstream.data() } else { &[] },
+        upstream_span,
         inputs: &views[..count],
         saved: &node.saved,
         slots,
@@ -127,13 +164,7 @@ pub(super) fn step_back(
                     format!("its backward leaves NaN in input {position}'s gradient"),
                 ));
             }
-            if value_gradients[value].is_some() {
-                let shape = tensor.shape();
-                add_gradient(&mut value_gradients[value], shape, tensor.data(), workspace);
-                tensor.give(workspace);
-            } else {
-                value_gradients[value] = Some(tensor);
-            }
+            add_gradient(device, &mut value_gradients[value], tensor, workspace)?;
         }
     }
     if let Some(gradients) = gradients.as_deref_mut() {
@@ -144,7 +175,7 @@ pub(super) fn step_back(
                     gradients.rows[id.index()] = std::mem::take(rows);
                 }
             }
-            if checking && gradients.data[range.clone()].iter().any(|g| g.is_nan()) {
+            if checking && gradients.data.host()?[range.clone()].iter().any(|g| g.is_nan()) {
                 return Err(Error::shape(
                     node.op.name(),
                     format!("its backward leaves NaN in input {position}'s gradient"),

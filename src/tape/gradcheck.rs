@@ -32,9 +32,17 @@ pub fn random_with(shape: impl Into<Shape>, seed: u64, deviation: f64) -> Input 
     }
 }
 
-/// Devices to test on, in f32: every instruction set of this machine, one thread and three. (In f32 the last one is no
-/// other than the one before it.)
+/// Devices to test on, in f32: every instruction set of this machine, one thread and three (in f32 the last one is no
+/// other than the one before it), and a CUDA device.
 pub fn devices() -> Vec<Device> {
+    let mut devices = cpu_devices();
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    devices.push(crate::device::cuda::for_tests::device());
+    devices
+}
+
+/// Those of them that are CPUs.
+pub fn cpu_devices() -> Vec<Device> {
     let isas = Isa::usable().filter(|isa| *isa <= Isa::Avx512);
     isas.flat_map(|isa| [1, 3].map(|threads| Device::Cpu(Cpu::new(threads, isa).unwrap()))).collect()
 }
@@ -273,7 +281,8 @@ fn check_on(
         check_as_parameters(inputs, random, run, device, &expected.upstream, &all[1..]);
         bits.push((name, all));
     }
-    for pair in bits.chunks(2) {
+    // One thread and three; a CUDA device is alone.
+    for pair in bits.chunks_exact(2) {
         assert_eq!(pair[0].1, pair[1].1, "{} and {} differ", pair[0].0, pair[1].0);
     }
     expected.output.len()

@@ -2,13 +2,14 @@
 
 use super::params::{Entry, ParamId, Params};
 use super::rows::Rows;
-use crate::device::pages;
+use crate::device::cuda::Span;
+use crate::device::{Buffer, Cuda, pages};
 use crate::error::{Error, Result};
 
 /// Gradients of all parameters, and which of them a backward pass has reached.
 #[derive(Clone, Debug, Default)]
 pub struct Gradients {
-    pub(super) data: Vec<f32>,
+    pub(super) data: Buffer,
     pub(super) touched: Vec<bool>,
     /// Rows of each entry outside of which `data` holds zeros, touched or not.
     pub(super) rows: Vec<Rows>,
@@ -18,7 +19,8 @@ impl Gradients {
     /// Gradients for these parameters, none touched.
     pub fn new(params: &Params) -> Gradients {
         let count = params.entries().len();
-        Gradients { data: pages::zeros(params.arena_len()), touched: vec![false; count], rows: vec![Rows::ALL; count] }
+        let data = Buffer::from_vec(pages::zeros(params.arena_len()));
+        Gradients { data, touched: vec![false; count], rows: vec![Rows::ALL; count] }
     }
 
     /// Forgets all gradients: the next backward pass overwrites them.
@@ -31,15 +33,15 @@ impl Gradients {
         self.touched[id.index()]
     }
 
-    /// The gradient of a parameter; None if no backward pass has reached it.
+    /// The gradient of a parameter, on the host; None if no backward pass has reached it.
     pub fn get(&self, params: &Params, id: ParamId) -> Option<&[f32]> {
-        self.touched[id.index()].then(|| &self.data[params.entry(id).range.clone()])
+        self.touched[id.index()].then(|| &self.data.host_or_nan()[params.entry(id).range.clone()])
     }
 
     /// The gradient of a touched parameter, to be written.
     pub fn get_mut(&mut self, params: &Params, id: ParamId) -> Option<&mut [f32]> {
         self.rows[id.index()] = Rows::ALL;
-        self.touched[id.index()].then(|| &mut self.data[params.entry(id).range.clone()])
+        self.touched[id.index()].then(|| &mut self.data.host_mut()[params.entry(id).range.clone()])
     }
 
     /// The rows of a touched entry outside of which its gradient is 0.
@@ -48,19 +50,31 @@ impl Gradients {
     }
 
     /// Gives every untouched trainable parameter a gradient of zeros (the convention `--untouched zero`).
-    pub fn zero_untouched(&mut self, params: &Params) {
+    ///
+    /// # Errors
+    /// Those of a device that has them.
+    pub fn zero_untouched(&mut self, params: &Params) -> Result<()> {
         for ((touched, rows), entry) in self.touched.iter_mut().zip(&mut self.rows).zip(params.entries()) {
             if !*touched && entry.trainable {
-                self.data[entry.range.clone()].fill(0.0);
+                self.data.fill(entry.range.clone(), 0.0)?;
                 rows.clear(entry.shape.rows());
                 *touched = true;
             }
         }
+        Ok(())
     }
 
     /// The whole arena; only touched entries mean something.
     pub fn arena(&self) -> &[f32] {
-        &self.data
+        self.data.host_or_nan()
+    }
+
+    /// The whole arena on a device.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn arena_on(&self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.data.on(cuda)
     }
 
     /// # Errors

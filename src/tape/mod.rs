@@ -17,7 +17,8 @@ mod times;
 use std::time::Instant;
 
 use crate::device::cpu::vector;
-use crate::device::{Device, Workspace};
+use crate::device::cuda::flat;
+use crate::device::{Buffer, Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tensor::{Shape, Tensor};
@@ -111,12 +112,14 @@ pub struct Tape<'p> {
 impl<'p> Tape<'p> {
     /// A tape that records, for training. `random` draws dropout masks; None switches dropout off. On a device in int8
     /// every op and the backward pass refuse: there are no gradients.
-    pub fn recording(params: &'p Params, device: &Device, memory: TapeMemory, random: Option<Random>) -> Tape<'p> {
+    pub fn recording(params: &'p Params, device: &Device, mut memory: TapeMemory, random: Option<Random>) -> Tape<'p> {
+        memory.workspace.place(device);
         Tape { params, device: device.clone(), memory, recording: true, random, checking: false }
     }
 
     /// A tape that does not record, for inference.
-    pub fn inference(params: &'p Params, device: &Device, memory: TapeMemory) -> Tape<'p> {
+    pub fn inference(params: &'p Params, device: &Device, mut memory: TapeMemory) -> Tape<'p> {
+        memory.workspace.place(device);
         Tape { params, device: device.clone(), memory, recording: false, random: None, checking: false }
     }
 
@@ -166,9 +169,12 @@ impl<'p> Tape<'p> {
     /// # Errors
     /// A value of another tape, or one that was given back.
     pub fn detached(&mut self, var: Var) -> Result<Var> {
-        let View { shape, data, .. } = view(self.params, &self.memory.values, var)?;
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
-        tensor.data_mut().copy_from_slice(data);
+        let View { shape, data, span, .. } = view_on(self.params, &self.device, &self.memory.values, var)?;
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
+        match &self.device {
+            Device::Cpu(_) => tensor.data_mut().copy_from_slice(data),
+            Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, span)?,
+        }
         Ok(self.leaf(tensor))
     }
 
@@ -176,14 +182,17 @@ impl<'p> Tape<'p> {
     ///
     /// # Errors
     /// As [`Tape::detached`]; another number of numbers.
-    pub fn shifted(&mut self, var: Var, change: &[f32]) -> Result<Var> {
+    pub fn shifted(&mut self, var: Var, change: &Buffer) -> Result<Var> {
         let shifted = self.detached(var)?;
         if let Some(Value::Here(tensor)) = self.memory.values.last_mut() {
-            if tensor.data().len() != change.len() {
+            if tensor.shape().len() != change.len() {
                 let message = format!("{} numbers to be added to {:?}", change.len(), tensor.shape());
                 return Err(Error::shape("shifted", message));
             }
-            vector::add(self.device.as_cpu().isa(), tensor.data_mut(), change);
+            match &self.device {
+                Device::Cpu(cpu) => vector::add(cpu.isa(), tensor.data_mut(), change.host()?),
+                Device::Cuda(cuda) => flat::add_scaled(cuda, tensor.on_mut(cuda)?, true, change.on(cuda)?, 1.0)?,
+            }
         }
         Ok(shifted)
     }
@@ -191,6 +200,7 @@ impl<'p> Tape<'p> {
     /// Computes on `device` from here on: in another precision, for a part that bears it.
     pub fn set_device(&mut self, device: &Device) {
         self.device = device.clone();
+        self.memory.workspace.place(device);
     }
 
     /// The place where the tape stands.
@@ -217,12 +227,26 @@ impl<'p> Tape<'p> {
         if shape.len() != data.len() {
             return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
         }
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape);
-        tensor.data_mut().copy_from_slice(data);
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
+        tensor.buffer_mut().copy_from(data)?;
         Ok(self.leaf(tensor))
     }
 
-    /// The value behind a handle.
+    /// [`Tape::leaf_from`] of numbers that may lie on the device already.
+    pub fn leaf_of(&mut self, shape: impl Into<Shape>, data: &Buffer) -> Result<Var> {
+        let shape = shape.into();
+        if shape.len() != data.len() {
+            return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
+        }
+        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
+        match &self.device {
+            Device::Cpu(_) => tensor.data_mut().copy_from_slice(data.host()?),
+            Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, data.on(cuda)?)?,
+        }
+        Ok(self.leaf(tensor))
+    }
+
+    /// The value behind a handle, on the host: from a device it is fetched, once.
     pub fn view(&self, var: Var) -> Result<View<'_>> {
         view(self.params, &self.memory.values, var)
     }
@@ -245,12 +269,12 @@ impl<'p> Tape<'p> {
         }
         let memory = &mut self.memory;
         // Ops have at most seven inputs; views are cheap and live on the stack.
-        let mut views = [View { shape: Shape::default(), data: &[], param: None }; 8];
+        let mut views = [View::empty(Shape::default()); 8];
         if inputs.len() > views.len() {
             return Err(Error::shape(op.name(), format!("{} inputs, more than eight", inputs.len())));
         }
         for (slot, var) in views.iter_mut().zip(inputs) {
-            *slot = view(self.params, &memory.values, *var)?;
+            *slot = view_on(self.params, &self.device, &memory.values, *var)?;
         }
         let mut ctx = Forward {
             params: self.params,
@@ -342,7 +366,7 @@ impl<'p> Tape<'p> {
             return Err(Error::argument("backward", "the gradients belong to other parameters"));
         }
         for (position, leaf) in leaves.iter().enumerate() {
-            self.view(*leaf)?;
+            shape(self.params, &self.memory.values, *leaf)?;
             if matches!(leaf, Var::Param(_)) {
                 let message = "a parameter cannot be a leaf; its gradient goes to the gradients of the parameters";
                 return Err(Error::argument("backward", message));
@@ -356,15 +380,17 @@ impl<'p> Tape<'p> {
         memory.gradients.clear();
         memory.gradients.resize_with(memory.values.len(), || None);
         for (var, upstream) in seeds {
-            let value = view(self.params, &memory.values, *var)?;
-            if value.data.len() != upstream.len() {
-                let message = format!("{} numbers of upstream gradient for {:?}", upstream.len(), value.shape);
+            let shape = shape(self.params, &memory.values, *var)?;
+            if shape.len() != upstream.len() {
+                let message = format!("{} numbers of upstream gradient for {shape:?}", upstream.len());
                 return Err(Error::shape("backward", message));
             }
             let Var::Value(index) = *var else {
                 return Err(Error::argument("backward", "a parameter itself cannot be the start"));
             };
-            add_gradient(&mut memory.gradients[index], value.shape, upstream, &mut memory.workspace);
+            let mut seed = Tensor::take(&mut memory.workspace, shape)?;
+            seed.buffer_mut().copy_from(upstream)?;
+            add_gradient(&self.device, &mut memory.gradients[index], seed, &mut memory.workspace)?;
         }
         let mut result = Ok(());
         for index in (0..memory.nodes.len()).rev() {
@@ -386,16 +412,19 @@ impl<'p> Tape<'p> {
         let mut found = Vec::with_capacity(leaves.len());
         if result.is_ok() {
             for leaf in leaves {
-                let shape = shape_and_data(self.params, &memory.values, *leaf)?.shape;
+                let shape = shape(self.params, &memory.values, *leaf)?;
                 let gradient = match leaf {
                     Var::Value(index) => memory.gradients[*index].take(),
                     Var::Param(_) => None,
                 };
-                found.push(gradient.unwrap_or_else(|| {
-                    let mut zeros = Tensor::take(&mut memory.workspace, shape);
-                    zeros.data_mut().fill(0.0);
-                    zeros
-                }));
+                found.push(match gradient {
+                    Some(gradient) => gradient,
+                    None => {
+                        let mut zeros = Tensor::take(&mut memory.workspace, shape)?;
+                        zeros.buffer_mut().fill(0..shape.len(), 0.0)?;
+                        zeros
+                    }
+                });
             }
         }
         for gradient in memory.gradients.drain(..).flatten() {
@@ -461,26 +490,45 @@ fn is_wanted(params: &Params, needed: &[bool], parameters: bool, var: Var) -> bo
     }
 }
 
+/// A value on the host.
 fn view<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Result<View<'a>> {
-    match (var, shape_and_data(params, values, var)?) {
-        (Var::Value(index), View { shape, data, .. }) if data.len() < shape.len() => {
-            Err(Error::argument("tape", format!("value {index} was given back (released, or at the end of its scope)")))
-        }
-        (_, view) => Ok(view),
+    let shape = shape(params, values, var)?;
+    match var {
+        Var::Param(id) => Ok(View { param: Some(id), ..View::new(shape, params.get(id)) }),
+        Var::Value(index) => Ok(View::new(shape, tensor(values, index)?.buffer().host()?)),
     }
 }
 
-/// The same, without elements for a value that was given back.
-fn shape_and_data<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Result<View<'a>> {
-    match var {
-        Var::Param(id) if id.index() < params.entries().len() => {
-            Ok(View { shape: params.entry(id).shape, data: params.get(id), param: Some(id) })
+/// A value where `device` reads it.
+fn view_on<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Var) -> Result<View<'a>> {
+    let Device::Cuda(cuda) = device else { return view(params, values, var) };
+    let shape = shape(params, values, var)?;
+    Ok(match var {
+        Var::Param(id) => {
+            let span = params.arena_on(cuda)?.part(params.entry(id).range.clone());
+            View { span, param: Some(id), ..View::empty(shape) }
         }
-        Var::Value(index) => match values.get(index) {
-            Some(Value::Here(tensor)) => Ok(View { shape: tensor.shape(), data: tensor.data(), param: None }),
-            Some(Value::GivenBack(shape)) => Ok(View { shape: *shape, data: &[], param: None }),
-            None => Err(Error::argument("tape", format!("value {index} belongs to another tape"))),
-        },
+        Var::Value(index) => View { span: tensor(values, index)?.on(cuda)?, ..View::empty(shape) },
+    })
+}
+
+fn tensor(values: &[Value], index: usize) -> Result<&Tensor> {
+    match values.get(index) {
+        Some(Value::Here(tensor)) => Ok(tensor),
+        _ => {
+            Err(Error::argument("tape", format!("value {index} was given back (released, or at the end of its scope)")))
+        }
+    }
+}
+
+/// The shape of a value, also of one that was given back.
+fn shape(params: &Params, values: &[Value], var: Var) -> Result<Shape> {
+    match var {
+        Var::Param(id) if id.index() < params.entries().len() => Ok(params.entry(id).shape),
         Var::Param(id) => Err(Error::argument("tape", format!("parameter {} belongs to another arena", id.index()))),
+        Var::Value(index) => {
+            let value = values.get(index).map(Value::shape);
+            value.ok_or_else(|| Error::argument("tape", format!("value {index} belongs to another tape")))
+        }
     }
 }

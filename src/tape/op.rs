@@ -6,7 +6,8 @@ use super::packed::{self, Side};
 use super::params::{ParamId, Params};
 use super::rows::Rows;
 use crate::device::cpu::{Cpu, Panels};
-use crate::device::{Device, Workspace};
+use crate::device::cuda::Span;
+use crate::device::{Cuda, Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::{Dropout, Stream};
 use crate::tensor::{Shape, Tensor};
@@ -38,15 +39,22 @@ pub trait Op: Send + Sync {
 pub struct View<'a> {
     /// Its shape.
     pub shape: Shape,
-    /// Its elements.
+    /// Its elements on the host; none for an op that computes on another device.
     pub data: &'a [f32],
+    /// Its elements on a CUDA device; none for an op that computes on the host.
+    pub span: Span<'a>,
     pub(super) param: Option<ParamId>,
 }
 
 impl<'a> View<'a> {
     /// A view of numbers that are no parameter.
     pub fn new(shape: Shape, data: &'a [f32]) -> View<'a> {
-        View { shape, data, param: None }
+        View { shape, data, span: Span::NONE, param: None }
+    }
+
+    /// A view without elements.
+    pub(super) fn empty(shape: Shape) -> View<'a> {
+        View::new(shape, &[])
     }
 
     /// Rows and width, as [`Shape`] defines them.
@@ -86,12 +94,7 @@ impl<'a> Forward<'a> {
     }
 
     /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
-    pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
-        self.panels_for(self.device.as_cpu(), i, side)
-    }
-
-    /// The same for a product in the precision of `cpu`.
-    pub fn panels_for(&self, cpu: &Cpu, i: usize, side: Side) -> Arc<Panels> {
+    pub fn panels(&self, cpu: &Cpu, i: usize, side: Side) -> Arc<Panels> {
         panels(self.params, cpu, self.inputs[i], side)
     }
 
@@ -101,7 +104,10 @@ impl<'a> Forward<'a> {
     }
 
     /// A tensor with unspecified content.
-    pub fn take(&mut self, shape: impl Into<Shape>) -> Tensor {
+    ///
+    /// # Errors
+    /// A device without memory for it.
+    pub fn take(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
         Tensor::take(self.workspace, shape)
     }
 
@@ -122,13 +128,32 @@ impl<'a> Forward<'a> {
 
 /// Where a gradient goes: to be overwritten, or added to.
 pub struct Slot<'a> {
-    /// The elements of the gradient.
+    /// The elements of the gradient on the host; none for an op that computes on another device.
     pub data: &'a mut [f32],
+    /// The same on a CUDA device; none for an op that computes on the host.
+    pub span: Span<'a>,
     /// Whether other ops have contributed already.
     pub accumulate: bool,
 }
 
 impl Slot<'_> {
+    /// A slot on the host.
+    pub fn host(data: &mut [f32], accumulate: bool) -> Slot<'_> {
+        Slot { data, span: Span::NONE, accumulate }
+    }
+
+    /// [`Slot::zeroed`] of a slot on a CUDA device.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn zeroed_on(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+        if !self.accumulate {
+            cuda.fill(self.span, 0.0)?;
+            self.accumulate = true;
+        }
+        Ok(self.span)
+    }
+
     /// Makes the slot one that is added to: fills it with zeros if nothing was there.
     pub fn zeroed(&mut self) -> &mut [f32] {
         if !self.accumulate {
@@ -147,8 +172,10 @@ pub struct Backward<'a> {
     pub workspace: &'a mut Workspace,
     /// The output of the forward pass.
     pub output: View<'a>,
-    /// The gradient of the output.
+    /// The gradient of the output; on a CUDA device [`Backward::upstream_span`].
     pub upstream: &'a [f32],
+    /// The gradient of the output on a CUDA device.
+    pub upstream_span: Span<'a>,
     pub(super) params: &'a Params,
     pub(super) inputs: &'a [View<'a>],
     pub(super) saved: &'a [Tensor],
@@ -164,8 +191,8 @@ impl<'a> Backward<'a> {
     }
 
     /// Input number `i`, a weight `[out, width]`, packed for the CPU's matrix product.
-    pub fn panels(&self, i: usize, side: Side) -> Arc<Panels> {
-        panels(self.params, self.device.as_cpu(), self.inputs[i], side)
+    pub fn panels(&self, cpu: &Cpu, i: usize, side: Side) -> Arc<Panels> {
+        panels(self.params, cpu, self.inputs[i], side)
     }
 
     /// How many inputs there are.
@@ -177,6 +204,15 @@ impl<'a> Backward<'a> {
     pub fn saved(&self, i: usize) -> Result<&'a [f32]> {
         let tensor = self.saved.get(i);
         Ok(tensor.ok_or_else(|| Error::shape("tape", format!("saved tensor {i} is missing")))?.data())
+    }
+
+    /// The same on a CUDA device.
+    ///
+    /// # Errors
+    /// There is no such tensor.
+    pub fn saved_on(&self, cuda: &Cuda, i: usize) -> Result<Span<'a>> {
+        let tensor = self.saved.get(i);
+        tensor.ok_or_else(|| Error::shape("tape", format!("saved tensor {i} is missing")))?.on(cuda)
     }
 
     /// The gradient slot of input `i`; None if nobody wants that gradient. A slot can be taken once.

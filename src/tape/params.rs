@@ -5,6 +5,9 @@
 //!
 //! Inference needs no arena: weights that were read from a file stay there (`Params::lent`), each entry for itself, until
 //! somebody asks for the arena as a whole. Then it is made, once, and is what counts from there on.
+//!
+//! A CUDA device has a copy of the arena, made when it is first asked for. What is written on one side is copied to the other
+//! when it is next read there.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::packed::{PackedWeights, Side};
 use crate::device::cpu::{Cpu, Panels};
-use crate::device::pages;
+use crate::device::cuda::Span;
+use crate::device::{Buffer, Cuda, pages};
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 
@@ -77,7 +81,7 @@ impl fmt::Debug for Part {
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     /// The arena. While it is not there, the elements are in `parts`.
-    arena: OnceLock<Vec<f32>>,
+    arena: OnceLock<Buffer>,
     /// By entry; None if parameters are added to the arena.
     parts: Option<Vec<Part>>,
     /// Floats of all entries and the gaps between them: the length of the arena.
@@ -128,11 +132,12 @@ impl Params {
         let no_memory = |_| Error::argument("parameter", format!("no memory for '{name}' with shape {shape:?}"));
         match (&mut self.parts, self.arena.get_mut()) {
             _ if self.planned => {}
-            (_, Some(arena)) => {
+            (_, Some(arena)) => arena.grow(|arena| {
                 arena.try_reserve(end - arena.len()).map_err(no_memory)?;
                 pages::prefer_large(arena.spare_capacity_mut());
                 arena.resize(end, 0.0);
-            }
+                Ok(())
+            })?,
             (parts, None) => {
                 let mut zeros = Vec::new();
                 let len = if parts.is_some() { shape.len() } else { end };
@@ -141,7 +146,7 @@ impl Params {
                 zeros.resize(len, 0.0);
                 match parts {
                     Some(parts) => parts.push(Part::Own(zeros)),
-                    None => self.arena = OnceLock::from(zeros),
+                    None => self.arena = OnceLock::from(Buffer::from_vec(zeros)),
                 }
             }
         }
@@ -208,7 +213,7 @@ impl Params {
     pub fn get(&self, id: ParamId) -> &[f32] {
         match (self.arena.get(), &self.parts) {
             (None, Some(parts)) => parts[id.0].data(),
-            (arena, _) => &arena.map_or(&[][..], Vec::as_slice)[self.entries[id.0].range.clone()],
+            (arena, _) => &arena.map_or(&[][..], Buffer::host_or_nan)[self.entries[id.0].range.clone()],
         }
     }
 
@@ -226,18 +231,22 @@ impl Params {
                     Part::Lent(_) => &mut [],
                 }
             }
-            (arena, _) => &mut arena.map_or(&mut [][..], Vec::as_mut_slice)[self.entries[id.0].range.clone()],
+            (arena, _) => &mut arena.map_or(&mut [][..], Buffer::host_mut)[self.entries[id.0].range.clone()],
         }
     }
 
     /// The whole arena, made now if it is not there. Between entries lie up to 15 unused zeros.
     pub fn arena(&self) -> &[f32] {
+        self.arena_buffer().host_or_nan()
+    }
+
+    fn arena_buffer(&self) -> &Buffer {
         self.arena.get_or_init(|| {
             let mut arena = pages::zeros(if self.planned { 0 } else { self.len });
             for (part, entry) in self.parts.iter().flatten().zip(&self.entries) {
                 arena[entry.range.clone()].copy_from_slice(part.data());
             }
-            arena
+            Buffer::from_vec(arena)
         })
     }
 
@@ -250,13 +259,40 @@ impl Params {
     pub fn arena_and_entries(&mut self) -> (&mut [f32], &[Entry]) {
         self.version += 1;
         self.own();
-        (self.arena.get_mut().map_or(&mut [][..], Vec::as_mut_slice), &self.entries)
+        (self.arena.get_mut().map_or(&mut [][..], Buffer::host_mut), &self.entries)
     }
 
     /// Makes the arena if it is not there, and lets go of what it was made from. The elements stay what they are.
     pub fn own(&mut self) {
-        self.arena();
+        self.arena_buffer();
         self.parts = None;
+    }
+
+    /// Fetches what a device has changed, so that what is read on the host afterwards is there. Without it a device that has
+    /// failed gives NaN.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn fetch(&self) -> Result<()> {
+        self.arena.get().map_or(Ok(()), |arena| arena.host().map(|_| ()))
+    }
+
+    /// The whole arena on a device.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn arena_on(&self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.arena_buffer().on(cuda)
+    }
+
+    /// The whole arena on a device, to be changed there.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn arena_on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.version += 1;
+        self.own();
+        self.arena.get_mut().map_or(Ok(Span::NONE), |arena| arena.on_mut(cuda))
     }
 
     /// [`Params::own`] for who would rather have an error than an end of the process.

@@ -19,6 +19,7 @@ use crate::tape::{Entry, Gradients, Params, Rows};
 pub fn grad_norm(device: &Device, params: &Params, gradients: &Gradients) -> f64 {
     match device {
         Device::Cpu(cpu) => grad_norm_cpu(cpu, params, gradients),
+        Device::Cuda(cuda) => grad_norm_cpu(cuda.host(), params, gradients),
     }
 }
 
@@ -116,7 +117,7 @@ mod tests {
         let mut params = Params::default();
         let ids: Vec<_> = (0..lens.len()).map(|i| params.add(&format!("entry{i}"), [lens[i]]).unwrap()).collect();
         let mut gradients = Gradients::new(&params);
-        gradients.zero_untouched(&params);
+        gradients.zero_untouched(&params).unwrap();
         for (seed, id) in ids.into_iter().enumerate() {
             let stream = Stream { seed: seed as u64, step: 0, instance: 0 };
             let data = gradients.get_mut(&params, id).unwrap();

@@ -114,6 +114,6 @@ fn read_file(
     let task = TaskDef { labels: names, ..task.clone() };
     let task = &task.with_legacy_token_labels(own.is_some_and(|own| own.legacy_token_labels));
     let encoder = model.encoder();
-    let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
+    let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().host());
     Dataset::read(task, &path, labels, &options, tokenizer, model.max_length(index), cpu).map(Some)
 }

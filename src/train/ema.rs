@@ -5,7 +5,6 @@
 //! (MT-DNN 0.1, where this comes from with γ = 0.995, stored the live weights under the name of the shadow.)
 
 use super::pieces;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 
@@ -25,13 +24,11 @@ impl Ema {
     pub fn update(&mut self, model: &MultiTaskModel) {
         let share = (1.0 - self.decay) as f32;
         let weights = model.encoder().params().arena();
-        match model.encoder().device() {
-            Device::Cpu(cpu) => cpu.for_pieces([&mut self.shadow], pieces::PIECE, |start, [shadow]| {
-                for (shadow, weight) in shadow.iter_mut().zip(&weights[start..]) {
-                    *shadow += share * (weight - *shadow);
-                }
-            }),
-        }
+        model.encoder().device().host().for_pieces([&mut self.shadow], pieces::PIECE, |start, [shadow]| {
+            for (shadow, weight) in shadow.iter_mut().zip(&weights[start..]) {
+                *shadow += share * (weight - *shadow);
+            }
+        });
     }
 
     /// Puts the shadow into the model and the model's weights here; twice is as before.

@@ -62,7 +62,7 @@ impl Step {
         number: u64,
     ) -> Result<BatchReport> {
         // On the device's own threads from beginning to end: its parallel parts then start without a hand-over.
-        model.encoder().device().as_cpu().run(|| self.forward_backward(model, task, batch, labels, scale, number))
+        model.encoder().device().host().run(|| self.forward_backward(model, task, batch, labels, scale, number))
     }
 
     fn forward_backward(
@@ -107,7 +107,7 @@ impl Step {
         let device = model.encoder().device().clone();
         let params = &mut model.encoder_mut().params;
         if self.untouched == Untouched::Zero {
-            self.gradients.zero_untouched(params);
+            self.gradients.zero_untouched(params)?;
         }
         let norm = grad_norm(&device, params, &self.gradients);
         check_norm(norm, self.updates)?;

@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
                     .map(|texts| texts.batch(&unlabelled_examples(texts.len(), count, seed, ordinals[index])));
                 Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?, texts.transpose()?))
             };
-            let cpu = model.encoder().device().as_cpu().clone();
+            let cpu = model.encoder().device().host().clone();
             ahead(&cpu, AHEAD, plan.iter().enumerate().skip(done * accumulate).map(cut), |batches| -> Result<()> {
                 for group in plan.chunks(accumulate).skip(done) {
                     self.update(model, group, batches, observer)?;

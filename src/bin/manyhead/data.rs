@@ -68,7 +68,7 @@ fn check(arguments: Check, common: &Common) -> Result<(), Failure> {
         max_length: arguments.max_length,
     };
     let device = common.device()?;
-    let found = check_data(&file, options, device.as_cpu())?;
+    let found = check_data(&file, options, device.host())?;
     if common.json {
         let tasks: Map<String, Value> = found.iter().map(task_json).collect();
         let errors: usize = found.iter().map(TaskCheck::error_count).sum();

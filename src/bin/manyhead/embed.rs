@@ -91,7 +91,7 @@ impl Source {
             return Ok(None);
         }
         let (reader, mut lines) = (&self.reader, Vec::with_capacity(texts.len()));
-        for parsed in reader.encoder.device().as_cpu().map(&texts, |(line, text)| reader.parse(*line, text)) {
+        for parsed in reader.encoder.device().host().map(&texts, |(line, text)| reader.parse(*line, text)) {
             match parsed {
                 Ok(line) => lines.push(line),
                 Err(failure) => return Ok(Some(Chunk { lines, failure: Some(failure) })),
@@ -204,7 +204,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let mut output = if to_safetensors { None } else { Some(Output::open(&arguments.output)?) };
     let mut index = 0usize;
     // Not waited for: a read from a pipe that somebody else holds open would never end.
-    for chunk in ahead_detached(encoder.device().as_cpu(), AHEAD, source) {
+    for chunk in ahead_detached(encoder.device().host(), AHEAD, source) {
         let Chunk { lines, failure } = chunk?;
         let tokens: Vec<_> = lines.iter().map(|line| (line.ids.as_slice(), line.type_ids.as_slice())).collect();
         let vectors = encoder.embed_tokens(&tokens, pool, arguments.normalize)?;

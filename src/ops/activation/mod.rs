@@ -37,6 +37,18 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// Its number in kernels/common.cuh.
+    pub(in crate::ops) fn number(self) -> i32 {
+        match self {
+            Activation::GeluErf => 0,
+            Activation::GeluTanh => 1,
+            Activation::Relu => 2,
+            Activation::Tanh => 3,
+            Activation::Sigmoid => 4,
+            Activation::Silu => 5,
+        }
+    }
+
     /// The activation that Hugging Face configurations and MT-DNN's `actf` call so.
     pub fn parse(name: &str) -> Option<Activation> {
         Some(match name {
@@ -85,10 +97,10 @@ impl Op for BiasActivation {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
         let bias = (ctx.inputs() > 1).then(|| ctx.input(1));
-        if bias.is_some_and(|bias| bias.data.len() != x.shape.width()) {
+        if bias.is_some_and(|bias| bias.shape.len() != x.shape.width()) {
             return Err(Error::shape("activation", format!("a bias of another width than x {:?}", x.shape)));
         }
-        let mut y = ctx.take(x.shape);
+        let mut y = ctx.take(x.shape)?;
         cpu::forward(ctx.device.as_cpu(), self.0, x.matrix(), x.data, bias.map(|bias| bias.data), y.data_mut());
         Ok(y)
     }

@@ -33,7 +33,7 @@ impl Op for Add {
         if a.shape != b.shape {
             return Err(Error::shape("add", format!("{:?} and {:?} differ in shape", a.shape, b.shape)));
         }
-        let mut y = ctx.take(a.shape);
+        let mut y = ctx.take(a.shape)?;
         let cpu = ctx.device.as_cpu();
         cpu.for_pieces([y.data_mut()], PIECE, |start, [y]| {
             y.copy_from_slice(&a.data[start..][..y.len()]);

@@ -127,7 +127,7 @@ impl Attention {
         let layers: Vec<(&[f32], usize)> = inputs
             .iter()
             .filter_map(|input| match *input.shape.extents() {
-                [layers, rows, found] if found == words && layers * rows * words == input.data.len() => {
+                [layers, rows, found] if found == words && layers * rows * words == input.shape.len() => {
                     Some((*input, layers, rows))
                 }
                 _ => None,
@@ -188,7 +188,7 @@ impl Op for Attention {
         if differ && pairs().any(|(queries, keys)| queries[0] < queries[1] && keys[0] == keys[1]) {
             return Err(Error::shape("attention", "a sequence has queries but no keys"));
         }
-        let (mut y, mut log_sum_exp) = (ctx.take([rows, width]), ctx.take([rows, self.heads]));
+        let (mut y, mut log_sum_exp) = (ctx.take([rows, width])?, ctx.take([rows, self.heads])?);
         cpu::forward(cpu, self.problem(width), operands, y.data_mut(), log_sum_exp.data_mut());
         ctx.save(log_sum_exp);
         Ok(y)
@@ -226,7 +226,7 @@ impl Op for Attention {
 /// The gradients of q, k and v in those of their stacks; k and v, which come last, take `keys` words each.
 fn split(slots: Vec<Option<Slot<'_>>>, keys: usize) -> Vec<Option<Slot<'_>>> {
     let mut parts: Vec<Option<Slot<'_>>> = Vec::new();
-    let whole = |data| Some(Slot { data, accumulate: false });
+    let whole = |data| Some(Slot::host(data, false));
     let stacks = slots.len();
     for (i, slot) in slots.into_iter().enumerate() {
         match slot {

@@ -35,7 +35,7 @@ impl Op for BinaryCrossEntropy {
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let logits = ctx.input(0);
-        if logits.data.len() != self.targets.len() || self.targets.is_empty() {
+        if logits.shape.len() != self.targets.len() || self.targets.is_empty() {
             let message = format!("{} targets for logits {:?}", self.targets.len(), logits.shape);
             return Err(Error::shape("binary_cross_entropy", message));
         }
@@ -43,7 +43,7 @@ impl Op for BinaryCrossEntropy {
             return Err(Error::shape("binary_cross_entropy", format!("the target {target} is not from 0 to 1")));
         }
         let sum = cpu::forward(logits.data, &self.targets);
-        let mut loss = ctx.take([1]);
+        let mut loss = ctx.take([1])?;
         loss.data_mut()[0] = (sum / self.targets.len() as f64) as f32;
         Ok(loss)
     }

@@ -91,7 +91,7 @@ impl CrossEntropy {
         let groups = match &options.rows {
             Rows::Width => None,
             Rows::Groups(groups) => {
-                check_segments("cross_entropy", groups, logits.data.len())?;
+                check_segments("cross_entropy", groups, logits.shape.len())?;
                 Some(&**groups)
             }
         };
@@ -134,10 +134,10 @@ impl Op for CrossEntropy {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let problem = self.problem(ctx.input(0))?;
         problem.check_targets()?;
-        let mut statistics = ctx.take([self.targets.len(), cpu::STATISTICS]);
+        let mut statistics = ctx.take([self.targets.len(), cpu::STATISTICS])?;
         cpu::forward(ctx.device.as_cpu(), problem, statistics.data_mut());
         let (sum, divisor) = cpu::reduce(problem, statistics.data(), self.options.reduction);
-        let mut loss = ctx.take([1]);
+        let mut loss = ctx.take([1])?;
         loss.data_mut()[0] = (sum / divisor) as f32;
         ctx.save(statistics);
         Ok(loss)

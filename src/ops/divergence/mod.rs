@@ -117,10 +117,10 @@ impl DivergenceOp {
         match &self.rows {
             DivergenceRows::Width | DivergenceRows::Tokens(_) => {}
             DivergenceRows::Groups(borders) => {
-                check_segments("divergence", borders, first.data.len())?;
+                check_segments("divergence", borders, first.shape.len())?;
                 (rows, groups) = (borders.len() - 1, Some(&**borders));
             }
-            DivergenceRows::Bernoulli => (rows, width) = (first.data.len(), 1),
+            DivergenceRows::Bernoulli => (rows, width) = (first.shape.len(), 1),
         }
         if let Some(counted) = &self.counted
             && counted.len() != rows
@@ -171,15 +171,15 @@ impl Op for DivergenceOp {
         let (first, second) = (ctx.input(0), ctx.input(1));
         let problem = self.problem(first, second)?;
         let divisor = self.divisor(&problem, first.shape);
-        let mut values = ctx.take([problem.rows]);
+        let mut values = ctx.take([problem.rows])?;
         let cpu = ctx.device.as_cpu();
         // Without a backward pass nobody wants the gradients.
-        let length = if ctx.recording() { first.data.len() } else { 0 };
-        let mut slopes = [ctx.take([length]), ctx.take([length])];
+        let length = if ctx.recording() { first.shape.len() } else { 0 };
+        let mut slopes = [ctx.take([length])?, ctx.take([length])?];
         let [a, b] = &mut slopes;
         cpu::forward(cpu, &problem, divisor, values.data_mut(), [a.data_mut(), b.data_mut()]);
         let sum: f64 = values.data().iter().map(|value| *value as f64).sum();
-        let mut value = ctx.take([1]);
+        let mut value = ctx.take([1])?;
         value.data_mut()[0] = (sum / divisor) as f32;
         values.give(ctx.workspace);
         slopes.into_iter().for_each(|slopes| ctx.save(slopes));

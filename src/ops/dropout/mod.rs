@@ -37,7 +37,7 @@ impl Op for ApplyDropout {
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
-        let mut y = ctx.take(x.shape);
+        let mut y = ctx.take(x.shape)?;
         cpu::apply(ctx.device.as_cpu(), self.0, x.data, y.data_mut(), false);
         Ok(y)
     }

@@ -108,7 +108,7 @@ impl Op for Embedding {
             return Err(Error::shape("embedding", message));
         }
         let shape = [tokens, width];
-        let (mut y, mut normalised, mut scales) = (ctx.take(shape), ctx.take(shape), ctx.take([tokens]));
+        let (mut y, mut normalised, mut scales) = (ctx.take(shape)?, ctx.take(shape)?, ctx.take([tokens])?);
         let norm = cpu::Norm { width, weight, bias, epsilon: self.epsilon, dropout: self.dropout };
         cpu::forward(ctx.device.as_cpu(), tokens, &sources, delta, norm, [&mut y, &mut normalised, &mut scales]);
         ctx.save(normalised);
@@ -123,7 +123,7 @@ impl Op for Embedding {
         let cpu = ctx.device.as_cpu();
         let kept =
             super::layer_norm::cpu::Kept { rows: tokens, width, upstream: ctx.upstream, normalised, scales, weight };
-        let mut ds = Tensor::take(ctx.workspace, [tokens, width]);
+        let mut ds = Tensor::take(ctx.workspace, [tokens, width])?;
         cpu::norm_backward(cpu, kept, self.dropout, ds.data_mut(), ctx.slot(2), ctx.slot(3));
         let mut tables = vec![(0, &*self.ids), (1, &*self.positions)];
         tables.extend(token_type.zip(self.type_ids.as_deref()));

@@ -9,10 +9,12 @@
 //! Of the wide values `[rows, F]` only z is kept, in the precision of products; h is computed again.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::{Activation, check_quantised_width};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
@@ -54,7 +56,7 @@ impl Op for FeedForward {
         let [x, inner, inner_bias, outer, outer_bias] = [0, 1, 2, 3, 4].map(|i| ctx.input(i));
         let ((rows, width), (wide, expected)) = (x.matrix(), inner.matrix());
         let fits =
-            width == expected && inner_bias.data.len() == wide && outer.matrix() == (outer_bias.data.len(), wide);
+            width == expected && inner_bias.shape.len() == wide && outer.matrix() == (outer_bias.shape.len(), wide);
         if !fits {
             let message = format!(
                 "x {:?}, weights {:?} and {:?}, biases {:?} and {:?} do not fit",
@@ -63,13 +65,25 @@ impl Op for FeedForward {
             return Err(Error::shape("feed_forward", message));
         }
         check_quantised_width("feed_forward", ctx.device, width.max(wide))?;
-        let cpu = ctx.device.as_cpu();
-        let panels = [1, 3].map(|i| ctx.panels(i, Side::Output));
-        let mut y = ctx.take([rows, outer_bias.data.len()]);
-        let mut kept = ctx.recording().then(|| ctx.take([rows, cpu.words(wide)]));
-        let biases = [inner_bias.data, outer_bias.data];
-        let z = kept.as_mut().map(Tensor::data_mut);
-        cpu::forward(cpu, self.0, rows, x.data, [&panels[0], &panels[1]], biases, z, y.data_mut());
+        let mut y = ctx.take([rows, outer_bias.shape.len()])?;
+        let words = match ctx.device {
+            Device::Cpu(cpu) => cpu.words(wide),
+            Device::Cuda(_) => wide,
+        };
+        let mut kept = if ctx.recording() { Some(ctx.take([rows, words])?) } else { None };
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let panels = [1, 3].map(|i| ctx.panels(cpu, i, Side::Output));
+                let biases = [inner_bias.data, outer_bias.data];
+                let z = kept.as_mut().map(Tensor::data_mut);
+                cpu::forward(cpu, self.0, rows, x.data, [&panels[0], &panels[1]], biases, z, y.data_mut());
+            }
+            Device::Cuda(cuda) => {
+                let z = kept.as_mut().map(|kept| kept.on_mut(cuda)).transpose()?;
+                let layers = [[inner, inner_bias], [outer, outer_bias]].map(|layer| layer.map(|input| input.span));
+                cuda::forward(cuda, self.0, (rows, width, wide), x.span, layers, z, y.on_mut(cuda)?)?;
+            }
+        }
         if let Some(kept) = kept {
             ctx.save(kept);
         }
@@ -78,10 +92,21 @@ impl Op for FeedForward {
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let x = ctx.input(0);
-        let panels = [1, 3].map(|i| ctx.panels(i, Side::Input));
-        let kept = cpu::Kept { rows: x.matrix().0, x: x.data, z: ctx.saved(0)?, upstream: ctx.upstream };
+        let (rows, width) = x.matrix();
         let slots = [0, 1, 2, 3, 4].map(|i| ctx.slot(i));
-        cpu::backward(ctx.device.as_cpu(), self.0, kept, cpu::ROWS_AT_ONCE, [&panels[0], &panels[1]], slots);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let panels = [1, 3].map(|i| ctx.panels(cpu, i, Side::Input));
+                let kept = cpu::Kept { rows, x: x.data, z: ctx.saved(0)?, upstream: ctx.upstream };
+                cpu::backward(cpu, self.0, kept, cpu::ROWS_AT_ONCE, [&panels[0], &panels[1]], slots);
+            }
+            Device::Cuda(cuda) => {
+                let kept = [x.span, ctx.saved_on(cuda, 0)?, ctx.upstream_span];
+                let (inner, outer) = (ctx.input(1), ctx.input(3));
+                let sizes = (rows, width, inner.shape.rows());
+                cuda::backward(cuda, self.0, sizes, kept, [inner.span, outer.span], slots)?;
+            }
+        }
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ fn many_rows_in_parts_give_the_bits_of_all_at_once() {
             let run = |rows_at_once: usize, accumulate: bool| {
                 let lens = [rows * width, wide * width, wide, out * wide, out];
                 let mut gradients = lens.map(|len| vec![0.25f32; len]);
-                let slots = gradients.each_mut().map(|data| Some(Slot { data: &mut data[..], accumulate }));
+                let slots = gradients.each_mut().map(|data| Some(Slot::host(&mut data[..], accumulate)));
                 let kept = cpu::Kept { rows, x: &x, z: &z, upstream: &upstream };
                 cpu::backward(&cpu, Activation::GeluErf, kept, rows_at_once, [&panels[0], &panels[1]], slots);
                 gradients.map(|gradient| gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())

@@ -8,9 +8,11 @@
 //! ds = (d − mean(d) − x̂ · mean(d · x̂)) / √(variance + ε); d(residual) = ds; dx = ds · mask / (1 − p).
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 pub(in crate::ops) mod tests;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tape::{Backward, Forward, Op, Tape, Var};
@@ -66,29 +68,52 @@ impl Op for LayerNorm {
         let (x, weight, bias) = (ctx.input(0), ctx.input(1), ctx.input(2));
         let residual = (ctx.inputs() > 3).then(|| ctx.input(3));
         let (rows, width) = x.matrix();
-        let fits = weight.data.len() == width && bias.data.len() == width;
-        if !fits || residual.is_some_and(|residual| residual.data.len() != x.data.len()) {
+        let fits = weight.shape.len() == width && bias.shape.len() == width;
+        if !fits || residual.is_some_and(|residual| residual.shape.len() != x.shape.len()) {
             let message = format!("weight, bias or residual do not fit x {:?}", x.shape);
             return Err(Error::shape("layer_norm", message));
         }
-        let mut y = ctx.take(x.shape);
-        let mut kept = ctx.recording().then(|| [ctx.take(x.shape), ctx.take([rows])]);
-        let row = cpu::Row { width, weight: weight.data, bias: bias.data, epsilon: self.epsilon };
-        let source = cpu::Source { x: x.data, residual: residual.map(|r| r.data), dropout: self.dropout };
-        let targets = kept.as_mut().map(|kept| kept.each_mut().map(Tensor::data_mut));
-        cpu::forward(ctx.device.as_cpu(), rows, row, source, y.data_mut(), targets);
+        let mut y = ctx.take(x.shape)?;
+        let mut kept = if ctx.recording() { Some([ctx.take(x.shape)?, ctx.take([rows])?]) } else { None };
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let row = cpu::Row { width, weight: weight.data, bias: bias.data, epsilon: self.epsilon };
+                let source = cpu::Source { x: x.data, residual: residual.map(|r| r.data), dropout: self.dropout };
+                let targets = kept.as_mut().map(|kept| kept.each_mut().map(Tensor::data_mut));
+                cpu::forward(cpu, rows, row, source, y.data_mut(), targets);
+            }
+            Device::Cuda(cuda) => {
+                let kept = match &mut kept {
+                    Some([normalised, scales]) => Some([normalised.on_mut(cuda)?, scales.on_mut(cuda)?]),
+                    None => None,
+                };
+                let inputs = cuda::Inputs { x: x.span, residual: residual.map(|r| r.span), dropout: self.dropout };
+                let norm = cuda::Norm { weight: weight.span, bias: bias.span, epsilon: self.epsilon };
+                cuda::forward(cuda, (rows, width), inputs, norm, y.on_mut(cuda)?, kept)?;
+            }
+        }
         kept.into_iter().flatten().for_each(|tensor| ctx.save(tensor));
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let (rows, width) = ctx.input(0).matrix();
-        let weight = ctx.input(1).data;
-        let (normalised, scales) = (ctx.saved(0)?, ctx.saved(1)?);
-        let cpu = ctx.device.as_cpu();
-        let kept = cpu::Kept { rows, width, upstream: ctx.upstream, normalised, scales, weight };
+        let weight = ctx.input(1);
         let (dx, dw, db, dr) = (ctx.slot(0), ctx.slot(1), ctx.slot(2), ctx.slot(3));
-        cpu::backward(cpu, kept, self.dropout, dx, dr, dw, db);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let (normalised, scales) = (ctx.saved(0)?, ctx.saved(1)?);
+                let kept = cpu::Kept { rows, width, upstream: ctx.upstream, normalised, scales, weight: weight.data };
+                cpu::backward(cpu, kept, self.dropout, dx, dr, dw, db);
+            }
+            Device::Cuda(cuda) => {
+                let (normalised, scales) = (ctx.saved_on(cuda, 0)?, ctx.saved_on(cuda, 1)?);
+                let (weight, upstream) = (weight.span, ctx.upstream_span);
+                let kept = cuda::Kept { rows, width, upstream, normalised, scales, weight, output: None };
+                cuda::rows_backward(cuda, kept, self.dropout, dx.as_ref(), dr.as_ref())?;
+                cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+            }
+        }
         Ok(())
     }
 }

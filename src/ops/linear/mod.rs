@@ -7,10 +7,12 @@
 //! Gradients: dx = dy · W, dW = dyᵀ · x, db = Σ_rows dy.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::check_quantised_width;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
@@ -57,7 +59,7 @@ impl Op for Linear {
         let bias = (ctx.inputs() > 2).then(|| ctx.input(2));
         let (rows, width) = x.matrix();
         let (out, expected) = weight.matrix();
-        if width != expected || bias.is_some_and(|bias| bias.data.len() != out) {
+        if width != expected || bias.is_some_and(|bias| bias.shape.len() != out) {
             let message =
                 format!("x {:?} and weight {:?} (and a bias of length {out}) do not fit", x.shape, weight.shape);
             return Err(Error::shape("linear", message));
@@ -67,25 +69,50 @@ impl Op for Linear {
             device = device.with_precision(device.precision().unquantised());
         }
         check_quantised_width("linear", &device, width)?;
-        let mut y = ctx.take([rows, out]);
-        let bias = bias.map(|bias| bias.data);
-        let weight = ctx.panels_for(device.as_cpu(), 1, Side::Output);
-        cpu::forward(device.as_cpu(), rows, x.data, &weight, bias, y.data_mut());
+        let mut y = ctx.take([rows, out])?;
+        match &device {
+            Device::Cpu(cpu) => {
+                let panels = ctx.panels(cpu, 1, Side::Output);
+                cpu::forward(cpu, rows, x.data, &panels, bias.map(|bias| bias.data), y.data_mut());
+            }
+            Device::Cuda(cuda) => {
+                let (sizes, to) = (cuda::Sizes { rows, width, out }, (y.on_mut(cuda)?, None, cuda::IDENTITY));
+                cuda::forward(cuda, sizes, x.span, &[weight.span], &[bias.map(|bias| bias.span)], to)?;
+            }
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (x, upstream) = (ctx.input(0), ctx.upstream);
+        let x = ctx.input(0);
         let ((rows, width), out) = (x.matrix(), ctx.input(1).shape.rows());
-        let cpu = ctx.device.as_cpu();
-        if let Some(slot) = ctx.slot(0) {
-            cpu::input_gradient(cpu, rows, upstream, &ctx.panels(1, Side::Input), slot);
-        }
-        if let Some(slot) = ctx.slot(1) {
-            cpu::weight_gradient(cpu, rows, width, out, upstream, x.data, slot);
-        }
-        if let Some(slot) = ctx.slot(2) {
-            cpu.column_sums(rows, upstream, slot.data, slot.accumulate);
+        let (dx, dw, db) = (ctx.slot(0), ctx.slot(1), ctx.slot(2));
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let upstream = ctx.upstream;
+                if let Some(slot) = dx {
+                    cpu::input_gradient(cpu, rows, upstream, &ctx.panels(cpu, 1, Side::Input), slot);
+                }
+                if let Some(slot) = dw {
+                    cpu::weight_gradient(cpu, rows, width, out, upstream, x.data, slot);
+                }
+                if let Some(slot) = db {
+                    cpu.column_sums(rows, upstream, slot.data, slot.accumulate);
+                }
+            }
+            Device::Cuda(cuda) => {
+                let (sizes, upstream) = (cuda::Sizes { rows, width, out }, ctx.upstream_span);
+                if let Some(slot) = dx {
+                    let to = (slot.span, slot.accumulate);
+                    cuda::input_gradient(cuda, sizes, upstream, &[ctx.input(1).span], to, None)?;
+                }
+                if let Some(slot) = dw {
+                    cuda::weight_gradient(cuda, sizes, upstream, x.span, &slot)?;
+                }
+                if let Some(slot) = db {
+                    cuda::bias_gradient(cuda, sizes, upstream, &slot)?;
+                }
+            }
         }
         Ok(())
     }

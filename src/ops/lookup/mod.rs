@@ -45,7 +45,7 @@ impl Op for Lookup {
         let table = ctx.input(0);
         let (entries, width) = table.matrix();
         check_ids("lookup", "id", &self.ids, entries)?;
-        let mut y = ctx.take([self.ids.len(), width]);
+        let mut y = ctx.take([self.ids.len(), width])?;
         cpu::gather(ctx.device.as_cpu(), width, table.data, &self.ids, y.data_mut());
         Ok(y)
     }

@@ -53,13 +53,13 @@ impl Op for SquaredError {
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (prediction, target) = (ctx.input(0), ctx.input(1));
-        let count = prediction.data.len();
-        if target.data.len() != count || self.weights.as_ref().is_some_and(|weights| weights.len() != count) {
+        let count = prediction.shape.len();
+        if target.shape.len() != count || self.weights.as_ref().is_some_and(|weights| weights.len() != count) {
             let message = format!("prediction {:?}, target {:?} or weights differ", prediction.shape, target.shape);
             return Err(Error::shape("mse", message));
         }
         let sum = cpu::forward(prediction.data, target.data, self.weights.as_deref());
-        let mut loss = ctx.take([1]);
+        let mut loss = ctx.take([1])?;
         loss.data_mut()[0] = (sum / self.divisor(count)) as f32;
         Ok(loss)
     }

@@ -47,7 +47,7 @@ impl Op for Pool {
         if let Some(empty) = self.cu_seqlens.windows(2).position(|pair| pair[0] == pair[1]) {
             return Err(Error::shape("pool", format!("sequence {empty} has no token")));
         }
-        let mut y = ctx.take([self.cu_seqlens.len() - 1, width]);
+        let mut y = ctx.take([self.cu_seqlens.len() - 1, width])?;
         cpu::forward(ctx.device.as_cpu(), self.pooling, width, &self.cu_seqlens, x.data, y.data_mut());
         Ok(y)
     }

@@ -9,7 +9,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use super::check_quantised_width;
+use super::{check_quantised_width, linear};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
 use crate::tensor::Tensor;
@@ -47,32 +48,68 @@ impl Op for Projections {
         let layers = (ctx.inputs() - 1) / 2;
         for layer in 0..layers {
             let (weight, bias) = (ctx.input(1 + 2 * layer), ctx.input(2 + 2 * layer));
-            if weight.matrix() != (out, width) || bias.data.len() != out {
+            if weight.matrix() != (out, width) || bias.shape.len() != out {
                 let message =
                     format!("x {:?}, weight {:?} and bias {:?} do not fit", x.shape, weight.shape, bias.shape);
                 return Err(Error::shape("projections", message));
             }
         }
         check_quantised_width("projections", ctx.device, width)?;
-        let cpu = ctx.device.as_cpu();
-        let mut y = ctx.take([layers, rows, cpu.words(out)]);
-        let panels: Vec<_> = (0..layers).map(|layer| ctx.panels(1 + 2 * layer, Side::Output)).collect();
-        let biases: Vec<_> = (0..layers).map(|layer| ctx.input(2 + 2 * layer).data).collect();
-        cpu::forward(cpu, rows, x.data, &panels, &biases, y.data_mut());
+        let words = match ctx.device {
+            Device::Cpu(cpu) => cpu.words(out),
+            Device::Cuda(_) => out,
+        };
+        let mut y = ctx.take([layers, rows, words])?;
+        let (weights, biases) = ((0..layers).map(|layer| 1 + 2 * layer), (0..layers).map(|layer| 2 + 2 * layer));
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let panels: Vec<_> = weights.map(|i| ctx.panels(cpu, i, Side::Output)).collect();
+                let biases: Vec<_> = biases.map(|i| ctx.input(i).data).collect();
+                cpu::forward(cpu, rows, x.data, &panels, &biases, y.data_mut());
+            }
+            Device::Cuda(cuda) => {
+                let weights: Vec<_> = weights.map(|i| ctx.input(i).span).collect();
+                let biases: Vec<_> = biases.map(|i| Some(ctx.input(i).span)).collect();
+                let to = (y.on_mut(cuda)?, None, linear::cuda::IDENTITY);
+                linear::cuda::forward(cuda, linear::cuda::Sizes { rows, width, out }, x.span, &weights, &biases, to)?;
+            }
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let x = ctx.input(0);
         let layers = (ctx.inputs() - 1) / 2;
+        let ((rows, width), out) = (x.matrix(), ctx.input(1).shape.rows());
         let dx = ctx.slot(0);
-        let panels: Vec<_> = match &dx {
-            Some(_) => (0..layers).map(|layer| ctx.panels(1 + 2 * layer, Side::Input)).collect(),
-            None => Vec::new(),
-        };
-        let slots = (0..layers).map(|layer| [ctx.slot(1 + 2 * layer), ctx.slot(2 + 2 * layer)]).collect();
-        let problem = cpu::Problem { rows: x.matrix().0, width: x.matrix().1, out: ctx.input(1).shape.rows() };
-        cpu::backward(ctx.device.as_cpu(), problem, x.data, ctx.upstream, &panels, dx, slots);
+        let slots: Vec<_> = (0..layers).map(|layer| [ctx.slot(1 + 2 * layer), ctx.slot(2 + 2 * layer)]).collect();
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let panels: Vec<_> = match &dx {
+                    Some(_) => (0..layers).map(|layer| ctx.panels(cpu, 1 + 2 * layer, Side::Input)).collect(),
+                    None => Vec::new(),
+                };
+                let problem = cpu::Problem { rows, width, out };
+                cpu::backward(cpu, problem, x.data, ctx.upstream, &panels, dx, slots);
+            }
+            Device::Cuda(cuda) => {
+                let (sizes, upstream) = (linear::cuda::Sizes { rows, width, out }, ctx.upstream_span);
+                if let Some(slot) = dx {
+                    let weights: Vec<_> = (0..layers).map(|layer| ctx.input(1 + 2 * layer).span).collect();
+                    let to = (slot.span, slot.accumulate);
+                    linear::cuda::input_gradient(cuda, sizes, upstream, &weights, to, None)?;
+                }
+                for (layer, [dw, db]) in slots.into_iter().enumerate() {
+                    let upstream = upstream.part(layer * rows * out..(layer + 1) * rows * out);
+                    if let Some(slot) = dw {
+                        linear::cuda::weight_gradient(cuda, sizes, upstream, x.span, &slot)?;
+                    }
+                    if let Some(slot) = db {
+                        linear::cuda::bias_gradient(cuda, sizes, upstream, &slot)?;
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }

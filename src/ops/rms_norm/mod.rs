@@ -28,10 +28,10 @@ impl Op for RmsNorm {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (x, weight) = (ctx.input(0), ctx.input(1));
         let (rows, width) = x.matrix();
-        if weight.data.len() != width {
+        if weight.shape.len() != width {
             return Err(Error::shape("rms_norm", format!("weight {:?} does not fit x {:?}", weight.shape, x.shape)));
         }
-        let (mut y, mut scales) = (ctx.take(x.shape), ctx.take([rows]));
+        let (mut y, mut scales) = (ctx.take(x.shape)?, ctx.take([rows])?);
         let cpu = ctx.device.as_cpu();
         cpu::forward(cpu, (rows, width), x.data, weight.data, self.epsilon, y.data_mut(), scales.data_mut());
         ctx.save(scales);

@@ -16,6 +16,7 @@
 use super::CleanSide;
 use super::options::{Method, Plan};
 use super::term::{Added, Pass, Term, finite};
+use crate::device::Buffer;
 use crate::device::{Device, Precision};
 use crate::error::Result;
 use crate::ops::perturbation::{self, Direction};
@@ -66,7 +67,7 @@ impl Consistency {
     }
 
     fn climb_aside(&mut self, pass: &mut Pass<'_, '_>, device: &Device, embedded: Var, width: usize) -> Result<bool> {
-        let perturbed = pass.tape.shifted(embedded, &self.delta)?;
+        let perturbed = pass.tape.shifted(embedded, &Buffer::from_vec(self.delta.clone()))?;
         let logits = self.logits(pass, perturbed)?;
         let clean = pass.tape.detached(pass.clean.logits)?;
         // The toolkit hands the perturbed side over first, and a squared difference does not mind.
@@ -126,7 +127,7 @@ impl Term for Consistency {
         let ball = self.plan.ball;
         let size = perturbation::mean_norm(&self.delta, pass.objective.segments(), width, ball.norm, ball.level)?;
         let perturbed = match self.plan.method {
-            Method::Alum => pass.tape.shifted(embedded, &self.delta)?,
+            Method::Alum => pass.tape.shifted(embedded, &Buffer::from_vec(self.delta.clone()))?,
             _ => {
                 let delta = pass.tape.leaf_from(shape, &self.delta)?;
                 ops::add(pass.tape, embedded, delta)?

@@ -28,7 +28,7 @@ const FIRST_INSTANCE: u32 = 1 << 31;
 impl BatchNoise {
     fn fill(&self, device: &Device, term: u32, law: Law, scale: f32, values: &mut [f32]) {
         let stream = Stream { seed: self.seed, step: self.batch, instance: FIRST_INSTANCE + term };
-        stream.fill(device.as_cpu(), law, scale, values);
+        stream.fill(device.host(), law, scale, values);
     }
 }
 

@@ -43,7 +43,7 @@ impl Proximal {
     pub fn follow(&mut self, params: &Params, device: &crate::device::Device, update: u64, total: u64) {
         let share = (1.0 - self.momentum.at(update, total)) as f32;
         let weights = params.arena();
-        let cpu = device.as_cpu();
+        let cpu = device.host();
         cpu.for_pieces([self.teacher.arena_mut()], pieces::PIECE, |start, [teacher]| {
             for (teacher, weight) in teacher.iter_mut().zip(&weights[start..]) {
                 *teacher += share * (weight - *teacher);

@@ -219,8 +219,8 @@ impl Optimizer {
                 || cpu::Factors::new(&self.options, *steps, learning_rate * entry.rate, decay, gradient_scale);
             self.factors.push(active.then(factors));
         }
-        match device {
-            Device::Cpu(cpu) => {
+        match device.host() {
+            cpu => {
                 let (values, entries) = params.arena_and_entries();
                 let moments = [&mut self.first[..], &mut self.second[..]];
                 let (kind, factors, live) = (self.options.kind, &self.factors, &self.live);

@@ -38,7 +38,7 @@ fn sample(lens: &[usize]) -> (Params, Vec<ParamId>) {
 /// Gradients of everything, drawn from `seed`.
 fn gradients(params: &Params, seed: u64) -> Gradients {
     let mut gradients = Gradients::new(params);
-    gradients.zero_untouched(params);
+    gradients.zero_untouched(params).unwrap();
     for id in params.ids() {
         let data = gradients.get_mut(params, id).unwrap();
         data.copy_from_slice(&normal(seed * 100 + id.index() as u64, data.len()));
@@ -144,7 +144,7 @@ fn an_entry_that_takes_no_part_is_left_alone_and_its_clock_stands_still() {
         params.set_trainable(ids[0], false);
         let mut some = Gradients::new(&params);
         params.set_trainable(ids[2], false);
-        some.zero_untouched(&params);
+        some.zero_untouched(&params).unwrap();
         params.set_trainable(ids[2], true);
         for id in [ids[1], ids[3]] {
             some.get_mut(&params, id).unwrap().fill(0.5);
@@ -293,7 +293,7 @@ fn rows_that_no_batch_has_looked_up_are_left_out_and_nothing_changes_by_it() {
             }
             // The same gradient as one of which nothing is known.
             let mut dense = Gradients::new(&plain);
-            dense.zero_untouched(&plain);
+            dense.zero_untouched(&plain).unwrap();
             dense.get_mut(&plain, table).unwrap().copy_from_slice(sparse.get(&params, table).unwrap());
             let held = (0..rows).filter(|row| sparse.rows(table).holds(*row)).count();
             assert!(held < 60, "{held}");
@@ -301,7 +301,7 @@ fn rows_that_no_batch_has_looked_up_are_left_out_and_nothing_changes_by_it() {
                 let zeros = sparse.get(&params, table).unwrap()[row * width..][..width].iter().all(|g| *g == 0.0);
                 assert!(sparse.rows(table).holds(row) || zeros, "{row}");
             }
-            sparse.zero_untouched(&params);
+            sparse.zero_untouched(&params).unwrap();
             let norms = [grad_norm(&device, &params, &sparse), grad_norm(&device, &plain, &dense)];
             assert_eq!(norms[0].to_bits(), norms[1].to_bits(), "{kind:?} {device:?}");
             optimizer.step(&device, &mut params, &sparse, 1e-2, 0.5).unwrap();

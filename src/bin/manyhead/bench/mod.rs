@@ -93,7 +93,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         precision.check_training("--precision")?;
     }
     let device = device.with_precision(precision);
-    let cpu = device.as_cpu();
+    let cpu = device.host();
     let mut bench = Bench::new(&arguments, &device, lengths)?;
     common.say(&format!(
         "{} steps after {WARM_UP} that do not count; {} threads, {}, {}",
@@ -227,7 +227,7 @@ impl Bench {
 
     /// One step, `plain`: without terms of adversarial training; returns its number of tokens.
     fn step(&mut self, number: u64, plain: bool) -> Result<usize, Failure> {
-        let cpu = self.device.as_cpu().clone();
+        let cpu = self.device.host().clone();
         let batch = self.draw(number)?;
         match self.mode {
             Mode::Infer => cpu.run(|| self.infer(&batch))?,

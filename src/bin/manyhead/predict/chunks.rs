@@ -35,7 +35,7 @@ pub fn chunks(
     task: usize,
 ) -> Result<impl Iterator<Item = Result<Chunk, Failure>> + use<>, Failure> {
     let source = Source { lines: Chunks::open(path, LINES)?, layout, model: model.clone(), task, ended: false };
-    Ok(ahead_detached(model.encoder().device().as_cpu(), AHEAD, source))
+    Ok(ahead_detached(model.encoder().device().host(), AHEAD, source))
 }
 
 struct Source {

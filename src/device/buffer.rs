@@ -1,0 +1,166 @@
+//! Numbers that lie on the host, on a device, or on both.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::cuda::{Cuda, Memory, Span};
+use crate::error::{Error, Result};
+
+/// `len` floats. They are copied to where they are asked for, once; whoever writes them on one side makes the other side's
+/// copy void.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    len: usize,
+    /// At least `len` floats, if they are up to date here.
+    host: OnceLock<Vec<f32>>,
+    /// The same on a device.
+    device: OnceLock<Memory>,
+    /// Memory of the host that is out of date.
+    spare: Vec<f32>,
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Buffer {
+        Buffer::from_vec(self.host_or_nan().to_vec())
+    }
+}
+
+impl Buffer {
+    /// A buffer on the host that owns `data`.
+    pub fn from_vec(data: Vec<f32>) -> Buffer {
+        Buffer::with_len(data.len(), data)
+    }
+
+    /// `len` floats in `data`, which has at least as many.
+    pub(super) fn with_len(len: usize, data: Vec<f32>) -> Buffer {
+        Buffer { len: len.min(data.len()), host: OnceLock::from(data), ..Buffer::default() }
+    }
+
+    /// `len` floats of unspecified content on a device.
+    pub(super) fn on_device(len: usize, memory: Memory) -> Buffer {
+        Buffer { len, device: OnceLock::from(memory), ..Buffer::default() }
+    }
+
+    /// How many floats.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The numbers on the host.
+    ///
+    /// # Errors
+    /// They are on a device that does not give them.
+    pub fn host(&self) -> Result<&[f32]> {
+        if let Some(data) = self.host.get() {
+            return Ok(&data[..self.len]);
+        }
+        let mut data = vec![0.0; self.len];
+        if let Some(memory) = self.device.get() {
+            memory.download(&mut data)?;
+        }
+        Ok(&self.host.get_or_init(|| data)[..self.len])
+    }
+
+    /// The same for who cannot fail: NaN if the device does not give them. The next call to the device says why.
+    pub fn host_or_nan(&self) -> &[f32] {
+        match self.host() {
+            Ok(data) => data,
+            Err(_) => &self.host.get_or_init(|| vec![f32::NAN; self.len])[..self.len],
+        }
+    }
+
+    /// The numbers on the host, to be written; out of date on a device from here on. NaN as in [`Buffer::host_or_nan`].
+    pub fn host_mut(&mut self) -> &mut [f32] {
+        self.host_or_nan();
+        self.device.take();
+        self.host.get_mut().map_or(&mut [], |data| &mut data[..self.len])
+    }
+
+    /// The vector behind it, to grow, with the same effect. `len` must be set afterwards.
+    pub(crate) fn grow(&mut self, work: impl FnOnce(&mut Vec<f32>) -> Result<()>) -> Result<()> {
+        self.host()?;
+        self.device.take();
+        let mut data = self.host.take().unwrap_or_default();
+        data.truncate(self.len);
+        let done = work(&mut data);
+        self.len = data.len();
+        self.host = OnceLock::from(data);
+        done
+    }
+
+    /// The numbers on a device.
+    ///
+    /// # Errors
+    /// No memory for them there, a failure of the driver; they are on another device.
+    pub fn on(&self, cuda: &Cuda) -> Result<Span<'_>> {
+        if self.len == 0 {
+            return Ok(Span::NONE);
+        }
+        if self.device.get().is_none() {
+            let memory = cuda.upload(self.host()?)?;
+            let _ = self.device.set(memory);
+        }
+        let memory = self.device.get().filter(|memory| cuda.has(memory));
+        let memory = memory.ok_or_else(|| Error::device(format!("{cuda:?}"), "the numbers lie on another device"))?;
+        Ok(memory.floats(self.len))
+    }
+
+    /// The numbers on a device, to be changed there; out of date on the host from here on.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`].
+    pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.on(cuda)?;
+        if let Some(data) = self.host.take() {
+            self.spare = data;
+        }
+        self.on(cuda)
+    }
+
+    /// Overwrites it, where it is.
+    ///
+    /// # Errors
+    /// Another number of values; those of the device.
+    pub fn copy_from(&mut self, values: &[f32]) -> Result<()> {
+        if values.len() != self.len {
+            return Err(Error::shape("buffer", format!("{} numbers for a buffer of {}", values.len(), self.len)));
+        }
+        match self.device.get() {
+            Some(memory) => {
+                memory.upload(values)?;
+                if let Some(data) = self.host.take() {
+                    self.spare = data;
+                }
+            }
+            None => self.host_mut().copy_from_slice(values),
+        }
+        Ok(())
+    }
+
+    /// Fills a part of it with one value, where it is. The part must be one.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn fill(&mut self, part: Range<usize>, value: f32) -> Result<()> {
+        match self.device.get() {
+            Some(memory) => {
+                memory.fill(part, value)?;
+                if let Some(data) = self.host.take() {
+                    self.spare = data;
+                }
+            }
+            None => self.host_mut().get_mut(part).into_iter().for_each(|part| part.fill(value)),
+        }
+        Ok(())
+    }
+
+    /// What is in it, to be used again: memory of the host.
+    pub(super) fn into_vec(self) -> Vec<f32> {
+        self.host.into_inner().unwrap_or(self.spare)
+    }
+}

@@ -1,0 +1,134 @@
+//! The driver of a build without the feature `cuda`: there is none, and nothing after that can be called.
+
+use std::convert::Infallible;
+use std::ffi::c_void;
+use std::fmt;
+
+use super::launch::Launch;
+
+/// Why a call of the driver failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Memory,
+    Image(String),
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ABSENT)
+    }
+}
+
+const ABSENT: &str = "this program was built without CUDA (the feature `cuda`)";
+
+pub fn start() -> Result<usize, String> {
+    Err(ABSENT.into())
+}
+
+pub struct Driver(Infallible);
+
+#[derive(Clone, Debug)]
+pub struct Function {
+    pub max_threads: u32,
+    pub max_shared: u32,
+    pub parameters: Option<Vec<usize>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Module;
+
+macro_rules! never {
+    ($($(#[$meta:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => { $(
+        $(#[$meta])*
+        pub fn $name(&self, $($argument: $type),*) -> $result {
+            match self.0 {}
+        }
+    )* };
+}
+
+#[allow(unused_variables)]
+impl Driver {
+    pub fn open(ordinal: usize) -> Result<Driver, Failure> {
+        Err(Failure::Other(ABSENT.into()))
+    }
+
+    never! {
+        name() -> Result<String, Failure>;
+        arch() -> Result<u32, Failure>;
+        shared_memory() -> Result<u32, Failure>;
+        multiprocessors() -> Result<u32, Failure>;
+        memory() -> Result<(usize, usize), Failure>;
+        allocate(bytes: usize) -> Result<u64, Failure>;
+        free(address: u64) -> ();
+        allocate_pinned(bytes: usize) -> Result<*mut u8, Failure>;
+        free_pinned(pointer: *mut u8) -> ();
+        synchronize() -> Result<(), Failure>;
+        load(image: &[u8]) -> Result<Module, Failure>;
+        function(module: Module, name: &str, shared: u32) -> Result<Function, Failure>;
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Failure> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn download(&self, bytes: &mut [u8], address: u64) -> Result<(), Failure> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Failure> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn fill(&self, address: u64, word: u32, count: usize) -> Result<(), Failure> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn launch(
+        &self,
+        function: &Function,
+        launch: Launch,
+        pointers: &mut [*mut c_void],
+    ) -> Result<(), Failure> {
+        match self.0 {}
+    }
+}
+
+/// The compiler, likewise.
+pub mod nvrtc {
+    use std::path::Path;
+
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Compiled {
+        pub ptx: Vec<u8>,
+        pub cubin: Vec<u8>,
+    }
+
+    pub struct Nvrtc {
+        pub version: (i32, i32),
+    }
+
+    pub fn open(_: Option<&Path>) -> Result<&'static Nvrtc, String> {
+        Err(super::ABSENT.into())
+    }
+
+    impl Nvrtc {
+        pub fn architecture(&self, _: u32) -> Option<u32> {
+            None
+        }
+
+        pub fn compile(&self, _: &str, _: &str, _: &[String]) -> Result<Compiled, String> {
+            Err(super::ABSENT.into())
+        }
+    }
+}

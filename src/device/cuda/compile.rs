@@ -1,0 +1,128 @@
+//! The kernels of `kernels/`, compiled at run time and kept on disk.
+//!
+//! An entry of the cache holds what one compile gave, PTX and cubin, under a name made of the hash of source, compiler
+//! version and options (the architecture is one of them). It is written beside its place and renamed: two processes that
+//! do so at once write the same. Each entry carries a hash of its content; one that is damaged is made anew.
+
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::nvrtc::{self, Compiled};
+
+/// A file of `kernels/`: name without `.cu`, source.
+type Source = (&'static str, &'static str);
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// Compiles kernels/`file`.cu for a device, or takes it from the folder `cache`.
+///
+/// # Errors
+/// No such file, no compiler, or what the compiler says.
+pub fn kernels(file: &str, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
+    let (name, source) = source(file).ok_or_else(|| format!("there is no kernels/{file}.cu"))?;
+    let compiler = nvrtc::open(cache)?;
+    let architecture = compiler.architecture(device).ok_or_else(|| {
+        format!("NVRTC {}.{} compiles for no architecture up to sm_{device}", compiler.version.0, compiler.version.1)
+    })?;
+    let options = [format!("--gpu-architecture=sm_{architecture}"), "-lineinfo".to_string()];
+    let entry = cache.map(|cache| {
+        let key = format!("{:?}\n{}\n{source}", compiler.version, options.join(" "));
+        cache.join("kernels").join(format!("{name}-{:032x}", xxh3_128(key.as_bytes())))
+    });
+    if let Some(kept) = entry.as_deref().and_then(read) {
+        return Ok(kept);
+    }
+    let compiled = compiler.compile(&format!("kernels/{name}.cu"), &source, &options)?;
+    if let Some(entry) = entry {
+        // A cache that cannot be written to costs time, nothing else.
+        let _ = write(&entry, &compiled);
+    }
+    Ok(compiled)
+}
+
+/// The text that is compiled: common.cuh and the file's own, each line with its name and number.
+fn source(file: &str) -> Option<(&'static str, String)> {
+    let (name, own) = KERNELS.iter().find(|(name, _)| *name == file)?;
+    let text = format!("#line 1 \"kernels/common.cuh\"\n{COMMON}\n#line 1 \"kernels/{name}.cu\"\n{own}");
+    Some((name, text))
+}
+
+/// The names of all files of `kernels/`.
+#[cfg(test)]
+fn files() -> impl Iterator<Item = &'static str> {
+    KERNELS.iter().map(|(name, _)| *name)
+}
+
+const MAGIC: &[u8; 8] = b"MHKERN1\n";
+
+fn encode(compiled: &Compiled) -> Vec<u8> {
+    let mut body = (compiled.ptx.len() as u64).to_le_bytes().to_vec();
+    body.extend_from_slice(&compiled.ptx);
+    body.extend_from_slice(&compiled.cubin);
+    let mut all = MAGIC.to_vec();
+    all.extend_from_slice(&xxh3_64(&body).to_le_bytes());
+    all.extend(body);
+    all
+}
+
+fn decode(bytes: &[u8]) -> Option<Compiled> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (hash, body) = rest.split_at_checked(8)?;
+    if hash != xxh3_64(body).to_le_bytes() {
+        return None;
+    }
+    let (len, body) = body.split_at_checked(8)?;
+    let (ptx, cubin) = body.split_at_checked(usize::try_from(u64::from_le_bytes(len.try_into().ok()?)).ok()?)?;
+    Some(Compiled { ptx: ptx.to_vec(), cubin: cubin.to_vec() })
+}
+
+fn read(entry: &Path) -> Option<Compiled> {
+    std::fs::read(entry).ok().and_then(|bytes| decode(&bytes))
+}
+
+fn write(entry: &Path, compiled: &Compiled) -> std::io::Result<()> {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    if let Some(folder) = entry.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let mut name = entry.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}-{number}.tmp", std::process::id()));
+    let temporary: PathBuf = entry.with_file_name(name);
+    let written = std::fs::write(&temporary, encode(compiled)).and_then(|()| std::fs::rename(&temporary, entry));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written_and_a_damaged_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = folder.path().join("deeper/name");
+        let compiled = Compiled { ptx: b"text\0".to_vec(), cubin: (0..=255).collect() };
+        write(&entry, &compiled).unwrap();
+        assert_eq!(read(&entry), Some(compiled.clone()));
+        let whole = std::fs::read(&entry).unwrap();
+        for at in [0, 9, 17, 30, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 4;
+            assert_eq!(decode(&damaged), None, "byte {at}");
+            assert_eq!(decode(&whole[..at]), None, "cut at {at}");
+        }
+        assert_eq!(std::fs::read_dir(entry.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn every_kernel_file_is_there_with_the_shared_one_before_it() {
+        assert!(files().count() > 15 && files().any(|name| name == "linear"));
+        let (_, text) = source("linear").unwrap();
+        assert!(text.starts_with("#line 1 \"kernels/common.cuh\"") && text.contains("kernels/linear.cu"));
+        assert_eq!(source("nothing"), None);
+    }
+}

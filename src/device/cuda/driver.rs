@@ -1,0 +1,313 @@
+//! The CUDA driver, opened at run time: the only file that calls it.
+//!
+//! Every function of the driver that is used is there since CUDA 11, but one that is asked for first. A context may be
+//! used from any thread: each call makes it current on its own.
+
+use std::ffi::{CStr, CString, c_void};
+
+use cudarc::driver::{DriverError, result, sys};
+
+use super::launch::Launch;
+
+/// Why a call of the driver failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is not enough device memory.
+    Memory,
+    /// The image is for another device, or of a form that this driver does not take.
+    Image(String),
+    /// Anything else, as the driver calls it.
+    Other(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Memory => f.write_str("out of device memory"),
+            Failure::Image(message) | Failure::Other(message) => f.write_str(message),
+        }
+    }
+}
+
+fn failure(error: DriverError) -> Failure {
+    use sys::cudaError_enum as code;
+    let text = |text: Result<&CStr, DriverError>| text.map(|text| text.to_string_lossy().into_owned()).ok();
+    let message = match (text(error.error_string()), text(error.error_name())) {
+        (Some(string), Some(name)) => format!("{string} ({name})"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => format!("driver error {}", error.0 as u32),
+    };
+    match error.0 {
+        code::CUDA_ERROR_OUT_OF_MEMORY => Failure::Memory,
+        code::CUDA_ERROR_NO_BINARY_FOR_GPU
+        | code::CUDA_ERROR_INVALID_IMAGE
+        | code::CUDA_ERROR_INVALID_PTX
+        | code::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        | code::CUDA_ERROR_NOT_SUPPORTED
+        | code::CUDA_ERROR_INVALID_SOURCE => Failure::Image(message),
+        _ => Failure::Other(message),
+    }
+}
+
+/// A device, its primary context and the one stream that everything runs on.
+pub struct Driver {
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+}
+
+// SAFETY: the handles of the driver may be used from any thread; `current` sees to it that the context is that thread's.
+unsafe impl Send for Driver {}
+// SAFETY: as above; the driver orders calls from several threads by itself.
+unsafe impl Sync for Driver {}
+
+/// A kernel that was loaded. It lives as long as the driver's context.
+#[derive(Clone, Debug)]
+pub struct Function {
+    handle: usize,
+    /// Threads that a block may have.
+    pub max_threads: u32,
+    /// Bytes of dynamic shared memory that it may have.
+    pub max_shared: u32,
+    /// Bytes of each parameter; None where the driver cannot say.
+    pub parameters: Option<Vec<usize>>,
+}
+
+/// Opens the driver's library.
+///
+/// # Errors
+/// Why there is no device to be used, in one line.
+pub fn start() -> Result<usize, String> {
+    // SAFETY: opens the driver's library, whose initialisers have no demands on the process. After it cudarc opens the same
+    // one, and does not panic.
+    if !unsafe { sys::is_culib_present() } {
+        return Err("there is no CUDA driver on this machine (libcuda.so)".into());
+    }
+    let old = |version: i32| format!("the CUDA driver is too old ({}.{})", version / 1000, version % 1000 / 10);
+    let mut version = 0;
+    // SAFETY: writes one number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|error| failure(error).to_string())?;
+    if version < OLDEST_DRIVER {
+        return Err(format!(
+            "{}: at least {}.{} is needed",
+            old(version),
+            OLDEST_DRIVER / 1000,
+            OLDEST_DRIVER % 1000 / 10
+        ));
+    }
+    result::init().map_err(|error| format!("the CUDA driver does not start: {}", failure(error)))?;
+    match result::device::get_count() {
+        Ok(0) => Err("there is a CUDA driver, but no device".into()),
+        Ok(count) => Ok(count as usize),
+        Err(error) => Err(format!("the CUDA driver finds no device: {}", failure(error))),
+    }
+}
+
+/// CUDA 11.0: kernels need sm_80, which came with it.
+const OLDEST_DRIVER: i32 = 11_000;
+
+impl Driver {
+    /// Device number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Driver, Failure> {
+        let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(failure)?;
+        // SAFETY: the device was given by the driver; released once, in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(failure)?;
+        let mut driver = Driver { device, context, stream: std::ptr::null_mut() };
+        driver.current()?;
+        driver.stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failure)?;
+        Ok(driver)
+    }
+
+    /// What the device is called.
+    pub fn name(&self) -> Result<String, Failure> {
+        result::device::get_name(self.device).map_err(failure)
+    }
+
+    /// Its compute capability: 80 is sm_80.
+    pub fn arch(&self) -> Result<u32, Failure> {
+        use sys::CUdevice_attribute_enum as attribute;
+        let major = self.attribute(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        Ok(10 * major + self.attribute(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?)
+    }
+
+    /// Bytes of shared memory that a block may ask for.
+    pub fn shared_memory(&self) -> Result<u32, Failure> {
+        self.attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    }
+
+    /// Multiprocessors.
+    pub fn multiprocessors(&self) -> Result<u32, Failure> {
+        self.attribute(sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+    }
+
+    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32, Failure> {
+        // SAFETY: the device was given by the driver.
+        let value = unsafe { result::device::get_attribute(self.device, attribute) }.map_err(failure)?;
+        Ok(value.max(0) as u32)
+    }
+
+    /// Bytes of device memory that are free, and all.
+    pub fn memory(&self) -> Result<(usize, usize), Failure> {
+        self.current()?;
+        result::mem_get_info().map_err(failure)
+    }
+
+    fn current(&self) -> Result<(), Failure> {
+        // SAFETY: the context lives until `drop`.
+        unsafe { result::ctx::set_current(self.context) }.map_err(failure)
+    }
+
+    /// Device memory; it must be given back by [`Driver::free`].
+    pub fn allocate(&self, bytes: usize) -> Result<u64, Failure> {
+        self.current()?;
+        // SAFETY: nothing is read or written.
+        unsafe { result::malloc_sync(bytes) }.map_err(failure)
+    }
+
+    /// Gives memory back. What was launched before may still use it: the driver waits for that.
+    pub fn free(&self, address: u64) {
+        if self.current().is_ok() {
+            // SAFETY: the owner of this address calls once. After a failed kernel this fails too: the context is lost, and
+            // its memory with it.
+            let _ = unsafe { result::free_sync(address) };
+        }
+    }
+
+    /// Memory of the host that the device reads by itself.
+    pub fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8, Failure> {
+        self.current()?;
+        // SAFETY: nothing is read or written.
+        unsafe { result::malloc_host(bytes, 0) }.map(|pointer| pointer.cast()).map_err(failure)
+    }
+
+    /// Gives it back.
+    pub fn free_pinned(&self, pointer: *mut u8) {
+        if self.current().is_ok() {
+            // SAFETY: the owner of this pointer calls once.
+            let _ = unsafe { result::free_host(pointer.cast()) };
+        }
+    }
+
+    /// Copies to the device, in the order of the stream. Bytes that are not pinned may be changed when the call returns;
+    /// pinned ones after the next [`Driver::synchronize`].
+    ///
+    /// # Safety
+    /// `address` must have room for `bytes`; if these are pinned, they must stay until then.
+    pub unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: by the caller's promise.
+        unsafe { result::memcpy_htod_async(address, bytes, self.stream) }.map_err(failure)
+    }
+
+    /// Copies from the device when all that was asked for before is done, and waits for it.
+    ///
+    /// # Safety
+    /// There must be as many bytes at `address`.
+    pub unsafe fn download(&self, bytes: &mut [u8], address: u64) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: by the caller's promise; the bytes are borrowed until the copy is done.
+        unsafe { result::memcpy_dtoh_async(bytes, address, self.stream) }.map_err(failure)?;
+        self.synchronize()
+    }
+
+    /// Copies within the device.
+    ///
+    /// # Safety
+    /// Both must have room for `bytes`.
+    pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: by the caller's promise.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(failure)
+    }
+
+    /// Fills `count` words.
+    ///
+    /// # Safety
+    /// There must be room for them at `address`.
+    pub unsafe fn fill(&self, address: u64, word: u32, count: usize) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: by the caller's promise.
+        unsafe { sys::cuMemsetD32Async(address, word, count, self.stream) }.result().map_err(failure)
+    }
+
+    /// Waits until all that was asked for is done.
+    pub fn synchronize(&self) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: the stream lives until `drop`.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(failure)
+    }
+
+    /// Loads a cubin, or PTX that ends in a NUL.
+    pub fn load(&self, image: &[u8]) -> Result<Module, Failure> {
+        self.current()?;
+        // SAFETY: the image is a whole cubin or ends in NUL: `Image` sees to it.
+        unsafe { result::module::load_data(image.as_ptr().cast()) }.map(|m| Module(m as usize)).map_err(failure)
+    }
+
+    /// A kernel of a module, allowed what its own shared memory leaves of the `shared` bytes that a block can have.
+    pub fn function(&self, module: Module, name: &str, shared: u32) -> Result<Function, Failure> {
+        self.current()?;
+        let text = CString::new(name).map_err(|_| Failure::Other(format!("no kernel is called '{name}'")))?;
+        // SAFETY: the module is loaded and never unloaded before the context goes.
+        let handle = unsafe { result::module::get_function(module.0 as sys::CUmodule, text) }.map_err(failure)?;
+        use sys::CUfunction_attribute_enum as attribute;
+        // SAFETY: the function was just given by the driver.
+        let get = |what| unsafe { result::function::get_function_attribute(handle, what) }.map_err(failure);
+        let max_threads = get(attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?.max(0) as u32;
+        let own = get(attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0) as u32;
+        let max_shared = shared.saturating_sub(own);
+        let what = attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: as above.
+        unsafe { result::function::set_function_attribute(handle, what, max_shared as i32) }.map_err(failure)?;
+        Ok(Function { handle: handle as usize, max_threads, max_shared, parameters: parameters(handle) })
+    }
+
+    /// Starts a kernel.
+    ///
+    /// # Safety
+    /// The pointers must be to parameters as the kernel has them, and what those point to must be what the kernel needs.
+    pub unsafe fn launch(
+        &self,
+        function: &Function,
+        launch: Launch,
+        pointers: &mut [*mut c_void],
+    ) -> Result<(), Failure> {
+        self.current()?;
+        let Launch { grid: [gx, gy, gz], block: [bx, by, bz], shared } = launch;
+        let handle = function.handle as sys::CUfunction;
+        // SAFETY: by the caller's promise.
+        unsafe { result::launch_kernel(handle, (gx, gy, gz), (bx, by, bz), shared, self.stream, pointers) }
+            .map_err(failure)
+    }
+}
+
+/// The sizes of a kernel's parameters, from drivers since CUDA 12.4.
+fn parameters(function: sys::CUfunction) -> Option<Vec<usize>> {
+    // SAFETY: only looks whether the library has the function: cudarc would panic where it has not.
+    let known = unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuFuncGetParamInfo\0") }.is_ok();
+    let mut sizes = Vec::new();
+    while known {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: writes two numbers; an index beyond the last parameter is refused.
+        match unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) }.result() {
+            Ok(()) => sizes.push(size),
+            Err(_) => return Some(sizes),
+        }
+    }
+    None
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.current().is_ok() && !self.stream.is_null() {
+            // SAFETY: made in `open`, given back once; after a failed kernel the calls fail and change nothing.
+            let _ = unsafe { result::stream::destroy(self.stream) };
+        }
+        // SAFETY: retained in `open`, released once.
+        let _ = unsafe { result::primary_ctx::release(self.device) };
+    }
+}
+
+/// Kernels that were loaded together. They live as long as the context.
+#[derive(Clone, Copy, Debug)]
+pub struct Module(usize);

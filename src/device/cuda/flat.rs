@@ -1,0 +1,89 @@
+//! Work on flat arrays that is not an op's own: kernels/vector.cu.
+
+use super::{Argument, Cuda, Launch, Span};
+use crate::error::Result;
+
+/// target (+)= `by` · values.
+pub fn add_scaled(cuda: &Cuda, target: Span<'_>, accumulate: bool, values: Span<'_>, by: f32) -> Result<()> {
+    scale_into(cuda, target, accumulate, values, None, by)
+}
+
+/// target (+)= `by` · scale[0] · values; without a scale it is 1.
+pub fn scale_into(
+    cuda: &Cuda,
+    target: Span<'_>,
+    accumulate: bool,
+    values: Span<'_>,
+    scale: Option<Span<'_>>,
+    by: f32,
+) -> Result<()> {
+    super::same_length(target.len(), values.len())?;
+    if target.is_empty() {
+        return Ok(());
+    }
+    let arguments: [Argument; 6] =
+        [target.into(), accumulate.into(), values.into(), scale.into(), by.into(), (target.len() as u64).into()];
+    cuda.launch("vector", "scaled", Launch::flat(target.len(), 4), &arguments)
+}
+
+/// Rows that one chunk of a sum over rows has: fixed, as the order of the sum depends on it.
+pub const CHUNK: usize = 256;
+
+/// target `[width]` (+)= Σ partials `[count, width]`.
+pub fn sum_partials(
+    cuda: &Cuda,
+    target: Span<'_>,
+    accumulate: bool,
+    partials: Span<'_>,
+    (count, width): (usize, usize),
+) -> Result<()> {
+    let launch = Launch::new([width.div_ceil(32), 1, 1], [32, 8, 1]);
+    let sizes = [super::size("sum_partials", count)?, super::size("sum_partials", width)?];
+    cuda.launch(
+        "vector",
+        "sum_partials",
+        launch,
+        &[target.into(), accumulate.into(), partials.into(), sizes[0], sizes[1]],
+    )
+}
+
+/// target `[width]` (+)= Σ over the rows of values `[rows, width]`.
+pub fn column_sums(
+    cuda: &Cuda,
+    target: Span<'_>,
+    accumulate: bool,
+    values: Span<'_>,
+    (rows, width): (usize, usize),
+) -> Result<()> {
+    let chunks = rows.div_ceil(CHUNK);
+    let partials = cuda.room::<f32>(chunks * width)?;
+    let span = partials.floats(chunks * width);
+    let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
+    let size = |value| super::size("column_sums", value);
+    let arguments = [span.into(), values.into(), size(rows)?, size(width)?, size(CHUNK)?];
+    cuda.launch("vector", "column_partials", launch, &arguments)?;
+    sum_partials(cuda, target, accumulate, span, (chunks, width))
+}
+
+/// result[0] = Σ values / divisor, the sum in f64.
+pub fn mean(cuda: &Cuda, result: Span<'_>, values: Span<'_>, divisor: f64) -> Result<()> {
+    let len = super::size("mean", values.len())?;
+    cuda.launch(
+        "vector",
+        "mean_of_floats",
+        Launch::new([1, 1, 1], [256, 1, 1]),
+        &[result.into(), values.into(), len, divisor.into()],
+    )
+}
+
+/// The same of the first `count` values of f64 in a piece of memory.
+pub fn mean_of_doubles(
+    cuda: &Cuda,
+    result: Span<'_>,
+    values: &super::Memory,
+    count: usize,
+    divisor: f64,
+) -> Result<()> {
+    let arguments = [result.into(), values.into(), super::size("mean", count)?, divisor.into()];
+    cuda.launch("vector", "mean_of_doubles", Launch::new([1, 1, 1], [256, 1, 1]), &arguments)
+}

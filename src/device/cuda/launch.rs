@@ -1,0 +1,166 @@
+//! What a kernel is launched with, checked before the driver sees it.
+
+use super::memory::{Memory, Span};
+use crate::error::{Error, Result};
+use crate::rng::Dropout;
+
+/// Blocks, threads of a block, bytes of dynamic shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Blocks in each direction.
+    pub grid: [u32; 3],
+    /// Threads of a block in each direction.
+    pub block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+}
+
+/// Blocks in x that any device takes; y and z take 65,535.
+const MOST_BLOCKS: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
+
+impl Launch {
+    /// Without dynamic shared memory.
+    pub fn new(grid: [usize; 3], block: [u32; 3]) -> Launch {
+        Launch { grid: grid.map(|blocks| u32::try_from(blocks).unwrap_or(u32::MAX)), block, shared: 0 }
+    }
+
+    /// With `bytes` of dynamic shared memory.
+    pub fn with_shared(self, bytes: usize) -> Launch {
+        Launch { shared: u32::try_from(bytes).unwrap_or(u32::MAX), ..self }
+    }
+
+    /// For a kernel that works row by row, a warp or a block a row, `block[1]` rows a block.
+    pub fn rows(rows: usize, block: [u32; 2]) -> Launch {
+        Launch::new([rows.div_ceil(block[1].max(1) as usize), 1, 1], [block[0], block[1], 1])
+    }
+
+    /// For a kernel on flat arrays whose threads take `each` numbers at a time, and stride.
+    pub fn flat(len: usize, each: usize) -> Launch {
+        Launch::new([len.div_ceil(each.max(1) * 256).clamp(1, MOST_FLAT_BLOCKS), 1, 1], [256, 1, 1])
+    }
+
+    /// Whether there is nothing to be done: no block.
+    pub fn is_empty(&self) -> bool {
+        self.grid.contains(&0)
+    }
+
+    /// # Errors
+    /// A grid or block that no device takes, or more shared memory or threads than there are for this kernel.
+    pub(super) fn check(&self, max_threads: u32, max_shared: u32) -> std::result::Result<(), String> {
+        let threads: u64 = self.block.iter().map(|threads| *threads as u64).product();
+        if self.grid.iter().zip(MOST_BLOCKS).any(|(blocks, most)| *blocks > most) {
+            return Err(format!("a grid of {:?} blocks, of at most {MOST_BLOCKS:?}", self.grid));
+        }
+        if threads == 0 || threads > max_threads as u64 {
+            return Err(format!("blocks of {:?} threads, of at most {max_threads}", self.block));
+        }
+        if self.shared > max_shared {
+            return Err(format!("{} bytes of shared memory, of at most {max_shared}", self.shared));
+        }
+        Ok(())
+    }
+}
+
+/// Enough to fill any device several times over; threads stride over what is left.
+const MOST_FLAT_BLOCKS: usize = 4096;
+
+/// One argument of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Argument {
+    words: [u64; 4],
+    bytes: usize,
+    /// A pointer that must not be null.
+    required: bool,
+}
+
+impl Argument {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        self.required && self.words[0] == 0
+    }
+
+    pub(super) fn pointer(&mut self) -> *mut std::ffi::c_void {
+        self.words.as_mut_ptr().cast()
+    }
+
+    fn word(word: u64, bytes: usize) -> Argument {
+        Argument { words: [word, 0, 0, 0], bytes, required: false }
+    }
+
+    /// A dropout mask as kernels take it (`Mask` of common.cuh); None drops nothing.
+    pub fn mask(dropout: Option<Dropout>) -> Argument {
+        let (key, counter, threshold, scale) = match dropout {
+            None => ([0; 2], [0; 3], 0, 1.0),
+            Some(dropout) => {
+                let stream = dropout.stream;
+                let key = [stream.seed as u32, (stream.seed >> 32) as u32];
+                let counter = [stream.instance, stream.step as u32, (stream.step >> 32) as u32];
+                (key, counter, dropout.threshold(), dropout.scale())
+            }
+        };
+        Argument::philox(key, counter, threshold, scale)
+    }
+
+    /// The same from its parts.
+    pub fn philox(key: [u32; 2], counter: [u32; 3], threshold: u32, scale: f32) -> Argument {
+        let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
+        let words =
+            [pair(key[0], key[1]), pair(counter[0], counter[1]), pair(counter[2], threshold), pair(scale.to_bits(), 0)];
+        Argument { words, bytes: 28, required: false }
+    }
+}
+
+macro_rules! plain_arguments {
+    ($($type:ty => $bits:expr),* $(,)?) => { $(impl From<$type> for Argument {
+        fn from(value: $type) -> Argument {
+            #[allow(clippy::redundant_closure_call)]
+            Argument::word($bits(value), size_of::<$type>())
+        }
+    })* };
+}
+plain_arguments!(
+    u32 => |value: u32| value as u64,
+    i32 => |value: i32| value as u32 as u64,
+    u64 => |value: u64| value,
+    f32 => |value: f32| value.to_bits() as u64,
+    f64 => |value: f64| value.to_bits(),
+);
+
+/// What C calls a flag: 0 or 1 in an int.
+impl From<bool> for Argument {
+    fn from(value: bool) -> Argument {
+        Argument::from(value as i32)
+    }
+}
+
+/// The address of numbers, which must be there unless there are none.
+impl From<Span<'_>> for Argument {
+    fn from(span: Span<'_>) -> Argument {
+        Argument { required: !span.is_empty(), ..Argument::word(span.address(), 8) }
+    }
+}
+
+/// A null pointer where there is nothing.
+impl From<Option<Span<'_>>> for Argument {
+    fn from(span: Option<Span<'_>>) -> Argument {
+        span.map_or(Argument::word(0, 8), Argument::from)
+    }
+}
+
+impl From<&Memory> for Argument {
+    fn from(memory: &Memory) -> Argument {
+        Argument::word(memory.address(), 8)
+    }
+}
+
+/// A size, for a parameter of 32 bits.
+///
+/// # Errors
+/// It is too large for one.
+pub fn size(op: &'static str, value: usize) -> Result<Argument> {
+    let value = u32::try_from(value);
+    value.map(Argument::from).map_err(|_| Error::shape(op, "more than 2^32 numbers in one direction"))
+}

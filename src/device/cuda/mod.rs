@@ -1,0 +1,466 @@
+//! The CUDA device: NVIDIA's driver and compiler, opened at run time. One binary serves machines with and without a GPU.
+//!
+//! Everything runs on one stream, in order. Kernels are compiled when they are first asked for and kept on disk
+//! ([`compile`]); memory is kept and used again ([`memory`]); a launch is checked before the driver sees it ([`launch`]).
+//! This room and what it holds is the only one that knows of addresses.
+
+mod compile;
+pub mod flat;
+#[cfg(all(test, feature = "cuda", feature = "cli"))]
+pub mod for_tests;
+mod launch;
+mod memory;
+
+#[cfg(feature = "cuda")]
+mod driver;
+/// The same functions without a driver: none of them gives a device.
+#[cfg(not(feature = "cuda"))]
+#[path = "absent.rs"]
+mod driver;
+#[cfg(feature = "cuda")]
+mod nvrtc;
+#[cfg(not(feature = "cuda"))]
+use driver::nvrtc;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytemuck::Pod;
+
+use super::cpu::Cpu;
+use crate::error::{Error, Result};
+use driver::{Driver, Failure, Function, Module};
+pub use launch::{Argument, Launch, size};
+use memory::{Free, size_of_class};
+pub use memory::{Memory, Span};
+
+/// A handle to a CUDA device; clones share it. The host's threads do what the device does not: reading, tokenising, metrics.
+#[derive(Clone)]
+pub struct Cuda {
+    inner: Arc<Inner>,
+    /// Lists of numbers that were uploaded, for as long as somebody on the host has them.
+    lists: Arc<Mutex<HashMap<usize, List>>>,
+    host: Cpu,
+}
+
+type List = (Weak<[u32]>, Arc<Memory>);
+
+/// How a device is opened.
+#[derive(Clone, Debug, Default)]
+pub struct CudaOptions {
+    /// The folder that compiled kernels are kept in, and that NVRTC may be in; None: nothing is kept.
+    pub cache: Option<PathBuf>,
+}
+
+/// What a device has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Kernels that were launched.
+    pub launches: u64,
+    /// Pieces of memory that the driver was asked for.
+    pub allocations: u64,
+    /// Bytes that were copied to the device, and from it.
+    pub copied: [u64; 2],
+}
+
+struct Inner {
+    driver: Driver,
+    ordinal: usize,
+    name: String,
+    arch: u32,
+    shared: u32,
+    multiprocessors: u32,
+    cache: Option<PathBuf>,
+    free: Mutex<Free>,
+    staging: Mutex<Staging>,
+    functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
+    modules: Mutex<HashMap<&'static str, Module>>,
+    /// Whether this driver takes PTX, not machine code.
+    text_only: AtomicBool,
+    counters: [AtomicU64; 4],
+}
+
+/// Pinned memory that small uploads go through, from its beginning on; begun anew when the stream has been waited for.
+struct Staging {
+    pointer: usize,
+    position: usize,
+}
+
+/// Bytes of the pinned memory: some dozen batches.
+const STAGING: usize = 1 << 20;
+
+/// Nothing panics while one of the device's tables is locked; if a thread was stopped all the same, they are still whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.label())
+    }
+}
+
+impl Cuda {
+    /// Device number `ordinal`; `host` has the threads for what the host does.
+    ///
+    /// # Errors
+    /// No driver, one that is too old, no such device, no compiler: which one, in one line.
+    pub fn open(ordinal: usize, host: Cpu, options: CudaOptions) -> Result<Cuda> {
+        let label = format!("cuda:{ordinal}");
+        let refused = |message: String| Error::device(&label, message);
+        let count = driver::start().map_err(refused)?;
+        if ordinal >= count {
+            return Err(refused(format!("there are {count} devices, counted from 0")));
+        }
+        let wrong = |failure: Failure| Error::device(&label, failure.to_string());
+        let driver = Driver::open(ordinal).map_err(wrong)?;
+        let (name, arch) = (driver.name().map_err(wrong)?, driver.arch().map_err(wrong)?);
+        if arch < OLDEST_ARCH {
+            return Err(refused(format!("{name} is sm_{arch}; kernels need sm_{OLDEST_ARCH} (A100) or newer")));
+        }
+        nvrtc::open(options.cache.as_deref()).map_err(refused)?;
+        let (shared, multiprocessors) =
+            (driver.shared_memory().map_err(wrong)?, driver.multiprocessors().map_err(wrong)?);
+        let pointer = driver.allocate_pinned(STAGING).map_err(wrong)? as usize;
+        let inner = Inner {
+            driver,
+            ordinal,
+            name,
+            arch,
+            shared,
+            multiprocessors,
+            cache: options.cache,
+            free: Mutex::default(),
+            staging: Mutex::new(Staging { pointer, position: 0 }),
+            functions: Mutex::default(),
+            modules: Mutex::default(),
+            text_only: AtomicBool::new(false),
+            counters: Default::default(),
+        };
+        Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host })
+    }
+
+    /// Whether there is a device that [`Cuda::open`] could open, and why not, in one line.
+    pub fn probe() -> std::result::Result<String, String> {
+        driver::start()?;
+        let driver = Driver::open(0).map_err(|failure| failure.to_string())?;
+        driver.name().map_err(|failure| failure.to_string())
+    }
+
+    /// The host's threads.
+    pub fn host(&self) -> &Cpu {
+        &self.host
+    }
+
+    /// What the device is called.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its architecture: 80 is sm_80.
+    pub fn arch(&self) -> u32 {
+        self.inner.arch
+    }
+
+    /// How many multiprocessors it has. Launch sizes must not depend on it where a sum's order depends on them.
+    pub fn multiprocessors(&self) -> u32 {
+        self.inner.multiprocessors
+    }
+
+    /// Bytes of its memory that are free for the driver, and all.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.inner.driver.memory().map_err(|failure| self.inner.error("memory", failure))
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        let [launches, allocations, up, down] = [0, 1, 2, 3].map(|i| self.inner.counters[i].load(Ordering::Relaxed));
+        Counters { launches, allocations, copied: [up, down] }
+    }
+
+    /// Memory for `count` values, with unspecified content.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`].
+    pub fn room<T: Pod>(&self, count: usize) -> Result<Memory> {
+        let bytes = count.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let (address, bytes) = self.inner.take(bytes)?;
+        Ok(Memory::new(self.inner.clone(), address, bytes))
+    }
+
+    /// Whether memory lies on this device.
+    pub fn has(&self, memory: &Memory) -> bool {
+        memory.is_on(&self.inner)
+    }
+
+    /// A copy of `values` on the device.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Memory> {
+        let memory = self.room::<T>(values.len())?;
+        self.inner.upload(memory.address(), bytemuck::cast_slice(values))?;
+        Ok(memory)
+    }
+
+    /// The same of a list that several ops of a batch read: uploaded once.
+    pub fn list(&self, list: &Arc<[u32]>) -> Result<Arc<Memory>> {
+        let key = list.as_ptr() as usize;
+        if let Some((owner, memory)) = locked(&self.lists).get(&key)
+            && owner.upgrade().is_some_and(|owner| Arc::ptr_eq(&owner, list))
+        {
+            return Ok(memory.clone());
+        }
+        let memory = Arc::new(self.upload(list)?);
+        let mut lists = locked(&self.lists);
+        lists.retain(|_, (owner, _)| owner.strong_count() > 0);
+        lists.insert(key, (Arc::downgrade(list), memory.clone()));
+        Ok(memory)
+    }
+
+    /// Overwrites numbers on the device.
+    ///
+    /// # Errors
+    /// Another number of them; those of the driver.
+    pub fn write(&self, to: Span<'_>, values: &[f32]) -> Result<()> {
+        same_length(to.len(), values.len())?;
+        self.inner.upload(to.address(), bytemuck::cast_slice(values))
+    }
+
+    /// Reads numbers back, when all that was launched before is done.
+    ///
+    /// # Errors
+    /// Another number of them; those of the driver, also of a kernel that was launched before.
+    pub fn read(&self, from: Span<'_>, values: &mut [f32]) -> Result<()> {
+        same_length(from.len(), values.len())?;
+        self.inner.download(bytemuck::cast_slice_mut(values), from.address())
+    }
+
+    /// Reads the first `count` values of a piece of memory.
+    pub fn read_values<T: Pod>(&self, from: &Memory, count: usize) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); count];
+        if size_of::<T>() * count > from.bytes() {
+            return Err(Error::shape("cuda", format!("{count} values of {} bytes of memory", from.bytes())));
+        }
+        self.inner.download(bytemuck::cast_slice_mut(&mut values), from.address())?;
+        Ok(values)
+    }
+
+    /// Copies numbers within the device.
+    pub fn copy(&self, to: Span<'_>, from: Span<'_>) -> Result<()> {
+        same_length(to.len(), from.len())?;
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: both are spans of living memory of this length.
+        let copied = unsafe { self.inner.driver.copy(to.address(), from.address(), 4 * to.len()) };
+        copied.map_err(|failure| self.inner.error("copy", failure))
+    }
+
+    /// Fills numbers with one value.
+    pub fn fill(&self, to: Span<'_>, value: f32) -> Result<()> {
+        self.inner.fill(to, value)
+    }
+
+    /// Waits until all that was launched is done.
+    pub fn synchronize(&self) -> Result<()> {
+        self.inner.synchronize()
+    }
+
+    /// Launches a kernel of kernels/`file`.cu; nothing if the grid has no block.
+    ///
+    /// # Errors
+    /// A launch that the device does not take, arguments of other sizes than the kernel's, a pointer that is missing, a
+    /// kernel that does not compile, a failure of the driver: with the kernel's name and the launch.
+    pub fn launch(
+        &self,
+        file: &'static str,
+        kernel: &'static str,
+        launch: Launch,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if launch.is_empty() {
+            return Ok(());
+        }
+        let inner = &self.inner;
+        let function = inner.function(file, kernel)?;
+        let wrong = |message: String| {
+            let Launch { grid, block, shared } = launch;
+            let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
+            Error::device(inner.label(), format!("{kernel} ({shape}): {message}"))
+        };
+        launch.check(function.max_threads, function.max_shared).map_err(wrong)?;
+        if let Some(sizes) = &function.parameters {
+            let given = arguments.iter().map(Argument::bytes);
+            if !given.clone().eq(sizes.iter().copied()) {
+                return Err(wrong(format!(
+                    "arguments of {:?} bytes, the kernel has {sizes:?}",
+                    given.collect::<Vec<_>>()
+                )));
+            }
+        }
+        if let Some(position) = arguments.iter().position(Argument::is_missing) {
+            return Err(wrong(format!("argument {position} is missing")));
+        }
+        let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
+        if arguments.len() > values.len() {
+            return Err(wrong(format!("{} arguments, of at most {MOST_ARGUMENTS}", arguments.len())));
+        }
+        values[..arguments.len()].copy_from_slice(arguments);
+        let mut pointers = [std::ptr::null_mut(); MOST_ARGUMENTS];
+        pointers.iter_mut().zip(&mut values).for_each(|(pointer, value)| *pointer = value.pointer());
+        inner.counters[0].fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as many pointers as arguments, each to as many bytes as the kernel's parameter has (or, on drivers that
+        // cannot say, as the kernel's source says); addresses are those of living memory, or null where the kernel's
+        // comment allows it.
+        let launched = unsafe { inner.driver.launch(&function, launch, &mut pointers[..arguments.len()]) };
+        launched.map_err(|failure| wrong(failure.to_string()))
+    }
+}
+
+/// More than any kernel has.
+const MOST_ARGUMENTS: usize = 32;
+
+/// Kernels use what came with the A100.
+const OLDEST_ARCH: u32 = 80;
+
+fn same_length(to: usize, from: usize) -> Result<()> {
+    if to == from {
+        return Ok(());
+    }
+    Err(Error::shape("cuda", format!("{from} numbers where there is room for {to}")))
+}
+
+impl Inner {
+    fn label(&self) -> String {
+        format!("cuda:{} ({})", self.ordinal, self.name)
+    }
+
+    fn error(&self, what: &str, failure: Failure) -> Error {
+        Error::device(self.label(), format!("{what}: {failure}"))
+    }
+
+    /// Memory of at least this size, with its own.
+    fn take(&self, bytes: usize) -> Result<(u64, usize)> {
+        let size = size_of_class(bytes);
+        if let Some(kept) = locked(&self.free).take(size) {
+            return Ok(kept);
+        }
+        self.counters[1].fetch_add(1, Ordering::Relaxed);
+        let mut allocated = self.driver.allocate(size);
+        if allocated == Err(Failure::Memory) {
+            // What is kept for later, in sizes that do not fit, serves now.
+            let kept = locked(&self.free).drain();
+            kept.into_iter().for_each(|address| self.driver.free(address));
+            allocated = self.driver.allocate(size);
+        }
+        match allocated {
+            Ok(address) => Ok((address, size)),
+            Err(Failure::Memory) => {
+                let (free, total) = self.driver.memory().unwrap_or_default();
+                Err(Error::DeviceMemory { device: self.label(), wanted: bytes, free, total })
+            }
+            Err(failure) => Err(self.error("allocate", failure)),
+        }
+    }
+
+    fn give(&self, address: u64, bytes: usize) {
+        locked(&self.free).give(address, bytes);
+    }
+
+    fn fill(&self, to: Span<'_>, value: f32) -> Result<()> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: a span of living memory.
+        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.len()) };
+        filled.map_err(|failure| self.error("fill", failure))
+    }
+
+    fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.counters[2].fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut staging = locked(&self.staging);
+        let uploaded = if bytes.len() > STAGING / 2 {
+            // SAFETY: the memory at `address` was taken for these bytes.
+            unsafe { self.driver.upload(address, bytes) }
+        } else {
+            if staging.position + bytes.len() > STAGING {
+                self.driver.synchronize().map_err(|failure| self.error("upload", failure))?;
+                staging.position = 0;
+            }
+            // SAFETY: inside of the pinned memory, a part that no copy reads any more: since it was last used the stream
+            // has been waited for. The lock keeps others out.
+            let staged = unsafe {
+                std::slice::from_raw_parts_mut((staging.pointer as *mut u8).add(staging.position), bytes.len())
+            };
+            staged.copy_from_slice(bytes);
+            staging.position += bytes.len();
+            // SAFETY: the memory at `address` was taken for these bytes; the staged ones stay until the next wait.
+            unsafe { self.driver.upload(address, staged) }
+        };
+        uploaded.map_err(|failure| self.error("upload", failure))
+    }
+
+    fn download(&self, bytes: &mut [u8], address: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.counters[3].fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        // Locked before the wait: nothing is staged while it lasts.
+        let mut staging = locked(&self.staging);
+        // SAFETY: the memory at `address` has as many bytes.
+        unsafe { self.driver.download(bytes, address) }.map_err(|failure| self.error("download", failure))?;
+        staging.position = 0;
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        let mut staging = locked(&self.staging);
+        self.driver.synchronize().map_err(|failure| self.error("synchronize", failure))?;
+        staging.position = 0;
+        Ok(())
+    }
+
+    fn function(&self, file: &'static str, kernel: &'static str) -> Result<Arc<Function>> {
+        if let Some(function) = locked(&self.functions).get(&(file, kernel)) {
+            return Ok(function.clone());
+        }
+        let wrong = |message: String| Error::device(self.label(), format!("kernels/{file}.cu: {message}"));
+        let module = {
+            // Locked while it compiles: another thread that wants the same waits for it.
+            let mut modules = locked(&self.modules);
+            match modules.get(file) {
+                Some(module) => *module,
+                None => {
+                    let compiled = compile::kernels(file, self.arch, self.cache.as_deref()).map_err(wrong)?;
+                    let mut module = Err(Failure::Image(String::new()));
+                    if !self.text_only.load(Ordering::Relaxed) {
+                        module = self.driver.load(&compiled.cubin);
+                    }
+                    if matches!(module, Err(Failure::Image(_))) {
+                        module = self.driver.load(&compiled.ptx);
+                        self.text_only.store(module.is_ok(), Ordering::Relaxed);
+                    }
+                    let module = module.map_err(|failure| wrong(failure.to_string()))?;
+                    modules.insert(file, module);
+                    module
+                }
+            }
+        };
+        let found = self.driver.function(module, kernel, self.shared);
+        let found = Arc::new(found.map_err(|failure| wrong(format!("{kernel}: {failure}")))?);
+        locked(&self.functions).insert((file, kernel), found.clone());
+        Ok(found)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.driver.synchronize();
+        locked(&self.free).drain().into_iter().for_each(|address| self.driver.free(address));
+        self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
+    }
+}

@@ -1,0 +1,60 @@
+//! The feed-forward layer on a CUDA device: the products of [`super::super::linear`], with f in what the first one writes.
+
+use crate::device::cuda::{Cuda, Span};
+use crate::error::Result;
+use crate::ops::Activation;
+use crate::ops::linear::cuda::{IDENTITY, Sizes, bias_gradient, forward as product, input_gradient, weight_gradient};
+use crate::tape::Slot;
+
+/// y = f(z) · W₂ᵀ + b₂, z = x · W₁ᵀ + b₁; z is kept where there is room for it. Layers as weight and bias.
+pub fn forward(
+    cuda: &Cuda,
+    function: Activation,
+    (rows, width, wide): (usize, usize, usize),
+    x: Span<'_>,
+    [inner, outer]: [[Span<'_>; 2]; 2],
+    z: Option<Span<'_>>,
+    y: Span<'_>,
+) -> Result<()> {
+    let room = cuda.room::<f32>(rows * wide)?;
+    let h = room.floats(rows * wide);
+    let to = (h, z, function.number());
+    product(cuda, Sizes { rows, width, out: wide }, x, &[inner[0]], &[Some(inner[1])], to)?;
+    let sizes = Sizes { rows, width: wide, out: y.len() / rows.max(1) };
+    product(cuda, sizes, h, &[outer[0]], &[Some(outer[1])], (y, None, IDENTITY))
+}
+
+/// Gradients of x, W₁, b₁, W₂, b₂ from x, z and dy.
+pub fn backward(
+    cuda: &Cuda,
+    function: Activation,
+    (rows, width, wide): (usize, usize, usize),
+    [x, z, upstream]: [Span<'_>; 3],
+    [inner, outer]: [Span<'_>; 2],
+    [dx, inner_weight, inner_bias, outer_weight, outer_bias]: [Option<Slot<'_>>; 5],
+) -> Result<()> {
+    let out = upstream.len() / rows.max(1);
+    let (first, second) = (Sizes { rows, width, out: wide }, Sizes { rows, width: wide, out });
+    if let Some(slot) = outer_bias {
+        bias_gradient(cuda, second, upstream, &slot)?;
+    }
+    if dx.is_none() && inner_weight.is_none() && inner_bias.is_none() && outer_weight.is_none() {
+        return Ok(());
+    }
+    let room = [cuda.room::<f32>(rows * wide)?, cuda.room::<f32>(rows * wide)?];
+    let [dz, h] = room.each_ref().map(|room| room.floats(rows * wide));
+    input_gradient(cuda, second, upstream, &[outer], (dz, false), Some((z, Some(h), function.number())))?;
+    if let Some(slot) = outer_weight {
+        weight_gradient(cuda, second, upstream, h, &slot)?;
+    }
+    if let Some(slot) = dx {
+        input_gradient(cuda, first, dz, &[inner], (slot.span, slot.accumulate), None)?;
+    }
+    if let Some(slot) = inner_weight {
+        weight_gradient(cuda, first, dz, x, &slot)?;
+    }
+    if let Some(slot) = inner_bias {
+        bias_gradient(cuda, first, dz, &slot)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Linear layers on a CUDA device: the products of kernels/linear.cu, for this op, for stacks of layers, and for the two
+//! halves of the feed-forward layer.
+
+use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
+use crate::error::Result;
+use crate::tape::Slot;
+
+/// Rows and columns of a block's tile. A result has the same bits in either.
+#[derive(Clone, Copy)]
+enum Tile {
+    Large,
+    Small,
+}
+
+impl Tile {
+    /// The large one where it fills the device: it reads a third less, but has a quarter of the blocks.
+    fn new(cuda: &Cuda, rows: usize, columns: usize, depth: usize) -> Tile {
+        let blocks = rows.div_ceil(128) * columns.div_ceil(128) * depth;
+        if blocks >= cuda.multiprocessors() as usize { Tile::Large } else { Tile::Small }
+    }
+
+    fn launch(self, rows: usize, columns: usize, depth: usize) -> Launch {
+        let (edge, threads, shared) = match self {
+            Tile::Large => (128, 256, 73_728),
+            Tile::Small => (64, 128, 36_864),
+        };
+        Launch::new([rows.div_ceil(edge), columns.div_ceil(edge), depth], [threads, 1, 1]).with_shared(shared)
+    }
+
+    fn of(self, kernels: [&'static str; 2]) -> &'static str {
+        match self {
+            Tile::Large => kernels[0],
+            Tile::Small => kernels[1],
+        }
+    }
+}
+
+/// The number that stands for f(z) = z.
+pub const IDENTITY: i32 = -1;
+
+/// What is multiplied: rows of x, their width, and that of y.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub rows: usize,
+    pub width: usize,
+    pub out: usize,
+}
+
+impl Sizes {
+    fn arguments(self) -> Result<[Argument; 3]> {
+        let size = |value| size("linear", value);
+        Ok([size(self.rows)?, size(self.width)?, size(self.out)?])
+    }
+}
+
+/// Up to three weights, and biases where there are some.
+fn stack(weights: &[Span<'_>], biases: &[Option<Span<'_>>]) -> [Argument; 6] {
+    let weight = |l: usize| Argument::from(weights.get(l).copied());
+    let bias = |l: usize| Argument::from(biases.get(l).copied().flatten());
+    [weight(0), bias(0), weight(1), bias(1), weight(2), bias(2)]
+}
+
+/// y_l = f(z_l), z_l = x · W_lᵀ + b_l, `[layers, rows, out]`, for one to three layers of one input; z is kept where there is
+/// room for it. `function` as kernels/common.cuh numbers activations, or [`IDENTITY`].
+pub fn forward(
+    cuda: &Cuda,
+    sizes: Sizes,
+    x: Span<'_>,
+    weights: &[Span<'_>],
+    biases: &[Option<Span<'_>>],
+    (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
+) -> Result<()> {
+    let Sizes { rows, out, .. } = sizes;
+    let [m, k, n] = sizes.arguments()?;
+    let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
+    let tile = Tile::new(cuda, rows, out, weights.len());
+    let arguments = [y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()];
+    let kernel = tile.of(["linear_forward_128", "linear_forward_64"]);
+    cuda.launch("linear", kernel, tile.launch(rows, out, weights.len()), &arguments)
+}
+
+/// What the gradient of a layer's input goes through, if that is f(z): z, room for f(z) if it is wanted again, f.
+pub type Activated<'a> = (Span<'a>, Option<Span<'a>>, i32);
+
+/// dx (+)= Σ_l dy_l · W_l, times f′(z) if there is one.
+pub fn input_gradient(
+    cuda: &Cuda,
+    sizes: Sizes,
+    upstream: Span<'_>,
+    weights: &[Span<'_>],
+    (dx, accumulate): (Span<'_>, bool),
+    activated: Option<Activated<'_>>,
+) -> Result<()> {
+    let Sizes { rows, width, .. } = sizes;
+    let [m, k, n] = sizes.arguments()?;
+    let [w0, _, w1, _, w2, _] = stack(weights, &[]);
+    let (z, h) = (activated.map(|(z, _, _)| z), activated.and_then(|(_, h, _)| h));
+    let function = activated.map_or(IDENTITY, |(_, _, function)| function);
+    let tile = Tile::new(cuda, rows, width, 1);
+    let layers = size("linear", weights.len())?;
+    let arguments = [
+        dx.into(),
+        accumulate.into(),
+        h.into(),
+        upstream.into(),
+        w0,
+        w1,
+        w2,
+        z.into(),
+        layers,
+        m,
+        n,
+        k,
+        function.into(),
+    ];
+    let kernel = tile.of(["linear_input_gradient_128", "linear_input_gradient_64"]);
+    cuda.launch("linear", kernel, tile.launch(rows, width, 1), &arguments)
+}
+
+/// Rows that one part of a sum over rows has. Of the number of rows alone, as the order of the sum depends on it; at most
+/// eight parts, so that their room stays small.
+fn chunk(rows: usize) -> usize {
+    rows.div_ceil(8).next_multiple_of(32).max(512)
+}
+
+/// dW (+)= dyᵀ · x.
+pub fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_>, dw: &Slot<'_>) -> Result<()> {
+    let Sizes { rows, width, out } = sizes;
+    let [m, k, n] = sizes.arguments()?;
+    let chunk = chunk(rows);
+    let chunks = rows.div_ceil(chunk);
+    if chunks == 0 {
+        return if dw.accumulate { Ok(()) } else { cuda.fill(dw.span, 0.0) };
+    }
+    let tile = Tile::new(cuda, out, width, chunks);
+    let (kernel, launch) =
+        (tile.of(["linear_weight_gradient_128", "linear_weight_gradient_64"]), tile.launch(out, width, chunks));
+    let rest = [upstream.into(), x.into(), m, n, k, size("linear", chunk)?];
+    let arguments = |to: Span<'_>, accumulate: bool| {
+        let [a, b, c, d, e, f] = rest;
+        [to.into(), accumulate.into(), a, b, c, d, e, f]
+    };
+    if chunks == 1 {
+        return cuda.launch("linear", kernel, launch, &arguments(dw.span, dw.accumulate));
+    }
+    let partials = cuda.room::<f32>(chunks * out * width)?;
+    let span = partials.floats(chunks * out * width);
+    cuda.launch("linear", kernel, launch, &arguments(span, false))?;
+    flat::sum_partials(cuda, dw.span, dw.accumulate, span, (chunks, out * width))
+}
+
+/// db (+)= Σ_rows dy.
+pub fn bias_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, db: &Slot<'_>) -> Result<()> {
+    flat::column_sums(cuda, db.span, db.accumulate, upstream, (sizes.rows, sizes.out))
+}
