@@ -63,8 +63,8 @@ enum Work {
 impl Machine {
     fn measure(device: &Device) -> Machine {
         let peak = PRECISIONS
-            .map(|precision| 1e9 * device.with_precision(precision).as_cpu().peak_gflops(Duration::from_millis(300)));
-        let cpu = device.as_cpu();
+            .map(|precision| 1e9 * device.with_precision(precision).host().peak_gflops(Duration::from_millis(300)));
+        let cpu = device.host();
         let bandwidth = copy_bandwidth(cpu.threads());
         println!(
             "{} threads, {}: {:.0} GFLOP/s f32, {:.0} GFLOP/s bf16, copy {:.1} GB/s",
@@ -109,7 +109,7 @@ impl Machine {
         op: &(dyn Fn(&mut Tape<'_>) -> Result<Var> + Sync),
     ) {
         let device = self.with(precision);
-        let cpu = device.as_cpu();
+        let cpu = device.host();
         let random = Some(Random::new(1, 1));
         let mut memory = TapeMemory::default();
         self.bench(group, &format!("forward {}", precision.name()), works[0], || {
@@ -173,7 +173,7 @@ fn products(criterion: &mut Criterion, machine: &Machine) {
     let mut group = criterion.benchmark_group("gemm");
     for precision in PRECISIONS {
         let device = machine.with(precision);
-        let cpu = device.as_cpu();
+        let cpu = device.host();
         for (width, out) in layers {
             let (x, weight) = (numbers(TOKENS * width, 1), numbers(out * width, 2));
             let work = Work::Operations(2 * TOKENS * width * out, precision);
@@ -204,7 +204,7 @@ fn packing(criterion: &mut Criterion, machine: &Machine) {
     let mut group = criterion.benchmark_group("pack");
     for precision in PRECISIONS {
         let device = machine.with(precision);
-        let cpu = device.as_cpu();
+        let cpu = device.host();
         let matrix = Matrix::rows(&weight, HIDDEN);
         for (name, k, n, matrix) in [("forward", HIDDEN, WIDE, matrix.transposed()), ("backward", WIDE, HIDDEN, matrix)]
         {
@@ -243,7 +243,7 @@ fn attention(criterion: &mut Criterion, machine: &Machine) {
     let product = 2 * TOKENS * LENGTH * HIDDEN;
     let mut group = criterion.benchmark_group("attention");
     for precision in PRECISIONS {
-        let (params, stack) = projected(machine.with(precision).as_cpu(), &machine.with(precision));
+        let (params, stack) = projected(machine.with(precision).host(), &machine.with(precision));
         let works = [2, 5].map(|products| Work::Operations(products * product, precision));
         machine.bench_op(&mut group, precision, &params, works, &|tape| {
             ops::attention_of_projections(tape, &[Var::Param(stack)], HIDDEN, [&borders, &borders], options)

@@ -412,7 +412,7 @@ impl Op for Poison {
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> manyhead::Result<manyhead::tensor::Tensor> {
-        let mut y = ctx.take([1]);
+        let mut y = ctx.take([1])?;
         y.data_mut().copy_from_slice(ctx.input(0).data);
         Ok(y)
     }
@@ -575,7 +575,7 @@ fn options_that_do_nothing_or_make_no_sense_are_refused_by_name() {
 fn the_ascent_computes_no_gradients_of_weights() {
     let (_world, model, data) = prepared();
     let batch = Batch::new(&model, &data, 0);
-    let cpu = model.encoder().device().as_cpu();
+    let cpu = model.encoder().device().host();
     let operations = |options: &AdversarialOptions| {
         let before = cpu.operations();
         step(&batch, options);

@@ -19,7 +19,7 @@ use manyhead::{Device, Encoder, MultiTaskModel, TrainOptions, Trainer, TrainingD
 use support::{MAX_LENGTH, Record, World, options, weights};
 
 fn cpu(threads: usize) -> Cpu {
-    Device::cpu(threads).unwrap().as_cpu().clone()
+    Device::cpu(threads).unwrap().host().clone()
 }
 
 /// Counts what it is asked for, and when it is dropped.
@@ -158,7 +158,7 @@ fn single(world: &World, threads: usize, rows: usize, unlabelled: usize) -> (Mul
     let path = world.path("rows.tsv");
     std::fs::write(&path, text).unwrap();
     let (options, tokenizer) = (ReadOptions::default(), model.encoder().tokenizer());
-    let train = Dataset::read(&tasks[0], &path, Labels::Optional, &options, tokenizer, MAX_LENGTH, device.as_cpu());
+    let train = Dataset::read(&tasks[0], &path, Labels::Optional, &options, tokenizer, MAX_LENGTH, device.host());
     (model, TrainingData { tasks: vec![TaskData { train: train.unwrap(), dev: Vec::new(), unlabelled: None }] })
 }
 

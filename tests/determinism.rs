@@ -170,7 +170,7 @@ fn first_tokens_alone_have_the_bits_that_they_have_among_all_and_their_gradients
         // The same products, summed in another order: as in the ops' tests 1e-5 in f32. In bf16 an operand that differs
         // in its last bits of f32 (relatively by some 1e-6) is rounded the other way with a probability of 1e-6 / 2⁻⁹, and
         // then off by 2⁻⁸: 1e-4 in the mean of squares for each rounding, less than one whole rounding, 2⁻⁹, for dozens.
-        let tolerance = if device.as_cpu().precision() == Precision::F32 { 1e-5 } else { 1.0 / 512.0 };
+        let tolerance = if device.host().precision() == Precision::F32 { 1e-5 } else { 1.0 / 512.0 };
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let size = |id| norm(&mut among.get(&params, id).unwrap_or_default().iter().map(|x| f64::from(*x)));
         let largest = params.ids().map(size).fold(0.0, f64::max);

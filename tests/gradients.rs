@@ -84,7 +84,7 @@ impl Parts {
     fn new() -> Parts {
         let world = World::new();
         let mut params = Params::default();
-        let net = encoders::load(&world.path("model"), &mut params, Device::cpu(1).unwrap().as_cpu()).unwrap().net;
+        let net = encoders::load(&world.path("model"), &mut params, Device::cpu(1).unwrap().host()).unwrap().net;
         let head = PooledHead::add(&mut params, "task", 32, 3, net.pooler(), Activation::Tanh, 0.1, 1).unwrap();
         head.out.init(&mut params, 0.5, 3);
         let sequences: Vec<Vec<u32>> =
@@ -223,7 +223,7 @@ fn state(model: &MultiTaskModel, step: &Step, id: ParamId) -> (Vec<u32>, Vec<u32
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     let params = model.encoder().params();
     let range = params.entry(id).range.clone();
-    let (first, second, steps) = step.optimizer().state();
+    let (first, second, steps) = step.optimizer().state().unwrap();
     (bits(params.get(id)), bits(&first[range.clone()]), bits(&second[range]), steps[id.index()])
 }
 

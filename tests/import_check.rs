@@ -24,7 +24,7 @@ fn skip() -> ImportOptions {
 
 fn look(path: &Path) -> Vec<TaskCheck> {
     let device = Device::cpu(1).unwrap();
-    check(&TaskFile::read(path).unwrap(), CheckOptions { max_length: 128, ..Default::default() }, device.as_cpu())
+    check(&TaskFile::read(path).unwrap(), CheckOptions { max_length: 128, ..Default::default() }, device.host())
         .unwrap()
 }
 

@@ -225,13 +225,13 @@ proptest! {
             if len % 7 == 0 {
                 workspace.give(Buffer::from_vec(vec![-1.0; len]));
             }
-            let mut buffer = if len % 2 == 0 { workspace.take(len) } else { workspace.take_zeroed(len) };
+            let mut buffer = if len % 2 == 0 { workspace.take(len) } else { workspace.take_zeroed(len) }.unwrap();
             prop_assert_eq!(buffer.len(), len);
-            prop_assert!(len % 2 == 0 || buffer.iter().all(|x| *x == 0.0));
-            buffer.fill(number as f32);
+            prop_assert!(len % 2 == 0 || buffer.host().unwrap().iter().all(|x| *x == 0.0));
+            buffer.fill(0..len, number as f32).unwrap();
             held.push((buffer, number as f32));
             for (buffer, mark) in &held {
-                prop_assert!(buffer.iter().all(|x| x == mark));
+                prop_assert!(buffer.host().unwrap().iter().all(|x| x == mark));
             }
         }
     }

@@ -100,7 +100,7 @@ impl Fixture {
 
     fn read_with(&self, task: &TaskDef, path: &Path, options: ReadOptions<'_>, length: usize) -> Result<Dataset> {
         let (tokenizer, device) = (self.encoder.tokenizer(), self.encoder.device());
-        Dataset::read(task, path, Labels::Required, &options, tokenizer, length, device.as_cpu())
+        Dataset::read(task, path, Labels::Required, &options, tokenizer, length, device.host())
     }
 
     /// Through the cache.
@@ -186,7 +186,7 @@ fn what_decides_the_tokens_is_in_the_key_and_nothing_else() {
     fs::write(&vocabulary, fs::read_to_string(&vocabulary).unwrap().replace("w7\n", "w_7\n")).unwrap();
     let other = Encoder::load(fixture.world.path("model"), &Device::cpu(1).unwrap()).unwrap();
     let (tokenizer, device) = (other.tokenizer(), other.device());
-    let found = Dataset::read(task, &file, Labels::Required, &options, tokenizer, 16, device.as_cpu()).unwrap();
+    let found = Dataset::read(task, &file, Labels::Required, &options, tokenizer, 16, device.host()).unwrap();
     assert_eq!(found.origin(), &Origin::Built(None));
     assert_eq!(read(task, &file, options, 16), Origin::Cached, "the first entry is still there");
 }

@@ -62,7 +62,7 @@ fn dataset(world: &World, task: &TaskDef, text: &str, max_length: usize) -> Data
     let path = world.path("rows");
     fs::write(&path, text).unwrap();
     let encoder = encoder(world);
-    let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().as_cpu());
+    let (tokenizer, cpu) = (encoder.tokenizer(), encoder.device().host());
     Dataset::read(task, &path, Labels::Required, &BadRows::Refuse.into(), tokenizer, max_length, cpu).unwrap()
 }
 

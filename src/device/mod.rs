@@ -43,24 +43,24 @@ impl Device {
         Ok(Device::Cuda(Cuda::open(ordinal, host, options)?))
     }
 
-    /// The first GPU if there is one that can be used, else the CPU; and in one line which one it is, and why it is no GPU.
+    /// The first GPU if there is one that can be used, else the CPU; beside it, in one line, why it is not the GPU.
     ///
     /// A GPU that is only computed by software is passed over: the CPU is faster.
     ///
     /// # Errors
     /// Those of [`Device::cpu`].
-    pub fn auto(threads: usize, options: CudaOptions) -> Result<(Device, String)> {
-        let found = Cuda::probe().and_then(|name| match name.contains("Software") {
-            true => Err(format!("{name} is no hardware")),
-            false => Device::cuda(0, threads, options).map_err(|error| error.to_string()),
-        });
-        match found {
-            Ok(device) => {
-                let line = format!("{device:?}");
-                Ok((device, line))
+    pub fn auto(threads: usize, options: CudaOptions) -> Result<(Device, Option<NoGpu>)> {
+        let found = match Cuda::probe() {
+            Err(why) => Err(NoGpu { why, present: false }),
+            Ok(name) if name.contains("Software") => {
+                Err(NoGpu { why: format!("{name} is no hardware"), present: false })
             }
-            Err(why) => Ok((Device::cpu(threads)?, format!("the CPU ({why})"))),
-        }
+            Ok(_) => Device::cuda(0, threads, options).map_err(|error| NoGpu { why: error.to_string(), present: true }),
+        };
+        Ok(match found {
+            Ok(device) => (device, None),
+            Err(reason) => (Device::cpu(threads)?, Some(reason)),
+        })
     }
 
     /// Reads `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` and `MANYHEAD_DEVICE` give them; compiled kernels are kept in
@@ -77,14 +77,24 @@ impl Device {
         })
     }
 
-    /// The same device with products in `precision`; it shares the threads.
-    ///
-    /// # Errors
-    /// A precision that this device does not have.
+    /// The same device with products in `precision`; it shares the threads. A CUDA device computes in f32 whatever is asked
+    /// for: see [`Device::check_precision`].
     pub fn with_precision(&self, precision: Precision) -> Device {
         match self {
             Device::Cpu(cpu) => Device::Cpu(cpu.with_precision(precision)),
             Device::Cuda(cuda) => Device::Cuda(cuda.clone()),
+        }
+    }
+
+    /// # Errors
+    /// A precision that this device does not have; `name` is the option that asked for it.
+    pub fn check_precision(&self, name: &str, precision: Precision) -> Result<()> {
+        match self {
+            Device::Cuda(_) if precision != Precision::F32 => {
+                let what = format!("{name} {} on a CUDA device", precision.name());
+                Err(Error::unsupported(what, "use f32 there, or --device cpu"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -104,10 +114,11 @@ impl Device {
     pub fn parse_precision(&self, name: &str) -> Result<Precision> {
         match self {
             Device::Cpu(cpu) => Precision::parse(name, cpu.isa()),
-            Device::Cuda(_) => match Precision::parse(name, Isa::Portable)? {
-                Precision::F32 => Ok(Precision::F32),
-                _ => Err(Error::unsupported(format!("--precision {name} on a CUDA device"), "use f32 there")),
-            },
+            // `auto` is f32 there.
+            Device::Cuda(_) => {
+                let precision = Precision::parse(name, Isa::Portable)?;
+                self.check_precision("--precision", precision).map(|()| precision)
+            }
         }
     }
 
@@ -123,6 +134,15 @@ impl Device {
             Device::Cuda(cuda) => cuda.host(),
         }
     }
+}
+
+/// Why [`Device::auto`] took no GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoGpu {
+    /// The reason, in one line.
+    pub why: String,
+    /// Whether there is one, which cannot be used.
+    pub present: bool,
 }
 
 /// What `--device` can name.

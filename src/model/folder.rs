@@ -77,6 +77,7 @@ impl MultiTaskModel {
     fn write_into(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let params = &self.encoder.params;
+        params.fetch()?;
         let part = |heads: bool| -> Vec<(&str, &[usize], TensorData<'_>)> {
             let entries = params.entries().iter().zip(params.ids());
             let chosen = entries.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);

@@ -69,6 +69,11 @@ impl Gradients {
         self.data.host_or_nan()
     }
 
+    /// The length of the arena.
+    pub(crate) fn arena_len(&self) -> usize {
+        self.data.len()
+    }
+
     /// The whole arena on a device.
     ///
     /// # Errors

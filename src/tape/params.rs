@@ -295,6 +295,22 @@ impl Params {
         self.arena.get_mut().map_or(Ok(Span::NONE), |arena| arena.on_mut(cuda))
     }
 
+    /// Exchanges the elements with others of the same layout, wherever they are.
+    ///
+    /// # Errors
+    /// Another number of them.
+    pub fn swap_arena(&mut self, other: &mut Buffer) -> Result<()> {
+        self.version += 1;
+        self.own();
+        match self.arena.get_mut() {
+            Some(arena) if arena.len() == other.len() => {
+                std::mem::swap(arena, other);
+                Ok(())
+            }
+            _ => Err(Error::shape("parameters", format!("{} numbers for {}", other.len(), self.len))),
+        }
+    }
+
     /// [`Params::own`] for who would rather have an error than an end of the process.
     ///
     /// # Errors

@@ -135,11 +135,12 @@ pub fn tidy(folder: &Path) -> Result<()> {
 
 fn write_files(folder: &Path, params: &Params, step: &Step, ema: Option<&Ema>, state: &State) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    params.fetch()?;
     let entries = params.entries().iter().zip(params.ids());
     let weights: Vec<_> =
         entries.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect();
     safetensors::write(folder.join(FILES[0]), &weights, None)?;
-    let (first, second, steps) = step.optimizer().state();
+    let (first, second, steps) = step.optimizer().state()?;
     let steps: Vec<i64> = steps.iter().map(|step| *step as i64).collect();
     let (first_shape, second_shape, steps_shape) = ([first.len()], [second.len()], [steps.len()]);
     let mut tensors: Vec<(&str, &[usize], TensorData<'_>)> = vec![
@@ -147,7 +148,7 @@ fn write_files(folder: &Path, params: &Params, step: &Step, ema: Option<&Ema>, s
         ("second_moment", &second_shape, TensorData::F32(second)),
         ("steps", &steps_shape, TensorData::I64(&steps)),
     ];
-    let followers = [(EMA, ema.map(Ema::shadow)), (TEACHER, step.terms().teacher())];
+    let followers = [(EMA, ema.map(Ema::shadow).transpose()?), (TEACHER, step.terms().teacher())];
     let shapes = followers.map(|(_, weights)| [weights.map_or(0, <[f32]>::len)]);
     for ((name, weights), shape) in followers.into_iter().zip(&shapes) {
         tensors.extend(weights.map(|weights| (name, &shape[..], TensorData::F32(weights))));

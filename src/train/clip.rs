@@ -16,10 +16,20 @@ use crate::tape::{Entry, Gradients, Params, Rows};
 /// The L2 norm of the gradients of all touched, trainable parameters; NaN or infinite if one of them is.
 ///
 /// Sums in f64, over pieces of fixed size, in a fixed order: the same bits with any number of threads.
-pub fn grad_norm(device: &Device, params: &Params, gradients: &Gradients) -> f64 {
+///
+/// # Errors
+/// Those of the device.
+pub fn grad_norm(device: &Device, params: &Params, gradients: &Gradients) -> Result<f64> {
     match device {
-        Device::Cpu(cpu) => grad_norm_cpu(cpu, params, gradients),
-        Device::Cuda(cuda) => grad_norm_cpu(cuda.host(), params, gradients),
+        Device::Cpu(cpu) => Ok(grad_norm_cpu(cpu, params, gradients)),
+        Device::Cuda(cuda) => {
+            let counts: Vec<bool> = params
+                .ids()
+                .zip(params.entries())
+                .map(|(id, entry)| entry.trainable && gradients.touched(id))
+                .collect();
+            super::optimizer::cuda::norm(cuda, params.entries(), |index| counts[index], gradients.arena_on(cuda)?)
+        }
     }
 }
 
@@ -110,7 +120,7 @@ pub fn check_norm(norm: f64, update: u64) -> Result<()> {
 mod tests {
     use super::*;
     use crate::rng::Stream;
-    use crate::tape::gradcheck::devices;
+    use crate::tape::gradcheck::{cpu_devices, devices};
 
     /// Entries of these lengths with touched, random gradients.
     fn sample(lens: &[usize]) -> (Params, Gradients) {
@@ -132,9 +142,10 @@ mod tests {
         let entries = params.entries().iter();
         let all = entries.flat_map(|entry| &gradients.arena()[entry.range.clone()]);
         let expected = all.map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
-        let norms: Vec<f64> = devices().iter().map(|device| grad_norm(device, &params, &gradients)).collect();
-        assert!((norms[0] - expected).abs() < 1e-12 * expected, "{} {expected}", norms[0]);
-        assert!(norms.iter().all(|norm| norm.to_bits() == norms[0].to_bits()), "{norms:?}");
+        let norms: Vec<f64> = devices().iter().map(|device| grad_norm(device, &params, &gradients).unwrap()).collect();
+        assert!(norms.iter().all(|norm| (norm - expected).abs() < 1e-12 * expected), "{norms:?}");
+        let cpu = &norms[..cpu_devices().len()];
+        assert!(cpu.iter().all(|norm| norm.to_bits() == norms[0].to_bits()), "{norms:?}");
     }
 
     #[test]
@@ -144,10 +155,10 @@ mod tests {
         let ids: Vec<_> = params.ids().collect();
         params.set_trainable(ids[0], false);
         let expected = gradients.get(&params, ids[1]).unwrap().iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
-        assert!((grad_norm(&device, &params, &gradients) - expected).abs() < 1e-14);
+        assert!((grad_norm(&device, &params, &gradients).unwrap() - expected).abs() < 1e-14);
         let mut cleared = gradients.clone();
         cleared.clear();
-        assert_eq!(grad_norm(&device, &params, &cleared), 0.0);
+        assert_eq!(grad_norm(&device, &params, &cleared).unwrap(), 0.0);
     }
 
     #[test]
@@ -156,12 +167,12 @@ mod tests {
         let device = Device::cpu(1).unwrap();
         let id = params.ids().next().unwrap();
         gradients.get_mut(&params, id).unwrap().copy_from_slice(&[3e30, 0.0, 4e30]);
-        let norm = grad_norm(&device, &params, &gradients);
+        let norm = grad_norm(&device, &params, &gradients).unwrap();
         assert!((norm / 5e30 - 1.0).abs() < 1e-6, "{norm}");
         assert!(check_norm(norm, 0).is_ok());
         for wrong in [f32::NAN, f32::INFINITY] {
             gradients.get_mut(&params, id).unwrap()[1] = wrong;
-            let error = check_norm(grad_norm(&device, &params, &gradients), 7).unwrap_err();
+            let error = check_norm(grad_norm(&device, &params, &gradients).unwrap(), 7).unwrap_err();
             assert!(error.to_string().contains("update 7"), "{error}");
         }
     }

@@ -4,42 +4,45 @@
 //! weights before the first update. Evaluation and the best model take the shadow, training the weights themselves.
 //! (MT-DNN 0.1, where this comes from with γ = 0.995, stored the live weights under the name of the shadow.)
 
+use super::optimizer::cuda;
 use super::pieces;
+use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
+use crate::tape::Params;
 
 /// The shadow weights, with the layout of the parameter arena.
 #[derive(Clone, Debug)]
 pub(super) struct Ema {
     decay: f64,
-    shadow: Vec<f32>,
+    shadow: Buffer,
 }
 
 impl Ema {
     pub fn new(decay: f64, model: &MultiTaskModel) -> Ema {
-        Ema { decay, shadow: model.encoder().params().arena().to_vec() }
+        Ema { decay, shadow: Buffer::from_vec(model.encoder().params().arena().to_vec()) }
     }
 
     /// Moves the shadow after an update.
-    pub fn update(&mut self, model: &MultiTaskModel) {
-        let share = (1.0 - self.decay) as f32;
-        let weights = model.encoder().params().arena();
-        model.encoder().device().host().for_pieces([&mut self.shadow], pieces::PIECE, |start, [shadow]| {
-            for (shadow, weight) in shadow.iter_mut().zip(&weights[start..]) {
-                *shadow += share * (weight - *shadow);
-            }
-        });
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn update(&mut self, model: &MultiTaskModel) -> Result<()> {
+        follow(model.encoder().device(), &mut self.shadow, model.encoder().params(), (1.0 - self.decay) as f32)
     }
 
     /// Puts the shadow into the model and the model's weights here; twice is as before.
-    pub fn swap(&mut self, model: &mut MultiTaskModel) {
-        let weights = model.encoder_mut().params.arena_mut();
-        // Of one length: `restore` sees to it.
-        weights.iter_mut().zip(&mut self.shadow).for_each(|(weight, shadow)| std::mem::swap(weight, shadow));
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn swap(&mut self, model: &mut MultiTaskModel) -> Result<()> {
+        model.encoder_mut().params.swap_arena(&mut self.shadow)
     }
 
-    pub fn shadow(&self) -> &[f32] {
-        &self.shadow
+    /// # Errors
+    /// Those of the device.
+    pub fn shadow(&self) -> Result<&[f32]> {
+        self.shadow.host()
     }
 
     /// # Errors
@@ -49,7 +52,25 @@ impl Ema {
             let message = format!("{} averaged weights, where the model has {}", shadow.len(), self.shadow.len());
             return Err(Error::argument("EMA", message));
         }
-        self.shadow = shadow;
-        Ok(())
+        self.shadow.copy_from(&shadow)
+    }
+}
+
+/// shadow += share · (θ − shadow), where the weights θ are.
+///
+/// # Errors
+/// Those of the device.
+pub(super) fn follow(device: &Device, shadow: &mut Buffer, params: &Params, share: f32) -> Result<()> {
+    match device {
+        Device::Cpu(cpu) => {
+            let weights = params.arena();
+            cpu.for_pieces([shadow.host_mut()], pieces::PIECE, |start, [shadow]| {
+                for (shadow, weight) in shadow.iter_mut().zip(&weights[start..]) {
+                    *shadow += share * (weight - *shadow);
+                }
+            });
+            Ok(())
+        }
+        Device::Cuda(cuda) => cuda::follow(cuda, shadow.on_mut(cuda)?, params.arena_on(cuda)?, share),
     }
 }

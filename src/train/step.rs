@@ -109,13 +109,26 @@ impl Step {
         if self.untouched == Untouched::Zero {
             self.gradients.zero_untouched(params)?;
         }
-        let norm = grad_norm(&device, params, &self.gradients);
+        let norm = grad_norm(&device, params, &self.gradients)?;
         check_norm(norm, self.updates)?;
         let scale = clip_factor(norm, self.clip);
         self.optimizer.step(&device, params, &self.gradients, learning_rate, scale)?;
         self.updates += 1;
         self.gradients.clear();
         Ok(norm)
+    }
+
+    /// Updates so far.
+    pub(super) fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// Forgets the gradients of an update that has failed, and all memory that was kept for it.
+    pub(super) fn abandon(&mut self, updates: u64) {
+        self.gradients.clear();
+        self.memory = TapeMemory::default();
+        self.spoilt = false;
+        self.updates = updates;
     }
 
     /// The optimizer.

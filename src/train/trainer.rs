@@ -151,6 +151,10 @@ impl<'a> Run<'a> {
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         let precision = options.precision.unwrap_or(model.encoder().device().precision());
         precision.check_training("--precision")?;
+        model.encoder().device().check_precision("--precision", precision)?;
+        if let Some(ascent) = options.adversarial.ascent_precision {
+            model.encoder().device().check_precision("--ascent-precision", ascent)?;
+        }
         run.push(("--precision".into(), precision.name().into()));
         run.extend(model.describe());
         run.push(("the tasks' weights".into(), format!("{weights:?}")));
@@ -228,7 +232,7 @@ impl<'a> Run<'a> {
             let cpu = model.encoder().device().host().clone();
             ahead(&cpu, AHEAD, plan.iter().enumerate().skip(done * accumulate).map(cut), |batches| -> Result<()> {
                 for group in plan.chunks(accumulate).skip(done) {
-                    self.update(model, group, batches, observer)?;
+                    self.update_or_checkpoint(model, group, batches, observer)?;
                     self.after_update(model, observer)?;
                     if self.reached_limit() {
                         break;
@@ -241,7 +245,7 @@ impl<'a> Run<'a> {
                 return Err(Error::Interrupted { update: self.state.updates });
             }
         }
-        self.swap_ema(model);
+        self.swap_ema(model)?;
         let updates = self.state.updates;
         Ok(TrainReport { updates, updates_before: updates_done, last, best: self.best })
     }
@@ -269,10 +273,8 @@ impl<'a> Run<'a> {
         self.trainer.options.patience.is_some_and(|patience| self.state.stale >= patience)
     }
 
-    fn swap_ema(&mut self, model: &mut MultiTaskModel) {
-        if let Some(ema) = &mut self.ema {
-            ema.swap(model);
-        }
+    fn swap_ema(&mut self, model: &mut MultiTaskModel) -> Result<()> {
+        self.ema.as_mut().map_or(Ok(()), |ema| ema.swap(model))
     }
 
     fn is_stopped(&self) -> bool {
@@ -309,6 +311,27 @@ impl<'a> Run<'a> {
             self.state = state;
         }
         Ok(())
+    }
+
+    /// [`Run::update`]; where a device runs out of memory in it, a checkpoint of what was done before is written.
+    fn update_or_checkpoint(
+        &mut self,
+        model: &mut MultiTaskModel,
+        group: &[BatchPlan],
+        batches: &mut dyn Iterator<Item = Cut>,
+        observer: &mut (dyn Observer + '_),
+    ) -> Result<()> {
+        let (before, begun) = (self.state.clone(), self.step.updates());
+        let done = self.update(model, group, batches, observer);
+        if let Err(Error::DeviceMemory { .. }) = &done
+            && before.updates > 0
+        {
+            // Parameters and moments are those of the last update: the gradients of this one went nowhere.
+            self.step.abandon(begun);
+            self.state = before;
+            self.checkpoint(model, observer)?;
+        }
+        done
     }
 
     /// The batches of one update (the next ones of `batches`), forward and backward, then the update.
@@ -368,7 +391,7 @@ impl<'a> Run<'a> {
         }
         self.step.after_update(model, self.state.updates, self.totals.updates);
         if let Some(ema) = &mut self.ema {
-            ema.update(model);
+            ema.update(model)?;
         }
         observer.event(&Event::Update { update: self.state.updates, grad_norm, learning_rate })?;
         self.state.updates += 1;
@@ -400,9 +423,9 @@ impl<'a> Run<'a> {
         batches: usize,
         observer: &mut (dyn Observer + '_),
     ) -> Result<Vec<SplitEvaluation>> {
-        self.swap_ema(model);
+        self.swap_ema(model)?;
         let evaluated = self.evaluate(model, batches, observer);
-        self.swap_ema(model);
+        self.swap_ema(model)?;
         let results = evaluated?;
         if self.state.position >= batches as u64 {
             self.state.epoch += 1;

@@ -7,73 +7,22 @@ use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use manyhead::interop::fetch;
 use manyhead::rng::Stream;
 use xxhash_rust::xxh3::Xxh3;
+
+use crate::gpu;
 
 /// The folder that a process leaves the digests of its tests in.
 pub const DIGESTS: &str = "MANYHEAD_CUDA_DIGESTS";
 /// A folder with the PTX of all kernels, so that a process need not compile.
 pub const PTX: &str = "MANYHEAD_CUDA_PTX";
-
-/// Opens the driver and NVRTC, once. Both stay open to the end.
-fn libraries() {
-    static OPEN: OnceLock<()> = OnceLock::new();
-    OPEN.get_or_init(|| {
-        leave_cargo_folders();
-        let real = std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1");
-        if !real {
-            open(&look_alike());
-        }
-        // SAFETY: opens the driver's library, whose initialisers have no demands on the process.
-        assert!(unsafe { sys::is_culib_present() }, "there is no CUDA driver here: unset MANYHEAD_REAL_GPU");
-        result::init().unwrap();
-        let name = result::device::get(0).and_then(result::device::get_name).unwrap();
-        assert_ne!(real, name.starts_with("Software GPU"), "the driver found is that of {name}");
-    });
-}
-
-/// Starts this process anew if cargo has put its folder of libraries into `LD_LIBRARY_PATH`: the look-alike driver is in it,
-/// and cudarc, which opens the driver by name, would take it for the machine's own, or another one than asked for.
-fn leave_cargo_folders() {
-    const VARIABLE: &str = "LD_LIBRARY_PATH";
-    let executable = std::env::current_exe().unwrap();
-    let target = executable.parent().and_then(Path::parent).unwrap();
-    let folders: Vec<PathBuf> = std::env::var_os(VARIABLE).iter().flat_map(std::env::split_paths).collect();
-    let kept: Vec<&PathBuf> = folders.iter().filter(|folder| !folder.starts_with(target)).collect();
-    if kept.len() < folders.len() {
-        let path = std::env::join_paths(kept).unwrap();
-        let error = Command::new(&executable).args(std::env::args_os().skip(1)).env(VARIABLE, path).exec();
-        panic!("{}: {error}", executable.display());
-    }
-}
-
-fn open(path: &Path) {
-    // SAFETY: NVIDIA's libraries or our own; their initialisers have no demands on the process. Global, so that the
-    // libraries that ask for them by name find them.
-    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-    std::mem::forget(library.unwrap_or_else(|error| panic!("{}: {error}", path.display())));
-}
-
-/// The look-alike driver beside the test's executable.
-fn look_alike() -> PathBuf {
-    let path = std::env::var_os("SOFTWARE_GPU_LIB").map(PathBuf::from).unwrap_or_else(|| {
-        let executable = std::env::current_exe().unwrap();
-        executable.parent().and_then(Path::parent).unwrap().join("libcuda.so")
-    });
-    let hint = "run `cargo build --release --workspace`, or name it by SOFTWARE_GPU_LIB";
-    assert!(path.is_file(), "the software GPU is not built: there is no {}; {hint}", path.display());
-    path
-}
 
 /// Where the kernels are.
 pub fn kernels() -> PathBuf {
@@ -100,8 +49,8 @@ pub fn ptx(file: &str) -> Arc<CString> {
 fn compile(file: &str) -> CString {
     static OPEN: OnceLock<()> = OnceLock::new();
     OPEN.get_or_init(|| {
-        let folder = fetch::nvrtc(&fetch::cache_dir(None).unwrap(), &|message| eprintln!("{message}")).unwrap();
-        fetch::NVRTC_LIBRARIES.iter().rev().for_each(|library| open(&folder.join(library)));
+        let folder = gpu::nvrtc();
+        fetch::NVRTC_LIBRARIES.iter().rev().for_each(|library| gpu::open(&folder.join(library)));
     });
     let read = |name: &str| std::fs::read_to_string(kernels().join(name)).unwrap();
     let name = format!("{file}.cu");
@@ -144,7 +93,7 @@ pub struct Gpu {
 
 impl Gpu {
     pub fn new() -> Gpu {
-        libraries();
+        gpu::driver();
         // SAFETY: the device was given by the driver; the context is destroyed once, in `drop`.
         let context = unsafe { result::ctx::create_v4(std::ptr::null_mut(), 0, result::device::get(0).unwrap()) };
         Gpu {

@@ -7,6 +7,8 @@ mod cross_entropy;
 mod divergence;
 mod dropout;
 mod embedding;
+#[path = "../support/gpu.rs"]
+mod gpu;
 mod harness;
 mod layer_norm;
 mod linear;

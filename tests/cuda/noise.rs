@@ -10,7 +10,7 @@ use crate::harness::*;
 fn numbers_are_those_of_the_cpu() {
     let gpu = Gpu::new();
     let device = Device::cpu(1).unwrap();
-    let cpu: &Cpu = device.as_cpu();
+    let cpu: &Cpu = device.host();
     for stream in
         [Stream { seed: 1, step: 2, instance: 1 << 31 }, Stream { seed: u64::MAX, step: 1 << 40, instance: 7 }]
     {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use manyhead::Device;
 use safetensors::{Dtype, SafeTensors};
@@ -107,13 +107,21 @@ impl Case {
 }
 
 /// The device that all cases run on: `MANYHEAD_DEVICE`, or `auto`.
-pub fn device() -> manyhead::Result<&'static Device> {
-    static DEVICE: OnceLock<manyhead::Result<Device>> = OnceLock::new();
-    let parse = || {
-        let name = std::env::var("MANYHEAD_DEVICE").ok().filter(|name| !name.is_empty());
-        Device::parse(name.as_deref().unwrap_or("auto"), 0)
-    };
-    DEVICE.get_or_init(parse).as_ref().map_err(Clone::clone)
+pub fn device() -> manyhead::Result<Device> {
+    let mut device = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = &*device {
+        return Ok(device.clone());
+    }
+    let name = std::env::var("MANYHEAD_DEVICE").ok().filter(|name| !name.is_empty());
+    let made = Device::parse(name.as_deref().unwrap_or("auto"), 0)?;
+    Ok(device.insert(made).clone())
+}
+
+static DEVICE: Mutex<Option<Device>> = Mutex::new(None);
+
+/// Gives the device back: memory that it still had at the end of the process would be a leak.
+pub fn close_device() {
+    DEVICE.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
 /// The content of a JSON file.

@@ -37,7 +37,7 @@ fn is_known(case: &Case) -> bool {
 fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let device = device().map_err(text_of)?;
     let mut params = Params::default();
-    let loaded = encoders::load(&case.dir, &mut params, device.as_cpu()).map_err(text_of)?;
+    let loaded = encoders::load(&case.dir, &mut params, device.host()).map_err(text_of)?;
     report.exact("unexpected tensors", &loaded.unexpected, &[]);
     let model = Model { net: loaded.net, params, device };
     let inputs = case.tensors("inputs.safetensors")?;
@@ -50,7 +50,7 @@ fn run(case: &Case, report: &mut Report) -> Result<(), String> {
 struct Model {
     net: Box<dyn EncoderNet>,
     params: Params,
-    device: &'static Device,
+    device: Device,
 }
 
 /// What a forward pass gives: `[T, E]`, `[T, H]`, `[B, H]`.
@@ -63,7 +63,7 @@ struct Outputs {
 impl Model {
     /// A forward pass without recording, from the embedding block's output if it is given.
     fn infer(&self, batch: &PackedBatch, embedded: Option<&[f32]>) -> Result<Outputs, String> {
-        let mut tape = Tape::inference(&self.params, self.device, TapeMemory::default());
+        let mut tape = Tape::inference(&self.params, &self.device, TapeMemory::default());
         let embedded = match embedded {
             Some(values) => tape.leaf_from([batch.tokens(), values.len() / batch.tokens()], values),
             None => self.net.embed(&mut tape, batch, None),
@@ -93,7 +93,7 @@ impl Model {
         let expected = case.tensors("expected.safetensors")?;
         let width = expected.shape("grad.word_embedding")?.last().copied().unwrap_or(0);
 
-        let mut tape = Tape::recording(&self.params, self.device, TapeMemory::default(), None);
+        let mut tape = Tape::recording(&self.params, &self.device, TapeMemory::default(), None);
         tape.check_slots(true);
         let delta = tape.leaf_from([batch.tokens(), width], &vec![0.0; batch.tokens() * width]).map_err(text_of)?;
         let embedded = self.net.embed(&mut tape, batch, Some(delta)).map_err(text_of)?;

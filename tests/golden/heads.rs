@@ -60,7 +60,7 @@ fn run(case: &Case, report: &mut Report) -> Result<(), String> {
         positions: nothing,
         cu_seqlens: u32s(&inputs, "cu_seqlens")?.into(),
     };
-    let device = device().map_err(text_of)?;
+    let device = &device().map_err(text_of)?;
     let mut tape = Tape::recording(&params, device, TapeMemory::default(), None);
     tape.check_slots(true);
     let hidden = tape.leaf_from([tokens, width], hidden.f32()?).map_err(text_of)?;

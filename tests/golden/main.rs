@@ -14,6 +14,9 @@
 mod case;
 mod encoders;
 mod engine;
+#[cfg(feature = "cli")]
+#[path = "../support/gpu.rs"]
+mod gpu;
 mod heads;
 mod losses;
 mod metrics;
@@ -90,7 +93,14 @@ fn main() -> ExitCode {
         eprintln!("golden: no case below {} matches {:?}", root.display(), options.filters);
         return ExitCode::from(2);
     }
-    run_all(found, options.strict)
+    #[cfg(feature = "cli")]
+    if std::env::var("MANYHEAD_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
+        gpu::driver();
+        gpu::nvrtc();
+    }
+    let code = run_all(found, options.strict);
+    case::close_device();
+    code
 }
 
 /// The arguments: our own, and those that cargo and cargo-nextest hand to every test program.

@@ -14,9 +14,9 @@ use crate::engine::{dot, pooled, text_of, u32s};
 pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let cache = fetch::cache_dir(None).map_err(text_of)?;
     let folder = fetch::minilm(&cache, &|line| eprintln!("{line}")).map_err(text_of)?;
-    let device = device().map_err(text_of)?;
+    let device = &device().map_err(text_of)?;
     let mut params = Params::default();
-    let net = encoders::load(&folder, &mut params, device.as_cpu()).map_err(text_of)?.net;
+    let net = encoders::load(&folder, &mut params, device.host()).map_err(text_of)?.net;
     let tokenizer = Tokenizer::load(&folder).map_err(text_of)?;
 
     let inputs = case.tensors("inputs.safetensors")?;

@@ -39,7 +39,7 @@ pub fn differentiate(
 ) -> Result<Outcome, String> {
     let run = || {
         let params = Params::default();
-        let mut tape = Tape::recording(&params, device()?, TapeMemory::default(), None);
+        let mut tape = Tape::recording(&params, &device()?, TapeMemory::default(), None);
         tape.check_slots(true);
         let leaves: Vec<Var> =
             inputs.iter().map(|(data, shape)| tape.leaf_from(*shape, data)).collect::<manyhead::Result<_>>()?;

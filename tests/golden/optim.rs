@@ -154,13 +154,13 @@ fn run_group(
     let (atol, rtol) = (case.atol()?, case.rtol()?);
     for (step, rate) in data.f64(&format!("{run}.lr"))?.into_iter().enumerate() {
         let gradients = fill(&params, ids, |name| at_step(data, &format!("grads.{name}"), step))?;
-        optimizer.step(device().map_err(text)?, &mut params, &gradients, rate, 1.0).map_err(text)?;
+        optimizer.step(&device().map_err(text)?, &mut params, &gradients, rate, 1.0).map_err(text)?;
         for (name, id) in ids {
             let expected = at_step(data, &format!("{run}.params.{name}"), step)?;
             report.close(&format!("{run}.params.{name}[{step}]"), params.get(*id), expected, atol, rtol);
         }
     }
-    let (first, second, _) = optimizer.state();
+    let (first, second, _) = optimizer.state().map_err(text)?;
     // SGD has one buffer, which stands in the file twice; without momentum it keeps none.
     let sgd = matches!(optimizer.options().kind, OptimizerKind::Sgd { .. });
     for (which, moment) in [("moment1", first), ("moment2", if sgd { first } else { second })] {
@@ -184,7 +184,7 @@ fn run_clip(case: &Case, report: &mut Report) -> Result<(), String> {
         let names: Vec<&str> = data.with_prefix(&inputs).map(|(name, _)| name).collect();
         let (params, ids) = arena(&names, |name| stored(&data, &format!("{inputs}{name}")))?;
         let gradients = fill(&params, &ids, |name| data.f32(&format!("{inputs}{name}")))?;
-        let norm = grad_norm(device().map_err(text)?, &params, &gradients);
+        let norm = grad_norm(&device().map_err(text)?, &params, &gradients).map_err(text)?;
         report.scalar(&format!("{set}.norm"), norm, data.scalar(&format!("{set}.norm"))?, atol, rtol);
         let factor = clip_factor(norm, maximum);
         for (name, id) in ids {

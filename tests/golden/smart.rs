@@ -129,7 +129,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     fill(&mut params, &initial, |name| stored_name(net.prefix(), name))?;
 
     let mut terms = terms(case, &params)?;
-    let device = device().map_err(text_of)?;
+    let device = &device().map_err(text_of)?;
     let mut optimizer = Optimizer::new(optimizer(case)?, &params).map_err(text_of)?;
     let clip = case.config()["clip"].as_f64().unwrap_or(0.0);
     let schedule = Schedule {
@@ -158,7 +158,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
         if let Some(deltas) = &deltas {
             compare_trace(case, report, &batch.trace, deltas, &expected, update)?;
         }
-        let norm = grad_norm(device, &params, &gradients);
+        let norm = grad_norm(device, &params, &gradients).map_err(text_of)?;
         let rate = schedule.learning_rate(update as u64);
         optimizer.step(device, &mut params, &gradients, rate, clip_factor(norm, clip)).map_err(text_of)?;
         terms.after_update(&params, device, update as u64, updates as u64);

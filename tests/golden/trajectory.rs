@@ -53,7 +53,7 @@ struct Training {
     net: Box<dyn EncoderNet>,
     params: Params,
     tasks: Vec<(Head, Kind)>,
-    device: &'static Device,
+    device: Device,
 }
 
 /// What a training run gives.
@@ -100,7 +100,7 @@ impl Training {
                 let name = |what: &str| format!("batch{number:02}.{what}");
                 let names = ["ids", "types", "pos", "cu"].map(name);
                 let batch = batch(&batches, names.each_ref().map(String::as_str))?;
-                let mut tape = Tape::recording(&self.params, self.device, memory, None);
+                let mut tape = Tape::recording(&self.params, &self.device, memory, None);
                 let hidden = self.net.forward(&mut tape, &batch).map_err(text_of)?;
                 let logits = head.forward(&mut tape, hidden, &batch).map_err(text_of)?;
                 let loss = loss(&mut tape, kind, logits, &batches, &name("labels"))?;
@@ -112,9 +112,9 @@ impl Training {
             if zero_untouched {
                 gradients.zero_untouched(&self.params);
             }
-            let norm = grad_norm(self.device, &self.params, &gradients);
+            let norm = grad_norm(&self.device, &self.params, &gradients).map_err(text_of)?;
             let rate = schedule.learning_rate(update as u64);
-            let step = optimizer.step(self.device, &mut self.params, &gradients, rate, clip_factor(norm, clip));
+            let step = optimizer.step(&self.device, &mut self.params, &gradients, rate, clip_factor(norm, clip));
             step.map_err(text_of)?;
             norms.push(norm);
             rates.push(rate);

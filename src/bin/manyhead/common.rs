@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use manyhead::device::{Isa, Precision};
+use manyhead::device::{Cuda, CudaOptions, DeviceName, Isa, Precision};
 use manyhead::interop::fetch;
 use manyhead::{Device, Error};
 
@@ -30,6 +31,9 @@ pub struct Common {
     /// Results as JSON on standard output
     #[arg(long, global = true, help_heading = "Common")]
     pub json: bool,
+    /// The device, once it has been asked for.
+    #[arg(skip)]
+    opened: OnceLock<Device>,
 }
 
 /// The flag of subcommands that use a model.
@@ -49,11 +53,42 @@ pub fn training_precisions() -> PossibleValuesParser {
 }
 
 impl Common {
-    /// The device that the flags ask for.
+    /// The device that the flags ask for. Who asks for a GPU by name gets the compiler for its kernels fetched.
     pub fn device(&self) -> Result<Device, Failure> {
+        match self.opened.get() {
+            Some(device) => Ok(device.clone()),
+            None => {
+                let device = self.open_device()?;
+                Ok(self.opened.get_or_init(|| device).clone())
+            }
+        }
+    }
+
+    fn open_device(&self) -> Result<Device, Failure> {
         // An empty environment variable is as good as none.
         let name = if self.device.is_empty() { "auto" } else { &self.device };
-        Ok(Device::parse(name, self.threads)?)
+        let options = || CudaOptions { cache: self.cache_folder().ok() };
+        Ok(match DeviceName::parse(name)? {
+            DeviceName::Cpu => Device::cpu(self.threads)?,
+            DeviceName::Auto => {
+                let (device, reason) = Device::auto(self.threads, options())?;
+                if let Some(reason) = reason.filter(|reason| reason.present) {
+                    self.say(&format!("on the CPU: {} (--device cuda fetches what can be fetched)", reason.why));
+                }
+                device
+            }
+            DeviceName::Cuda(ordinal) => {
+                if Cuda::probe().is_ok() && !Cuda::has_compiler(options().cache.as_deref()) {
+                    fetch::nvrtc(&self.cache_folder()?, &|message| self.say(message))?;
+                }
+                Device::cuda(ordinal, self.threads, options())?
+            }
+        })
+    }
+
+    /// The processor: for commands that compute nothing on a device.
+    pub fn host(&self) -> Result<Device, Failure> {
+        Ok(Device::cpu(self.threads)?)
     }
 
     /// The same with products in the precision of `--precision`.

@@ -67,7 +67,7 @@ fn check(arguments: Check, common: &Common) -> Result<(), Failure> {
         tokenizer: tokenizer.as_ref(),
         max_length: arguments.max_length,
     };
-    let device = common.device()?;
+    let device = common.host()?;
     let found = check_data(&file, options, device.host())?;
     if common.json {
         let tasks: Map<String, Value> = found.iter().map(task_json).collect();

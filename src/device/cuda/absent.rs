@@ -26,6 +26,10 @@ pub fn start() -> Result<usize, String> {
     Err(ABSENT.into())
 }
 
+pub fn name(_: usize) -> Result<String, Failure> {
+    Err(Failure::Other(ABSENT.into()))
+}
+
 pub struct Driver(Infallible);
 
 #[derive(Clone, Debug)]
@@ -54,7 +58,6 @@ impl Driver {
     }
 
     never! {
-        name() -> Result<String, Failure>;
         arch() -> Result<u32, Failure>;
         shared_memory() -> Result<u32, Failure>;
         multiprocessors() -> Result<u32, Failure>;

@@ -106,6 +106,12 @@ pub fn start() -> Result<usize, String> {
 /// CUDA 11.0: kernels need sm_80, which came with it.
 const OLDEST_DRIVER: i32 = 11_000;
 
+/// What device number `ordinal` is called.
+pub fn name(ordinal: usize) -> Result<String, Failure> {
+    let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX));
+    device.and_then(result::device::get_name).map_err(failure)
+}
+
 impl Driver {
     /// Device number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Driver, Failure> {
@@ -116,11 +122,6 @@ impl Driver {
         driver.current()?;
         driver.stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failure)?;
         Ok(driver)
-    }
-
-    /// What the device is called.
-    pub fn name(&self) -> Result<String, Failure> {
-        result::device::get_name(self.device).map_err(failure)
     }
 
     /// Its compute capability: 80 is sm_80.

@@ -117,7 +117,7 @@ impl Cuda {
         }
         let wrong = |failure: Failure| Error::device(&label, failure.to_string());
         let driver = Driver::open(ordinal).map_err(wrong)?;
-        let (name, arch) = (driver.name().map_err(wrong)?, driver.arch().map_err(wrong)?);
+        let (name, arch) = (driver::name(ordinal).map_err(wrong)?, driver.arch().map_err(wrong)?);
         if arch < OLDEST_ARCH {
             return Err(refused(format!("{name} is sm_{arch}; kernels need sm_{OLDEST_ARCH} (A100) or newer")));
         }
@@ -143,11 +143,18 @@ impl Cuda {
         Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host })
     }
 
-    /// Whether there is a device that [`Cuda::open`] could open, and why not, in one line.
+    /// The name of the first device that a driver finds, or, in one line, why there is none.
+    ///
+    /// # Errors
+    /// No driver, one that is too old, no device.
     pub fn probe() -> std::result::Result<String, String> {
         driver::start()?;
-        let driver = Driver::open(0).map_err(|failure| failure.to_string())?;
-        driver.name().map_err(|failure| failure.to_string())
+        driver::name(0).map_err(|failure| failure.to_string())
+    }
+
+    /// Whether NVRTC, which compiles the kernels, is on this machine; `cache` as in [`CudaOptions`].
+    pub fn has_compiler(cache: Option<&std::path::Path>) -> bool {
+        nvrtc::open(cache).is_ok()
     }
 
     /// The host's threads.

@@ -30,6 +30,18 @@ pub struct Factors {
 }
 
 impl Factors {
+    /// The gradients' factor.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// `Factors` of kernels/optimizer.cu.
+    pub fn words(&self) -> [u32; 7] {
+        let Factors { first, second, epsilon, rate, correction, decay, adaptive, .. } = *self;
+        let [a, b, c, d, e, f] = [first, second, epsilon, rate, correction, decay].map(f32::to_bits);
+        [a, b, c, d, e, f, adaptive as u32]
+    }
+
     /// The factors of an entry's step number `step`, counted from 1.
     pub fn new(options: &OptimizerOptions, step: u64, learning_rate: f64, weight_decay: f64, scale: f32) -> Factors {
         let OptimizerOptions { kind, beta1, beta2, epsilon, .. } = *options;

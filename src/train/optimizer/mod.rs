@@ -16,10 +16,11 @@
 //! step, with one rounding: alone it is often no more than an ulp of the parameter (ηλ is about 2e-7).
 
 mod cpu;
+pub(in crate::train) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::{Device, pages};
+use crate::device::{Buffer, Device, pages};
 use crate::error::{Error, Result};
 use crate::tape::{Gradients, Params, Rows};
 
@@ -134,9 +135,9 @@ impl OptimizerOptions {
 pub struct Optimizer {
     options: OptimizerOptions,
     /// m, with the layout of the parameter arena; empty if the rule has no first moment.
-    first: Vec<f32>,
+    first: Buffer,
     /// v or u, likewise.
-    second: Vec<f32>,
+    second: Buffer,
     /// Steps taken, for each entry.
     steps: Vec<u64>,
     /// For each entry the rows outside of which its moments are 0, as no gradient has ever been there.
@@ -154,7 +155,8 @@ impl Optimizer {
     /// A constant out of its range.
     pub fn new(options: OptimizerOptions, params: &Params) -> Result<Optimizer> {
         options.check()?;
-        let moment = |number| pages::zeros(if options.kind.moments() >= number { params.arena().len() } else { 0 });
+        let len = |number| if options.kind.moments() >= number { params.arena().len() } else { 0 };
+        let moment = |number| Buffer::from_vec(pages::zeros(len(number)));
         Ok(Optimizer {
             options,
             first: moment(1),
@@ -184,10 +186,10 @@ impl Optimizer {
         learning_rate: f64,
         gradient_scale: f32,
     ) -> Result<()> {
-        let len = params.arena().len();
+        let len = params.arena_len();
         let moments = self.options.kind.moments();
         let fits = self.steps.len() == params.entries().len()
-            && gradients.arena().len() == len
+            && gradients.arena_len() == len
             && self.first.len() == if moments >= 1 { len } else { 0 }
             && self.second.len() == if moments >= 2 { len } else { 0 };
         if !fits {
@@ -203,7 +205,10 @@ impl Optimizer {
         if !gradient_scale.is_finite() {
             return Err(Error::argument("gradient scale", format!("{gradient_scale} is not finite")));
         }
-        self.find_live(params);
+        if let Device::Cpu(_) = device {
+            self.find_live(params);
+        }
+        let before = self.steps.clone();
         self.factors.clear();
         for ((id, entry), steps) in params.ids().zip(params.entries()).zip(&mut self.steps) {
             let active = entry.trainable && gradients.touched(id);
@@ -219,20 +224,34 @@ impl Optimizer {
                 || cpu::Factors::new(&self.options, *steps, learning_rate * entry.rate, decay, gradient_scale);
             self.factors.push(active.then(factors));
         }
-        match device.host() {
-            cpu => {
+        let (kind, factors) = (self.options.kind, &self.factors);
+        match device {
+            Device::Cpu(cpu) => {
                 let (values, entries) = params.arena_and_entries();
-                let moments = [&mut self.first[..], &mut self.second[..]];
-                let (kind, factors, live) = (self.options.kind, &self.factors, &self.live);
-                cpu::step(cpu, kind, entries, factors, live, values, gradients.arena(), moments);
+                let moments = [self.first.host_mut(), self.second.host_mut()];
+                cpu::step(cpu, kind, entries, factors, &self.live, values, gradients.arena(), moments);
+            }
+            Device::Cuda(cuda) => {
+                let mut step = || {
+                    let moments = [self.first.on_mut(cuda)?, self.second.on_mut(cuda)?];
+                    let gradients = gradients.arena_on(cuda)?;
+                    params.arena_on_mut(cuda)?;
+                    let values = params.arena_on(cuda)?;
+                    cuda::step(cuda, kind, params.entries(), factors, values, gradients, moments)
+                };
+                // A step that was not taken has not been counted.
+                step().inspect_err(|_| self.steps = before)?;
             }
         }
         Ok(())
     }
 
     /// The state for a checkpoint: first moments, second moments (empty where the rule has none), steps of each entry.
-    pub fn state(&self) -> (&[f32], &[f32], &[u64]) {
-        (&self.first, &self.second, &self.steps)
+    ///
+    /// # Errors
+    /// Those of a device that has the moments.
+    pub fn state(&self) -> Result<(&[f32], &[f32], &[u64])> {
+        Ok((self.first.host()?, self.second.host()?, &self.steps))
     }
 
     /// Puts a state back that [`Optimizer::state`] gave.
@@ -250,8 +269,8 @@ impl Optimizer {
                 return Err(Error::argument("optimizer state", message));
             }
         }
-        self.first.copy_from_slice(first);
-        self.second.copy_from_slice(second);
+        self.first.copy_from(first)?;
+        self.second.copy_from(second)?;
         self.steps.copy_from_slice(steps);
         self.restored = true;
         Ok(())
@@ -265,7 +284,8 @@ impl Optimizer {
         for (live, entry) in self.live.iter_mut().zip(params.entries()) {
             let (width, range) = (entry.shape.width().max(1), entry.range.clone());
             live.clear(entry.shape.rows());
-            for moment in [&self.first, &self.second].into_iter().filter_map(|moment| moment.get(range.clone())) {
+            let moments = [&self.first, &self.second].map(Buffer::host_or_nan);
+            for moment in moments.into_iter().filter_map(|moment| moment.get(range.clone())) {
                 let rows = moment.chunks(width).enumerate().filter(|(_, row)| row.iter().any(|m| *m != 0.0));
                 rows.for_each(|(row, _)| live.mark(row));
             }

@@ -278,7 +278,7 @@ impl Bench {
 
     fn update(&mut self) -> Result<(), Error> {
         let start = Instant::now();
-        let norm = grad_norm(&self.device, &self.params, &self.gradients);
+        let norm = grad_norm(&self.device, &self.params, &self.gradients)?;
         let clipped = Instant::now();
         let scale = clip_factor(norm, 1.0);
         self.optimizer.step(&self.device, &mut self.params, &self.gradients, 1e-5, scale)?;
