@@ -303,7 +303,7 @@ fn optimizer(criterion: &mut Criterion, machine: &Machine) {
     let (rows, device) = (22_713_216 / HIDDEN, &machine.device);
     let (mut params, [id]) = params([[rows, HIDDEN]]);
     let mut gradients = Gradients::new(&params);
-    gradients.zero_untouched(&params);
+    gradients.zero_untouched(&params).unwrap();
     let slots = gradients.get_mut(&params, id).expect("a gradient");
     slots.iter_mut().enumerate().for_each(|(i, g)| *g = 1e-3 * ((i % 101) as f32 - 50.0));
     let options = OptimizerOptions { weight_decay: 0.01, ..OptimizerOptions::new(OptimizerKind::AdamW) };
@@ -314,7 +314,7 @@ fn optimizer(criterion: &mut Criterion, machine: &Machine) {
         optimizer.step(device, &mut params, &gradients, 1e-5, 1.0).expect("a step");
     });
     machine.bench(&mut group, "grad_norm", Work::Bytes(bytes), || {
-        black_box(grad_norm(device, &params, &gradients));
+        black_box(grad_norm(device, &params, &gradients).unwrap());
     });
     group.finish();
 }

@@ -127,6 +127,17 @@ impl Device {
         self.host()
     }
 
+    /// Waits until all that was asked for is done; on the CPU it is when a call returns.
+    ///
+    /// # Errors
+    /// Those of the device, also of what was asked for before.
+    pub fn synchronize(&self) -> Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda(cuda) => cuda.synchronize(),
+        }
+    }
+
     /// The threads of the host: the device's own, or those beside it.
     pub fn host(&self) -> &Cpu {
         match self {

@@ -1,8 +1,8 @@
 //! One node of the backward pass.
 
-use std::time::Instant;
-
-use super::{Backward, Gradients, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape, view_on};
+use super::{
+    Backward, Gradients, OpTimes, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape, view_on,
+};
 use crate::device::cpu::vector;
 use crate::device::cuda::{Span, flat};
 use crate::device::{Device, Workspace};
@@ -146,10 +146,10 @@ pub(super) fn step_back(
         slots,
         rows,
     };
-    let start = times.is_some().then(Instant::now);
+    let start = times.as_ref().map(|_| OpTimes::start(device)).transpose()?;
     node.op.backward(&mut ctx)?;
     if let (Some(times), Some(start)) = (times, start) {
-        times.add(node.op.name(), 1, start);
+        times.add(node.op.name(), 1, device, start)?;
     }
     let ignored = ctx.slots.iter().position(Option::is_some);
     if let Some(position) = ignored {

@@ -14,8 +14,6 @@ mod params;
 mod rows;
 mod times;
 
-use std::time::Instant;
-
 use crate::device::cpu::vector;
 use crate::device::cuda::flat;
 use crate::device::{Buffer, Device, Workspace};
@@ -284,11 +282,11 @@ impl<'p> Tape<'p> {
             saved: Vec::new(),
             keep: self.recording,
         };
-        let start = memory.times.is_some().then(Instant::now);
+        let start = memory.times.as_ref().map(|_| OpTimes::start(&self.device)).transpose()?;
         let output = op.forward(&mut ctx)?;
         let saved = ctx.saved;
         if let (Some(times), Some(start)) = (&mut memory.times, start) {
-            times.add(op.name(), 0, start);
+            times.add(op.name(), 0, &self.device, start)?;
         }
         memory.values.push(Value::Here(output));
         let output = memory.values.len() - 1;

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::device::Device;
+use crate::error::Result;
+
 /// Time spent in each op, forward and backward apart.
 #[derive(Clone, Debug, Default)]
 pub struct OpTimes {
@@ -14,12 +17,21 @@ impl OpTimes {
         self.ops.iter().map(|(name, [forward, backward])| (*name, *forward, *backward))
     }
 
+    /// The beginning of a measurement. A device that works beside the host is waited for at both ends: times are then those
+    /// of each op by itself, and their sum is more than a step takes.
+    pub(super) fn start(device: &Device) -> Result<Instant> {
+        device.synchronize()?;
+        Ok(Instant::now())
+    }
+
     /// Adds what a run of op `name` since `start` took; `pass` is 0 forward, 1 backward.
-    pub(super) fn add(&mut self, name: &'static str, pass: usize, start: Instant) {
+    pub(super) fn add(&mut self, name: &'static str, pass: usize, device: &Device, start: Instant) -> Result<()> {
+        device.synchronize()?;
         let position = self.ops.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
             self.ops.push((name, Default::default()));
             self.ops.len() - 1
         });
         self.ops[position].1[pass] += start.elapsed();
+        Ok(())
     }
 }

@@ -72,7 +72,7 @@ fn fill<'a>(
     value: impl Fn(&str) -> Result<&'a [f32], String>,
 ) -> Result<Gradients, String> {
     let mut gradients = Gradients::new(params);
-    gradients.zero_untouched(params);
+    gradients.zero_untouched(params).map_err(text)?;
     for (name, id) in ids {
         let target = gradients.get_mut(params, *id).ok_or("a gradient is untouched")?;
         let value = value(name)?;

@@ -110,7 +110,7 @@ impl Training {
                 memory = tape.finish();
             }
             if zero_untouched {
-                gradients.zero_untouched(&self.params);
+                gradients.zero_untouched(&self.params).map_err(text_of)?;
             }
             let norm = grad_norm(&self.device, &self.params, &gradients).map_err(text_of)?;
             let rate = schedule.learning_rate(update as u64);

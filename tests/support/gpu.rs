@@ -56,6 +56,12 @@ pub fn open(path: &Path) {
     std::mem::forget(library.unwrap_or_else(|error| panic!("{}: {error}", path.display())));
 }
 
+/// The folder of the look-alike driver, for another process; None if tests use the machine's own.
+pub fn look_alike_folder() -> Option<PathBuf> {
+    let real = std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1");
+    (!real).then(|| look_alike().parent().unwrap_or(Path::new(".")).to_path_buf())
+}
+
 /// The look-alike driver beside the test's executable.
 fn look_alike() -> PathBuf {
     let path = std::env::var_os("SOFTWARE_GPU_LIB").map(PathBuf::from).unwrap_or_else(|| {

@@ -73,6 +73,7 @@ pub fn forward(
     let Sizes { rows, out, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
+    cuda.host().count_product(rows, weights.len() * out, sizes.width);
     let tile = Tile::new(cuda, rows, out, weights.len());
     let arguments = [y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()];
     let kernel = tile.of(["linear_forward_128", "linear_forward_64"]);
@@ -96,6 +97,7 @@ pub fn input_gradient(
     let [w0, _, w1, _, w2, _] = stack(weights, &[]);
     let (z, h) = (activated.map(|(z, _, _)| z), activated.and_then(|(_, h, _)| h));
     let function = activated.map_or(IDENTITY, |(_, _, function)| function);
+    cuda.host().count_product(rows, width, weights.len() * sizes.out);
     let tile = Tile::new(cuda, rows, width, 1);
     let layers = size("linear", weights.len())?;
     let arguments = [
@@ -132,6 +134,7 @@ pub fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_
     if chunks == 0 {
         return if dw.accumulate { Ok(()) } else { cuda.fill(dw.span, 0.0) };
     }
+    cuda.host().count_product(out, width, rows);
     let tile = Tile::new(cuda, out, width, chunks);
     let (kernel, launch) =
         (tile.of(["linear_weight_gradient_128", "linear_weight_gradient_64"]), tile.launch(out, width, chunks));

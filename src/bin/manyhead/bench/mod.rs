@@ -96,10 +96,12 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let cpu = device.host();
     let mut bench = Bench::new(&arguments, &device, lengths)?;
     common.say(&format!(
-        "{} steps after {WARM_UP} that do not count; {} threads, {}, {}",
+        "{} steps after {WARM_UP} that do not count; {}, {}",
         arguments.steps,
-        cpu.threads(),
-        cpu.isa().name(),
+        match &device {
+            Device::Cuda(_) => format!("{device:?}"),
+            _ => format!("{} threads, {}", cpu.threads(), cpu.isa().name()),
+        },
         precision.name()
     ));
     let load_average = machine::load_average();
@@ -122,14 +124,16 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let operations = (cpu.operations() - operations) as f64;
     let gflops = operations / seconds.iter().chain(&plain).sum::<f64>() / 1e9;
-    let peak = cpu.peak_gflops(PEAK_TIME);
+    let on_gpu = matches!(device, Device::Cuda(_));
+    // What the processor could do says nothing about a GPU.
+    let peak = (!on_gpu).then(|| cpu.peak_gflops(PEAK_TIME));
     let rates: Vec<f64> = tokens.iter().zip(&seconds).map(|(tokens, seconds)| tokens / seconds).collect();
     let mut result = json!({
         "mode": if arguments.mode == Mode::Train { "train" } else { "infer" },
         "encoder": arguments.encoder_config,
         "precision": precision.name(),
         "isa": cpu.isa().name(),
-        "device": "cpu",
+        "device": if on_gpu { format!("{device:?}") } else { "cpu".to_string() },
         "threads": cpu.threads(),
         "batch": arguments.batch,
         "lengths": lengths.to_string(),
@@ -142,7 +146,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "step_seconds_median": median(seconds.clone()),
         "gflops": gflops,
         "peak_gflops": peak,
-        "share_of_peak": gflops / peak,
+        "share_of_peak": peak.map(|peak| gflops / peak),
         "peak_memory_bytes": machine::peak_memory(),
         "time_by_op": time_by_op(&bench, seconds.iter().chain(&plain).sum(), f64::from(arguments.steps)),
         "load_average": load_average,
@@ -236,6 +240,7 @@ impl Bench {
                 self.update()?;
             }
         }
+        self.device.synchronize()?;
         Ok(batch.tokens())
     }
 
@@ -358,12 +363,10 @@ fn print_table(result: &Value) -> Result<(), Failure> {
     print(table.render().trim_end())?;
     let memory = result["peak_memory_bytes"].as_f64();
     let memory = memory.map_or(String::new(), |bytes| format!("; peak memory {:.0} MB", bytes / 1e6));
-    tell(&format!(
-        "products at {:.0} GFLOP/s over the whole step, {:.0} % of {:.0} measured in registers{memory}",
-        number("gflops"),
-        100.0 * number("share_of_peak"),
-        number("peak_gflops"),
-    ));
+    let share = result["share_of_peak"].as_f64().map_or(String::new(), |share| {
+        format!(", {:.0} % of {:.0} measured in registers", 100.0 * share, number("peak_gflops"))
+    });
+    tell(&format!("products at {:.0} GFLOP/s over the whole step{share}{memory}", number("gflops")));
     let mut table = Table::default();
     table.row(["op", "ms/step", "%"]);
     let parts = result["time_by_op"].as_object().into_iter().flatten();
