@@ -48,7 +48,9 @@ pub fn open() -> Cuda {
 mod tests {
     use super::super::{Argument, Launch, flat};
     use super::*;
+    use crate::device::cpu::Law;
     use crate::device::cuda::size;
+    use crate::rng::Stream;
 
     #[test]
     fn what_is_uploaded_is_read_back_and_memory_is_used_again() {
@@ -75,6 +77,27 @@ mod tests {
         let rows = cuda.upload(&(0..600).map(|i| (i % 2) as f32).collect::<Vec<f32>>()).unwrap();
         flat::column_sums(&cuda, b.floats(2), false, rows.floats(600), (300, 2)).unwrap();
         assert_eq!(cuda.read_values::<f32>(&b, 3).unwrap(), [0.0, 300.0, 11.5]);
+    }
+
+    /// The kernel's numbers, and the arguments that it is given: seed, step and instance are all in their places.
+    #[test]
+    fn noise_has_the_bits_of_the_cpu() {
+        let cuda = open();
+        for stream in [
+            Stream { seed: 1, step: 2, instance: 1 << 31 },
+            Stream { seed: 7 << 40 | 5, step: 1 << 40 | 3, instance: 6 },
+        ] {
+            for len in [0, 1, 255, 513, 5000] {
+                for law in [Law::Normal, Law::Uniform] {
+                    let mut expected = vec![0.0; len + 1];
+                    stream.fill(cuda.host(), law, 0.37, &mut expected[..len]);
+                    expected[len] = 9.0;
+                    let memory = cuda.upload(&vec![9.0f32; len + 1]).unwrap();
+                    flat::noise(&cuda, stream, law, 0.37, memory.floats(len)).unwrap();
+                    assert_eq!(cuda.read_values::<f32>(&memory, len + 1).unwrap(), expected, "{law:?} {len}");
+                }
+            }
+        }
     }
 
     /// What would be undefined is an error that names the kernel, and the device goes on.

@@ -12,9 +12,11 @@
 //! the erf form, `gelu_new` the tanh form.
 
 pub(in crate::ops) mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -101,17 +103,32 @@ impl Op for BiasActivation {
             return Err(Error::shape("activation", format!("a bias of another width than x {:?}", x.shape)));
         }
         let mut y = ctx.take(x.shape)?;
-        cpu::forward(ctx.device.as_cpu(), self.0, x.matrix(), x.data, bias.map(|bias| bias.data), y.data_mut());
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                cpu::forward(cpu, self.0, x.matrix(), x.data, bias.map(|bias| bias.data), y.data_mut());
+            }
+            Device::Cuda(cuda) => {
+                let bias = bias.map(|bias| bias.span);
+                cuda::forward(cuda, self.0, x.matrix(), x.span, bias, y.on_mut(cuda)?)?;
+            }
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let x = ctx.input(0);
-        let bias = (ctx.inputs() > 1).then(|| ctx.input(1).data);
-        let cpu = ctx.device.as_cpu();
-        let upstream = ctx.upstream;
+        let bias = (ctx.inputs() > 1).then(|| ctx.input(1));
         let (dx, db) = (ctx.slot(0), ctx.slot(1));
-        cpu::backward(cpu, self.0, x.matrix(), x.data, bias, upstream, dx, db);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let bias = bias.map(|bias| bias.data);
+                cpu::backward(cpu, self.0, x.matrix(), x.data, bias, ctx.upstream, dx, db);
+            }
+            Device::Cuda(cuda) => {
+                let (bias, sources) = (bias.map(|bias| bias.span), [x.span, ctx.upstream_span]);
+                cuda::backward(cuda, self.0, x.matrix(), sources, bias, [dx, db])?;
+            }
+        }
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ fn activations_agree_with_f64() {
     for name in ["gelu", "gelu_new", "relu", "tanh", "sigmoid", "silu"] {
         let function = Activation::parse(name).unwrap();
         assert_eq!(function.name(), name);
-        for (rows, width) in [(1, 1), (3, 17), (70, 5)] {
+        for (rows, width) in [(0, 3), (1, 1), (3, 17), (70, 5), (300, 2)] {
             let inputs = [random([rows, width], 11), random([width], 12)];
             check(&inputs, None, &|tape, v| activation(tape, v[0], Some(v[1]), function), &|v| {
                 (0..rows * width).map(|i| reference(function, v[0][i] + v[1][i % width])).collect()

@@ -2,10 +2,13 @@
 //!
 //! Adversarial training adds its perturbation to the output of the embedding block with it.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::device::Device;
 use crate::device::cpu::vector;
+use crate::device::cuda::flat;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -34,20 +37,25 @@ impl Op for Add {
             return Err(Error::shape("add", format!("{:?} and {:?} differ in shape", a.shape, b.shape)));
         }
         let mut y = ctx.take(a.shape)?;
-        let cpu = ctx.device.as_cpu();
-        cpu.for_pieces([y.data_mut()], PIECE, |start, [y]| {
-            y.copy_from_slice(&a.data[start..][..y.len()]);
-            vector::add(cpu.isa(), y, &b.data[start..][..y.len()]);
-        });
+        match ctx.device {
+            Device::Cpu(cpu) => cpu.for_pieces([y.data_mut()], PIECE, |start, [y]| {
+                y.copy_from_slice(&a.data[start..][..y.len()]);
+                vector::add(cpu.isa(), y, &b.data[start..][..y.len()]);
+            }),
+            Device::Cuda(cuda) => cuda::forward(cuda, a.span, b.span, y.on_mut(cuda)?)?,
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let isa = ctx.device.as_cpu().isa();
         for input in 0..2 {
-            let upstream = ctx.upstream;
             if let Some(slot) = ctx.slot(input) {
-                vector::scaled(isa, slot.data, upstream, 1.0, slot.accumulate);
+                match ctx.device {
+                    Device::Cpu(cpu) => vector::scaled(cpu.isa(), slot.data, ctx.upstream, 1.0, slot.accumulate),
+                    Device::Cuda(cuda) => {
+                        flat::add_scaled(cuda, slot.span, slot.accumulate, ctx.upstream_span, 1.0)?;
+                    }
+                }
             }
         }
         Ok(())

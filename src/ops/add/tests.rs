@@ -5,7 +5,7 @@ use crate::tape::{Params, TapeMemory};
 #[test]
 fn sums_agree_with_f64() {
     let run = |tape: &mut Tape<'_>, v: &[Var]| add(tape, v[0], v[1]);
-    for shape in [[3, 7], [1, 1], [200, 100]] {
+    for shape in [[0, 2], [3, 7], [1, 1], [200, 100]] {
         let inputs = [random(shape, 1), random(shape, 2)];
         if shape[0] < 100 {
             check(&inputs, None, &run, &|v| v[0].iter().zip(&v[1]).map(|(a, b)| a + b).collect());

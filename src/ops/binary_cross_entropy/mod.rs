@@ -5,11 +5,13 @@
 //! elements. Gradient: (σ(x) − t) / number of elements.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -42,17 +44,29 @@ impl Op for BinaryCrossEntropy {
         if let Some(target) = self.targets.iter().find(|target| !(0.0..=1.0).contains(*target)) {
             return Err(Error::shape("binary_cross_entropy", format!("the target {target} is not from 0 to 1")));
         }
-        let sum = cpu::forward(logits.data, &self.targets);
         let mut loss = ctx.take([1])?;
-        loss.data_mut()[0] = (sum / self.targets.len() as f64) as f32;
+        match ctx.device {
+            Device::Cpu(_) => {
+                let sum = cpu::forward(logits.data, &self.targets);
+                loss.data_mut()[0] = (sum / self.targets.len() as f64) as f32;
+            }
+            Device::Cuda(cuda) => cuda::forward(cuda, logits.span, &self.targets, loss.on_mut(cuda)?)?,
+        }
         Ok(loss)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let logits = ctx.input(0).data;
-        let scale = (ctx.upstream[0] as f64 / self.targets.len() as f64) as f32;
+        let logits = ctx.input(0);
         if let Some(slot) = ctx.slot(0) {
-            cpu::backward(logits, &self.targets, scale, slot);
+            match ctx.device {
+                Device::Cpu(_) => {
+                    let scale = (ctx.upstream[0] as f64 / self.targets.len() as f64) as f32;
+                    cpu::backward(logits.data, &self.targets, scale, slot);
+                }
+                Device::Cuda(cuda) => {
+                    cuda::backward(cuda, [logits.span, ctx.upstream_span], &self.targets, &slot)?;
+                }
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ fn reference(x: f64, t: f64) -> f64 {
 
 #[test]
 fn binary_cross_entropy_agrees_with_f64() {
-    for (rows, width) in [(1, 1), (3, 5), (2, 17)] {
+    for (rows, width) in [(1, 1), (3, 5), (2, 17), (3, 200)] {
         let count = rows * width;
         let targets: Arc<[f32]> = (0..count).map(|i| [0.0, 1.0, 0.25][i % 3]).collect();
         let run = |tape: &mut Tape<'_>, v: &[Var]| binary_cross_entropy(tape, v[0], &targets);

@@ -4,9 +4,11 @@
 //! function of (seed; step, op instance, element): see [`crate::rng`].
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::rng::Dropout;
 use crate::tape::{Backward, Forward, Op, Tape, Var};
@@ -38,14 +40,19 @@ impl Op for ApplyDropout {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let x = ctx.input(0);
         let mut y = ctx.take(x.shape)?;
-        cpu::apply(ctx.device.as_cpu(), self.0, x.data, y.data_mut(), false);
+        match ctx.device {
+            Device::Cpu(cpu) => cpu::apply(cpu, self.0, x.data, y.data_mut(), false),
+            Device::Cuda(cuda) => cuda::apply(cuda, self.0, x.span, y.on_mut(cuda)?, false)?,
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (cpu, upstream) = (ctx.device.as_cpu(), ctx.upstream);
         if let Some(slot) = ctx.slot(0) {
-            cpu::apply(cpu, self.0, upstream, slot.data, slot.accumulate);
+            match ctx.device {
+                Device::Cpu(cpu) => cpu::apply(cpu, self.0, ctx.upstream, slot.data, slot.accumulate),
+                Device::Cuda(cuda) => cuda::apply(cuda, self.0, ctx.upstream_span, slot.span, slot.accumulate)?,
+            }
         }
         Ok(())
     }

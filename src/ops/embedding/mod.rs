@@ -6,15 +6,19 @@
 //! Gradients: that of layer normalisation, then a scatter-add into each table in the order of the tokens.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use super::lookup::check_ids;
+use super::layer_norm;
+use super::lookup::{self, check_ids};
+use crate::device::Device;
+use crate::device::cpu::vector;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
-use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Slot, Tape, Var};
 use crate::tensor::Tensor;
 
 /// What the op works on.
@@ -91,26 +95,43 @@ impl Op for Embedding {
         let (width, tokens) = (word.shape.width(), self.ids.len());
         check_ids("embedding", "id", &self.ids, word.shape.rows())?;
         check_ids("embedding", "position", &self.positions, position.shape.rows())?;
-        let mut sources = vec![(word.data, &*self.ids), (position.data, &*self.positions)];
         let mut fits = position.shape.width() == width && self.positions.len() == tokens;
-        if let (Some(i), Some(type_ids)) = (token_type, &self.type_ids) {
-            let table = ctx.input(i);
+        let token_type = token_type.map(|i| ctx.input(i)).zip(self.type_ids.as_ref());
+        if let Some((table, type_ids)) = token_type {
             check_ids("embedding", "type", type_ids, table.shape.rows())?;
             fits &= table.shape.width() == width && type_ids.len() == tokens;
-            sources.push((table.data, type_ids));
         }
-        let delta = delta.map(|i| ctx.input(i).data);
-        fits &= delta.is_none_or(|delta| delta.len() == tokens * width);
-        let (weight, bias) = (ctx.input(2).data, ctx.input(3).data);
-        if !fits || weight.len() != width || bias.len() != width {
+        let delta = delta.map(|i| ctx.input(i));
+        fits &= delta.is_none_or(|delta| delta.shape.len() == tokens * width);
+        let (weight, bias) = (ctx.input(2), ctx.input(3));
+        if !fits || weight.shape.len() != width || bias.shape.len() != width {
             let message =
                 format!("tables, weight, bias, delta or index lists do not fit {tokens} tokens of width {width}");
             return Err(Error::shape("embedding", message));
         }
         let shape = [tokens, width];
         let (mut y, mut normalised, mut scales) = (ctx.take(shape)?, ctx.take(shape)?, ctx.take([tokens])?);
-        let norm = cpu::Norm { width, weight, bias, epsilon: self.epsilon, dropout: self.dropout };
-        cpu::forward(ctx.device.as_cpu(), tokens, &sources, delta, norm, [&mut y, &mut normalised, &mut scales]);
+        let Embedding { epsilon, dropout, .. } = *self;
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let mut sources = vec![(word.data, &*self.ids), (position.data, &*self.positions)];
+                sources.extend(token_type.map(|(table, ids)| (table.data, &**ids)));
+                let (weight, bias, delta) = (weight.data, bias.data, delta.map(|delta| delta.data));
+                let norm = cpu::Norm { width, weight, bias, epsilon, dropout };
+                cpu::forward(cpu, tokens, &sources, delta, norm, [&mut y, &mut normalised, &mut scales]);
+            }
+            Device::Cuda(cuda) => {
+                let sources = cuda::Sources {
+                    word: (word.span, &self.ids),
+                    position: (position.span, &self.positions),
+                    token_type: token_type.map(|(table, ids)| (table.span, ids)),
+                    delta: delta.map(|delta| delta.span),
+                };
+                let norm = layer_norm::cuda::Norm { weight: weight.span, bias: bias.span, epsilon };
+                let targets = [y.on_mut(cuda)?, normalised.on_mut(cuda)?, scales.on_mut(cuda)?];
+                cuda::forward(cuda, (tokens, width), sources, norm, dropout, targets)?;
+            }
+        }
         ctx.save(normalised);
         ctx.save(scales);
         Ok(y)
@@ -119,21 +140,42 @@ impl Op for Embedding {
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let (token_type, delta) = self.optional();
         let (width, tokens) = (ctx.input(0).shape.width(), self.ids.len());
-        let (normalised, scales, weight) = (ctx.saved(0)?, ctx.saved(1)?, ctx.input(2).data);
-        let cpu = ctx.device.as_cpu();
-        let kept =
-            super::layer_norm::cpu::Kept { rows: tokens, width, upstream: ctx.upstream, normalised, scales, weight };
-        let mut ds = Tensor::take(ctx.workspace, [tokens, width])?;
-        cpu::norm_backward(cpu, kept, self.dropout, ds.data_mut(), ctx.slot(2), ctx.slot(3));
         let mut tables = vec![(0, &*self.ids), (1, &*self.positions)];
         tables.extend(token_type.zip(self.type_ids.as_deref()));
-        for (input, ids) in tables {
-            ctx.scatter(input, |slot, rows| super::lookup::cpu::scatter_add(cpu, width, ids, ds.data(), slot, rows));
+        let (weight, rows) = (ctx.input(2), tokens);
+        let (dw, db, ddelta) = (ctx.slot(2), ctx.slot(3), delta.and_then(|i| ctx.slot(i)));
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let (upstream, normalised, scales) = (ctx.upstream, ctx.saved(0)?, ctx.saved(1)?);
+                let kept = layer_norm::cpu::Kept { rows, width, upstream, normalised, scales, weight: weight.data };
+                let mut ds = Tensor::take(ctx.workspace, [tokens, width])?;
+                cpu::norm_backward(cpu, kept, self.dropout, ds.data_mut(), dw, db);
+                for (input, ids) in tables {
+                    ctx.scatter(input, |slot, rows| lookup::cpu::scatter_add(cpu, width, ids, ds.data(), slot, rows));
+                }
+                if let Some(slot) = ddelta {
+                    vector::scaled(cpu.isa(), slot.data, ds.data(), 1.0, slot.accumulate);
+                }
+                ds.give(ctx.workspace);
+            }
+            Device::Cuda(cuda) => {
+                let (upstream, normalised, scales) =
+                    (ctx.upstream_span, ctx.saved_on(cuda, 0)?, ctx.saved_on(cuda, 1)?);
+                let (weight, output) = (weight.span, self.dropout);
+                let kept = layer_norm::cuda::Kept { rows, width, upstream, normalised, scales, weight, output };
+                let mut slots: Vec<_> =
+                    tables.iter().filter_map(|(input, ids)| Some((ctx.slot(*input)?, *ids))).collect();
+                let room = cuda.room::<f32>(tokens * width)?;
+                let ds = room.floats(tokens * width);
+                let target = Slot { data: &mut [], span: ds, accumulate: false };
+                let target = (!slots.is_empty()).then_some(&target);
+                layer_norm::cuda::rows_backward(cuda, kept, None, target, ddelta.as_ref())?;
+                layer_norm::cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+                for (slot, ids) in &mut slots {
+                    lookup::cuda::scatter_add(cuda, width, ids, ds, slot)?;
+                }
+            }
         }
-        if let Some(slot) = delta.and_then(|i| ctx.slot(i)) {
-            crate::device::cpu::vector::scaled(cpu.isa(), slot.data, ds.data(), 1.0, slot.accumulate);
-        }
-        ds.give(ctx.workspace);
         Ok(())
     }
 }

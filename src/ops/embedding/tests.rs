@@ -7,10 +7,12 @@ use crate::tape::gradcheck::{check, random};
 #[test]
 fn the_embedding_block_agrees_with_f64() {
     type Case<'a> = (usize, &'a [u32], &'a [u32], &'a [u32]);
-    let cases: [Case<'_>; 3] = [
+    let cases: [Case<'_>; 5] = [
+        (4, &[], &[], &[]),
         (3, &[0], &[0], &[0]),
         (7, &[4, 1, 4, 4, 0], &[0, 1, 2, 0, 1], &[0, 0, 1, 1, 0]),
         (65, &[2; 40], &[3; 40], &[1; 40]),
+        (3, &[0; 150], &[1; 150], &[1; 150]),
     ];
     for (width, ids, positions, types) in cases {
         let tokens = ids.len();
@@ -24,9 +26,14 @@ fn the_embedding_block_agrees_with_f64() {
             random([tokens, width], 6),
         ];
         let stream = Stream { seed: 1, step: 2, instance: 0 };
-        for (with_type, with_delta, p) in
-            [(true, true, 0.0), (false, false, 0.0), (true, false, 0.5), (false, true, 0.5)]
-        {
+        // The last one: as adversarial training asks, the gradient of delta alone.
+        for (with_type, with_delta, p, all) in [
+            (true, true, 0.0, true),
+            (false, false, 0.0, true),
+            (true, false, 0.5, true),
+            (false, true, 0.5, true),
+            (true, true, 0.5, false),
+        ] {
             let mut chosen = vec![0, 1, 2, 3];
             chosen.extend(with_type.then_some(4));
             chosen.extend(with_delta.then_some(5));
@@ -35,7 +42,7 @@ fn the_embedding_block_agrees_with_f64() {
                 .map(|i| crate::tape::gradcheck::Input {
                     shape: inputs[*i].shape,
                     data: inputs[*i].data.clone(),
-                    differentiable: true,
+                    differentiable: all || *i == 5,
                 })
                 .collect();
             let delta_at = chosen.len() - 1;

@@ -4,11 +4,13 @@
 //! order of the tokens.
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -46,14 +48,26 @@ impl Op for Lookup {
         let (entries, width) = table.matrix();
         check_ids("lookup", "id", &self.ids, entries)?;
         let mut y = ctx.take([self.ids.len(), width])?;
-        cpu::gather(ctx.device.as_cpu(), width, table.data, &self.ids, y.data_mut());
+        match ctx.device {
+            Device::Cpu(cpu) => cpu::gather(cpu, width, table.data, &self.ids, y.data_mut()),
+            Device::Cuda(cuda) => cuda::gather(cuda, width, table.span, &self.ids, y.on_mut(cuda)?)?,
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let width = ctx.input(0).shape.width();
-        let (cpu, upstream) = (ctx.device.as_cpu(), ctx.upstream);
-        ctx.scatter(0, |slot, rows| cpu::scatter_add(cpu, width, &self.ids, upstream, slot, rows));
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let upstream = ctx.upstream;
+                ctx.scatter(0, |slot, rows| cpu::scatter_add(cpu, width, &self.ids, upstream, slot, rows));
+            }
+            Device::Cuda(cuda) => {
+                if let Some(mut slot) = ctx.slot(0) {
+                    cuda::scatter_add(cuda, width, &self.ids, ctx.upstream_span, &mut slot)?;
+                }
+            }
+        }
         Ok(())
     }
 }

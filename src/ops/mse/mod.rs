@@ -4,12 +4,14 @@
 //! d(prediction) = 2 w (prediction − target) / Σ w = −d(target).
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use super::Reduction;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -58,18 +60,35 @@ impl Op for SquaredError {
             let message = format!("prediction {:?}, target {:?} or weights differ", prediction.shape, target.shape);
             return Err(Error::shape("mse", message));
         }
-        let sum = cpu::forward(prediction.data, target.data, self.weights.as_deref());
-        let mut loss = ctx.take([1])?;
-        loss.data_mut()[0] = (sum / self.divisor(count)) as f32;
+        let (mut loss, weights, divisor) = (ctx.take([1])?, self.weights.as_deref(), self.divisor(count));
+        match ctx.device {
+            Device::Cpu(_) => {
+                let sum = cpu::forward(prediction.data, target.data, weights);
+                loss.data_mut()[0] = (sum / divisor) as f32;
+            }
+            Device::Cuda(cuda) => {
+                cuda::forward(cuda, [prediction.span, target.span], weights, divisor, loss.on_mut(cuda)?)?;
+            }
+        }
         Ok(loss)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (prediction, target) = (ctx.input(0).data, ctx.input(1).data);
-        let scale = (2.0 * ctx.upstream[0] as f64 / self.divisor(prediction.len())) as f32;
-        for (input, sign) in [(0, 1.0), (1, -1.0)] {
-            if let Some(slot) = ctx.slot(input) {
-                cpu::backward(prediction, target, self.weights.as_deref(), sign * scale, slot);
+        let (prediction, target, weights) = (ctx.input(0), ctx.input(1), self.weights.as_deref());
+        let divisor = self.divisor(prediction.shape.len());
+        let slots = [ctx.slot(0), ctx.slot(1)];
+        match ctx.device {
+            Device::Cpu(_) => {
+                let scale = (2.0 * ctx.upstream[0] as f64 / divisor) as f32;
+                for (slot, sign) in slots.into_iter().zip([1.0, -1.0]) {
+                    if let Some(slot) = slot {
+                        cpu::backward(prediction.data, target.data, weights, sign * scale, slot);
+                    }
+                }
+            }
+            Device::Cuda(cuda) => {
+                let sources = [prediction.span, target.span, ctx.upstream_span];
+                cuda::backward(cuda, sources, weights, divisor, slots)?;
             }
         }
         Ok(())

@@ -4,12 +4,14 @@
 //! empty sequence is an error.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use super::check_segments;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -48,15 +50,28 @@ impl Op for Pool {
             return Err(Error::shape("pool", format!("sequence {empty} has no token")));
         }
         let mut y = ctx.take([self.cu_seqlens.len() - 1, width])?;
-        cpu::forward(ctx.device.as_cpu(), self.pooling, width, &self.cu_seqlens, x.data, y.data_mut());
+        let cu_seqlens = &self.cu_seqlens;
+        match ctx.device {
+            Device::Cpu(cpu) => cpu::forward(cpu, self.pooling, width, cu_seqlens, x.data, y.data_mut()),
+            Device::Cuda(cuda) => cuda::forward(cuda, self.pooling, width, cu_seqlens, x.span, y.on_mut(cuda)?)?,
+        }
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (x, output, upstream, cpu) = (ctx.input(0), ctx.output, ctx.upstream, ctx.device.as_cpu());
+        let (x, y, cu_seqlens) = (ctx.input(0), ctx.output, &self.cu_seqlens);
+        let width = x.shape.width();
         if let Some(mut slot) = ctx.slot(0) {
-            let dx = slot.zeroed();
-            cpu::backward(cpu, self.pooling, x.shape.width(), &self.cu_seqlens, x.data, output.data, upstream, dx);
+            match ctx.device {
+                Device::Cpu(cpu) => {
+                    let dx = slot.zeroed();
+                    cpu::backward(cpu, self.pooling, width, cu_seqlens, x.data, y.data, ctx.upstream, dx);
+                }
+                Device::Cuda(cuda) => {
+                    let sources = [x.span, y.span, ctx.upstream_span];
+                    cuda::backward(cuda, self.pooling, width, cu_seqlens, sources, &slot)?;
+                }
+            }
         }
         Ok(())
     }

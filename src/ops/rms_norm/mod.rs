@@ -4,9 +4,11 @@
 //! and d = dy · weight: dx = r · (d − x · r² · mean(d · x)), d(weight) = Σ_rows dy · x · r.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -32,17 +34,33 @@ impl Op for RmsNorm {
             return Err(Error::shape("rms_norm", format!("weight {:?} does not fit x {:?}", weight.shape, x.shape)));
         }
         let (mut y, mut scales) = (ctx.take(x.shape)?, ctx.take([rows])?);
-        let cpu = ctx.device.as_cpu();
-        cpu::forward(cpu, (rows, width), x.data, weight.data, self.epsilon, y.data_mut(), scales.data_mut());
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let (y, scales) = (y.data_mut(), scales.data_mut());
+                cpu::forward(cpu, (rows, width), x.data, weight.data, self.epsilon, y, scales);
+            }
+            Device::Cuda(cuda) => {
+                let targets = [y.on_mut(cuda)?, scales.on_mut(cuda)?];
+                cuda::forward(cuda, (rows, width), [x.span, weight.span], self.epsilon, targets)?;
+            }
+        }
         ctx.save(scales);
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let (x, weight, scales, upstream) = (ctx.input(0), ctx.input(1), ctx.saved(0)?, ctx.upstream);
-        let cpu = ctx.device.as_cpu();
+        let (x, weight) = (ctx.input(0), ctx.input(1));
         let (dx, dw) = (ctx.slot(0), ctx.slot(1));
-        cpu::backward(cpu, x.matrix(), x.data, weight.data, scales, upstream, dx, dw);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let (scales, upstream) = (ctx.saved(0)?, ctx.upstream);
+                cpu::backward(cpu, x.matrix(), x.data, weight.data, scales, upstream, dx, dw);
+            }
+            Device::Cuda(cuda) => {
+                let sources = [x.span, weight.span, ctx.saved_on(cuda, 0)?, ctx.upstream_span];
+                cuda::backward(cuda, x.matrix(), sources, [dx, dw])?;
+            }
+        }
         Ok(())
     }
 }
