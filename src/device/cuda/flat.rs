@@ -1,7 +1,10 @@
-//! Work on flat arrays that is not an op's own: kernels/vector.cu.
+//! Work on flat arrays that is not an op's own: kernels/vector.cu, noise.cu, and the moving average of optimizer.cu.
 
 use super::{Argument, Cuda, Launch, Span};
+use crate::device::cpu::Law;
+use crate::device::cpu::noise::BLOCK;
 use crate::error::Result;
+use crate::rng::{Dropout, Stream};
 
 /// target (+)= `by` · values.
 pub fn add_scaled(cuda: &Cuda, target: Span<'_>, accumulate: bool, values: Span<'_>, by: f32) -> Result<()> {
@@ -86,4 +89,27 @@ pub fn mean_of_doubles(
 ) -> Result<()> {
     let arguments = [result.into(), values.into(), super::size("mean", count)?, divisor.into()];
     cuda.launch("vector", "mean_of_doubles", Launch::new([1, 1, 1], [256, 1, 1]), &arguments)
+}
+
+/// Fills `values` with the numbers of [`Stream::fill`], bit for bit.
+pub fn noise(cuda: &Cuda, stream: Stream, law: Law, scale: f32, values: Span<'_>) -> Result<()> {
+    let number = match law {
+        Law::Normal => 0i32,
+        Law::Uniform => 1,
+    };
+    // A mask that drops nothing has the key and the counter of its stream.
+    let mask = Argument::mask(Some(Dropout { p: 0.0, stream }));
+    let launch = Launch::new([values.len().div_ceil(BLOCK), 1, 1], [64, 1, 1]);
+    let arguments = [values.into(), (values.len() as u64).into(), number.into(), scale.into(), mask];
+    cuda.launch("noise", "noise", launch, &arguments)
+}
+
+/// shadow += `share` · (values − shadow).
+pub fn moving_average(cuda: &Cuda, shadow: Span<'_>, values: Span<'_>, share: f32) -> Result<()> {
+    super::same_length(shadow.len(), values.len())?;
+    if shadow.is_empty() {
+        return Ok(());
+    }
+    let arguments = [shadow.into(), values.into(), share.into(), (shadow.len() as u64).into()];
+    cuda.launch("optimizer", "moving_average", Launch::flat(shadow.len(), 4), &arguments)
 }

@@ -41,7 +41,7 @@ impl manyhead::train::adversarial::Objective for Objective<'_> {
         self.net.embedding_size()
     }
 
-    fn segments(&self) -> &[u32] {
+    fn segments(&self) -> &Arc<[u32]> {
         &self.batch.cu_seqlens
     }
 }
