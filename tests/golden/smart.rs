@@ -189,7 +189,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     report.close_f64("grad_norm", &norms, &expected.f64("grad_norm")?, 0.0, case.tolerance("grad_norm_rtol")?);
     compare_weights(report, &params, params.arena(), &expected, &initial, net.prefix(), "final.")?;
     if expected.with_prefix("final_teacher.").next().is_some() {
-        let teacher = terms.teacher().ok_or("there is no teacher")?;
+        let teacher = terms.teacher().map_err(text_of)?.ok_or("there is no teacher")?;
         compare_weights(report, &params, teacher, &expected, &initial, net.prefix(), "final_teacher.")?;
     }
     Ok(())

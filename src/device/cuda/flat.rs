@@ -1,4 +1,4 @@
-//! Work on flat arrays that is not an op's own: kernels/vector.cu, noise.cu, and the moving average of optimizer.cu.
+//! Work on flat arrays that is not an op's own: kernels/vector.cu and kernels/noise.cu.
 
 use super::{Argument, Cuda, Launch, Span};
 use crate::device::cpu::Law;
@@ -102,14 +102,4 @@ pub fn noise(cuda: &Cuda, stream: Stream, law: Law, scale: f32, values: Span<'_>
     let launch = Launch::new([values.len().div_ceil(BLOCK), 1, 1], [64, 1, 1]);
     let arguments = [values.into(), (values.len() as u64).into(), number.into(), scale.into(), mask];
     cuda.launch("noise", "noise", launch, &arguments)
-}
-
-/// shadow += `share` · (values − shadow).
-pub fn moving_average(cuda: &Cuda, shadow: Span<'_>, values: Span<'_>, share: f32) -> Result<()> {
-    super::same_length(shadow.len(), values.len())?;
-    if shadow.is_empty() {
-        return Ok(());
-    }
-    let arguments = [shadow.into(), values.into(), share.into(), (shadow.len() as u64).into()];
-    cuda.launch("optimizer", "moving_average", Launch::flat(shadow.len(), 4), &arguments)
 }

@@ -13,6 +13,8 @@ mod options;
 mod proximal;
 mod report;
 mod term;
+#[cfg(test)]
+mod tests;
 mod word_vectors;
 
 pub use crate::tasks::{AdversarialSettings as Settings, CleanSide, Masks};
@@ -135,8 +137,13 @@ impl Terms {
     }
 
     /// The proximal term's teacher, with the layout of the parameter arena.
-    pub fn teacher(&self) -> Option<&[f32]> {
-        self.proximal.as_ref().map(|proximal| proximal.teacher.arena())
+    ///
+    /// # Errors
+    /// Those of a device that has it.
+    pub fn teacher(&self) -> Result<Option<&[f32]>> {
+        let Some(Proximal { teacher, .. }) = &self.proximal else { return Ok(None) };
+        teacher.fetch()?;
+        Ok(Some(teacher.arena()))
     }
 
     /// Puts a stored teacher back.

@@ -5,11 +5,10 @@
 
 use super::term::{Added, Pass, Term};
 use crate::device::Device;
-use crate::device::cuda::flat;
 use crate::error::{Error, Result};
 use crate::ops::Divergence;
 use crate::tape::{Params, Tape, TapeMemory};
-use crate::train::pieces;
+use crate::train::ema::follow;
 
 /// β.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,20 +46,8 @@ impl Proximal {
     /// Those of the device.
     pub fn follow(&mut self, params: &Params, device: &Device, update: u64, total: u64) -> Result<()> {
         let share = (1.0 - self.momentum.at(update, total)) as f32;
-        match device {
-            Device::Cpu(cpu) => {
-                let weights = params.arena();
-                cpu.for_pieces([self.teacher.arena_mut()], pieces::PIECE, |start, [teacher]| {
-                    for (teacher, weight) in teacher.iter_mut().zip(&weights[start..]) {
-                        *teacher += share * (weight - *teacher);
-                    }
-                });
-                Ok(())
-            }
-            Device::Cuda(cuda) => {
-                flat::moving_average(cuda, self.teacher.arena_on_mut(cuda)?, params.arena_on(cuda)?, share)
-            }
-        }
+        let teacher = self.teacher.arena_buffer_mut();
+        teacher.map_or(Ok(()), |teacher| follow(device, teacher, params, share))
     }
 
     /// # Errors

@@ -1,5 +1,7 @@
 //! The batch of a measurement as the terms of a training step see it: two classes, labels in turn.
 
+use std::sync::Arc;
+
 use manyhead::Result;
 use manyhead::encoders::EncoderNet;
 use manyhead::heads::Head;
