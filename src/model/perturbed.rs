@@ -3,7 +3,7 @@
 use super::MultiTaskModel;
 use super::multi_task::{Evaluation, TaskHead, consecutive_batches};
 use crate::data::Dataset;
-use crate::device::Buffer;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::ops::perturbation::{self, Ball, Direction};
@@ -99,16 +99,19 @@ impl MultiTaskModel {
         let [memory, other] = memories;
         let mut tape = Tape::recording(params, device, std::mem::take(memory), None);
         let embedded = self.embed(&mut tape, &batch.packed, None)?;
-        let view = tape.view(embedded)?;
-        let (width, mut delta) = (view.shape.width(), vec![0.0; view.data.len()]);
+        let shape = tape.shape(embedded)?;
+        let (width, mut delta) = (shape.width(), tape.take(shape)?);
+        delta.buffer_mut().fill(0..shape.len(), 0.0)?;
+        let host = Device::Cpu(device.host().clone());
         let step = REACH * attack.ball.radius / attack.steps as f32;
         let mut worst: Option<Worst> = None;
         for number in 0..=attack.steps {
             let mark = tape.mark();
-            let perturbed = tape.shifted(embedded, &Buffer::from_vec(delta.clone()))?;
+            let perturbed = tape.shifted(embedded, delta.buffer())?;
             let logits = self.logits_of(&mut tape, task, &batch.packed, perturbed)?;
             let view = tape.view(logits)?;
-            let mut single = Tape::inference(params, device, std::mem::take(other));
+            // On the host: a few numbers, which are read anyway.
+            let mut single = Tape::inference(params, &host, std::mem::take(other));
             for i in 0..batch.examples() {
                 let rows = rows(head, batch, i);
                 let at = rows.start * view.shape.width()..rows.end * view.shape.width();
@@ -133,12 +136,14 @@ impl MultiTaskModel {
                 for gradient in gradient {
                     let segments = &batch.packed.cu_seqlens;
                     let step = (Direction::Steepest, step);
-                    perturbation::ascend(device, &mut delta, gradient.data(), segments, width, attack.ball, step)?;
+                    let (delta, g) = (delta.buffer_mut(), gradient.buffer());
+                    perturbation::ascend(device, delta, g, segments, width, attack.ball, step)?;
                     tape.give(gradient);
                 }
             }
             tape.rewind(mark);
         }
+        tape.give(delta);
         *memory = tape.finish();
         worst.ok_or_else(|| Error::shape("perturbation", "a batch without examples"))
     }

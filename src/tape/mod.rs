@@ -156,6 +156,14 @@ impl<'p> Tape<'p> {
         self.random.as_mut().and_then(|random| random.dropout(p))
     }
 
+    /// A tensor of the tape's memory, with unspecified content; [`Tape::give`] gives it back.
+    ///
+    /// # Errors
+    /// A device without memory for it.
+    pub fn take(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::take(&mut self.memory.workspace, shape)
+    }
+
     /// Puts a tensor on the tape. Its gradient can be asked for in a backward pass.
     pub fn leaf(&mut self, tensor: Tensor) -> Var {
         self.memory.values.push(Value::Here(tensor));
@@ -167,13 +175,19 @@ impl<'p> Tape<'p> {
     /// # Errors
     /// A value of another tape, or one that was given back.
     pub fn detached(&mut self, var: Var) -> Result<Var> {
-        let View { shape, data, span, .. } = view_on(self.params, &self.device, &self.memory.values, var)?;
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
-        match &self.device {
-            Device::Cpu(_) => tensor.data_mut().copy_from_slice(data),
-            Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, span)?,
-        }
-        Ok(self.leaf(tensor))
+        let view = view_on(self.params, &self.device, &self.memory.values, var)?;
+        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
+        Ok(self.leaf(copy))
+    }
+
+    /// [`Tape::detached`] of a value of another tape, on the same device.
+    ///
+    /// # Errors
+    /// A value that the other tape does not have; another device.
+    pub fn detached_from(&mut self, other: &Tape<'_>, var: Var) -> Result<Var> {
+        let view = view_on(other.params, &self.device, &other.memory.values, var)?;
+        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
+        Ok(self.leaf(copy))
     }
 
     /// What a value holds plus `change`, number by number, as a constant.
@@ -236,12 +250,17 @@ impl<'p> Tape<'p> {
         if shape.len() != data.len() {
             return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
         }
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
-        match &self.device {
-            Device::Cpu(_) => tensor.data_mut().copy_from_slice(data.host()?),
-            Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, data.on(cuda)?)?,
-        }
-        Ok(self.leaf(tensor))
+        let view = match &self.device {
+            Device::Cpu(_) => View::new(shape, data.host()?),
+            Device::Cuda(cuda) => View { span: data.on(cuda)?, ..View::empty(shape) },
+        };
+        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
+        Ok(self.leaf(copy))
+    }
+
+    /// The shape of a value, also of one that was given back.
+    pub fn shape(&self, var: Var) -> Result<Shape> {
+        shape(self.params, &self.memory.values, var)
     }
 
     /// The value behind a handle, on the host: from a device it is fetched, once.
@@ -253,7 +272,15 @@ impl<'p> Tape<'p> {
     pub fn scalar(&self, var: Var) -> Result<f32> {
         match self.view(var)?.data {
             [value] => Ok(*value),
-            data => Err(Error::shape("scalar", format!("the value has {} elements, not one", data.len()))),
+            data => Err(not_one(data.len())),
+        }
+    }
+
+    /// Whether a value can be a loss; it is not read, so that nobody waits for a device.
+    fn check_scalar(&self, var: Var) -> Result<()> {
+        match self.shape(var)?.len() {
+            1 => Ok(()),
+            len => Err(not_one(len)),
         }
     }
 
@@ -331,13 +358,13 @@ impl<'p> Tape<'p> {
 
     /// Adds d(scale · loss)/d(parameter) to the gradients of all trainable parameters that the loss depends on.
     pub fn backward(&mut self, loss: Var, scale: f32, gradients: &mut Gradients) -> Result<()> {
-        self.scalar(loss)?;
+        self.check_scalar(loss)?;
         self.backward_from(&[(loss, &[scale])], Some(gradients), &[]).map(|_| ())
     }
 
     /// d(loss)/d(leaf) for the chosen leaves alone; no weight gradient is computed.
     pub fn gradient(&mut self, loss: Var, leaves: &[Var]) -> Result<Vec<Tensor>> {
-        self.scalar(loss)?;
+        self.check_scalar(loss)?;
         self.backward_from(&[(loss, &[1.0])], None, leaves)
     }
 
@@ -508,6 +535,20 @@ fn view_on<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Va
         }
         Var::Value(index) => View { span: tensor(values, index)?.on(cuda)?, ..View::empty(shape) },
     })
+}
+
+fn not_one(len: usize) -> Error {
+    Error::shape("scalar", format!("the value has {len} elements, not one"))
+}
+
+/// A copy of a value in a tensor of its own.
+fn copied(device: &Device, workspace: &mut Workspace, View { shape, data, span, .. }: View<'_>) -> Result<Tensor> {
+    let mut tensor = Tensor::take(workspace, shape)?;
+    match device {
+        Device::Cpu(_) => tensor.data_mut().copy_from_slice(data),
+        Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, span)?,
+    }
+    Ok(tensor)
 }
 
 fn tensor(values: &[Value], index: usize) -> Result<&Tensor> {

@@ -295,6 +295,13 @@ impl Params {
         self.arena.get_mut().map_or(Ok(Span::NONE), |arena| arena.on_mut(cuda))
     }
 
+    /// The whole arena, to be written wherever that is done.
+    pub fn arena_buffer_mut(&mut self) -> Option<&mut Buffer> {
+        self.version += 1;
+        self.own();
+        self.arena.get_mut()
+    }
+
     /// Exchanges the elements with others of the same layout, wherever they are.
     ///
     /// # Errors

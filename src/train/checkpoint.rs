@@ -148,7 +148,7 @@ fn write_files(folder: &Path, params: &Params, step: &Step, ema: Option<&Ema>, s
         ("second_moment", &second_shape, TensorData::F32(second)),
         ("steps", &steps_shape, TensorData::I64(&steps)),
     ];
-    let followers = [(EMA, ema.map(Ema::shadow).transpose()?), (TEACHER, step.terms().teacher())];
+    let followers = [(EMA, ema.map(Ema::shadow).transpose()?), (TEACHER, step.terms().teacher()?)];
     let shapes = followers.map(|(_, weights)| [weights.map_or(0, <[f32]>::len)]);
     for ((name, weights), shape) in followers.into_iter().zip(&shapes) {
         tensors.extend(weights.map(|weights| (name, &shape[..], TensorData::F32(weights))));
@@ -254,7 +254,7 @@ fn read_tensors(folder: &Path, params: &mut Params, step: &mut Step, ema: Option
     if let Some(ema) = ema {
         ema.restore(moments.read_f32(EMA)?.1)?;
     }
-    if step.terms().teacher().is_some() {
+    if step.terms().teacher()?.is_some() {
         step.terms_mut().restore_teacher(&moments.read_f32(TEACHER)?.1)?;
     }
     let weights = TensorFile::open(folder.join(FILES[0]))?;

@@ -147,9 +147,12 @@ impl Step {
     }
 
     /// Tells the terms that update number `update` of `total` is done.
-    pub fn after_update(&mut self, model: &MultiTaskModel, update: u64, total: u64) {
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn after_update(&mut self, model: &MultiTaskModel, update: u64, total: u64) -> Result<()> {
         let encoder = model.encoder();
-        self.terms.after_update(encoder.params(), encoder.device(), update, total);
+        self.terms.after_update(encoder.params(), encoder.device(), update, total)
     }
 
     /// Counts on from so many updates (messages name them).

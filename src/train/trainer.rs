@@ -389,7 +389,7 @@ impl<'a> Run<'a> {
             let message = format!("update {}: the gradients were not finite; it is left out", self.state.updates);
             observer.event(&Event::Message(&message))?;
         }
-        self.step.after_update(model, self.state.updates, self.totals.updates);
+        self.step.after_update(model, self.state.updates, self.totals.updates)?;
         if let Some(ema) = &mut self.ema {
             ema.update(model)?;
         }

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use manyhead::Device;
+use manyhead::device::Buffer;
 use manyhead::encoders::{self, EncoderNet};
 use manyhead::heads::{Head, PooledHead};
 use manyhead::losses;
@@ -90,18 +91,18 @@ impl Objective for Stored<'_> {
         self.net.embedding_size()
     }
 
-    fn segments(&self) -> &[u32] {
+    fn segments(&self) -> &Arc<[u32]> {
         &self.packed.cu_seqlens
     }
 }
 
 impl Noise for Stored<'_> {
-    fn normal(&self, _device: &Device, _term: u32, scale: f32, values: &mut [f32]) {
-        values.iter_mut().zip(&self.normal).for_each(|(value, noise)| *value = scale * noise);
+    fn normal(&self, _device: &Device, _term: u32, scale: f32, values: &mut Buffer) -> manyhead::Result<()> {
+        values.copy_from(&self.normal.iter().map(|noise| scale * noise).collect::<Vec<f32>>())
     }
 
-    fn uniform(&self, _device: &Device, _term: u32, scale: f32, values: &mut [f32]) {
-        values.iter_mut().zip(&self.uniform).for_each(|(value, noise)| *value = scale * noise);
+    fn uniform(&self, _device: &Device, _term: u32, scale: f32, values: &mut Buffer) -> manyhead::Result<()> {
+        values.copy_from(&self.uniform.iter().map(|noise| scale * noise).collect::<Vec<f32>>())
     }
 }
 
@@ -161,7 +162,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
         let norm = grad_norm(device, &params, &gradients).map_err(text_of)?;
         let rate = schedule.learning_rate(update as u64);
         optimizer.step(device, &mut params, &gradients, rate, clip_factor(norm, clip)).map_err(text_of)?;
-        terms.after_update(&params, device, update as u64, updates as u64);
+        terms.after_update(&params, device, update as u64, updates as u64).map_err(text_of)?;
         norms.push(norm);
         found.push(batch);
     }
@@ -188,7 +189,7 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     report.close_f64("grad_norm", &norms, &expected.f64("grad_norm")?, 0.0, case.tolerance("grad_norm_rtol")?);
     compare_weights(report, &params, params.arena(), &expected, &initial, net.prefix(), "final.")?;
     if expected.with_prefix("final_teacher.").next().is_some() {
-        let teacher = terms.teacher().ok_or("there is no teacher")?;
+        let teacher = terms.teacher().map_err(text_of)?.ok_or("there is no teacher")?;
         compare_weights(report, &params, teacher, &expected, &initial, net.prefix(), "final_teacher.")?;
     }
     Ok(())

@@ -64,13 +64,17 @@ impl Launch {
 /// Enough to fill any device several times over; threads stride over what is left.
 const MOST_FLAT_BLOCKS: usize = 4096;
 
+/// Words of the longest argument.
+const WORDS: usize = 8;
+
 /// One argument of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Argument {
-    words: [u64; 4],
+    words: [u64; WORDS],
     bytes: usize,
-    /// A pointer that must not be null.
-    required: bool,
+    alignment: usize,
+    /// Whether it has a pointer that is null where there should be numbers.
+    missing: bool,
 }
 
 impl Argument {
@@ -79,7 +83,7 @@ impl Argument {
     }
 
     pub(super) fn is_missing(&self) -> bool {
-        self.required && self.words[0] == 0
+        self.missing
     }
 
     pub(super) fn pointer(&mut self) -> *mut std::ffi::c_void {
@@ -87,7 +91,34 @@ impl Argument {
     }
 
     fn word(word: u64, bytes: usize) -> Argument {
-        Argument { words: [word, 0, 0, 0], bytes, required: false }
+        let mut words = [0; WORDS];
+        words[0] = word;
+        Argument { words, bytes, alignment: bytes, missing: false }
+    }
+
+    /// The address of memory, or a null pointer where there is none.
+    pub fn or_null(memory: Option<&Memory>) -> Argument {
+        memory.map_or(Argument::word(0, 8), Argument::from)
+    }
+
+    /// A struct with these fields, one after the other as C lays them out.
+    ///
+    /// # Errors
+    /// It has more than 64 bytes.
+    pub fn fields(fields: &[Argument]) -> Result<Argument> {
+        let mut all = Argument { words: [0; WORDS], bytes: 0, alignment: 1, missing: false };
+        for field in fields {
+            let start = all.bytes.next_multiple_of(field.alignment);
+            let from = bytemuck::bytes_of(&field.words);
+            let to = bytemuck::bytes_of_mut(&mut all.words).get_mut(start..start + field.bytes);
+            let to = to.ok_or_else(|| Error::shape("cuda", "a kernel's argument of more than 64 bytes"))?;
+            to.copy_from_slice(&from[..field.bytes]);
+            all.bytes = start + field.bytes;
+            all.alignment = all.alignment.max(field.alignment);
+            all.missing |= field.missing;
+        }
+        all.bytes = all.bytes.next_multiple_of(all.alignment);
+        Ok(all)
     }
 
     /// A dropout mask as kernels take it (`Mask` of common.cuh); None drops nothing.
@@ -106,10 +137,10 @@ impl Argument {
 
     /// The same from its parts.
     pub fn philox(key: [u32; 2], counter: [u32; 3], threshold: u32, scale: f32) -> Argument {
-        let pair = |low: u32, high: u32| low as u64 | (high as u64) << 32;
-        let words =
-            [pair(key[0], key[1]), pair(counter[0], counter[1]), pair(counter[2], threshold), pair(scale.to_bits(), 0)];
-        Argument { words, bytes: 28, required: false }
+        let words = [key[0], key[1], counter[0], counter[1], counter[2], threshold, scale.to_bits()];
+        let mut mask = Argument::word(0, 4);
+        bytemuck::cast_slice_mut::<u64, u32>(&mut mask.words)[..words.len()].copy_from_slice(&words);
+        Argument { bytes: 4 * words.len(), ..mask }
     }
 }
 
@@ -139,7 +170,7 @@ impl From<bool> for Argument {
 /// The address of numbers, which must be there unless there are none.
 impl From<Span<'_>> for Argument {
     fn from(span: Span<'_>) -> Argument {
-        Argument { required: !span.is_empty(), ..Argument::word(span.address(), 8) }
+        Argument { missing: !span.is_empty() && span.address() == 0, ..Argument::word(span.address(), 8) }
     }
 }
 
@@ -163,4 +194,23 @@ impl From<&Memory> for Argument {
 pub fn size(op: &'static str, value: usize) -> Result<Argument> {
     let value = u32::try_from(value);
     value.map(Argument::from).map_err(|_| Error::shape(op, "more than 2^32 numbers in one direction"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_struct_is_laid_out_as_in_c() {
+        let mask = Argument::philox([1, 2], [3, 4, 5], 6, 0.5);
+        let one: [Argument; 5] = [7u32.into(), 8u64.into(), 1.0f32.into(), mask, 9u32.into()];
+        let all = Argument::fields(&one).unwrap();
+        let word = |low: u32, high: u32| low as u64 | (high as u64) << 32;
+        let expected = [7, 8, word(1f32.to_bits(), 1), word(2, 3), word(4, 5), word(6, 0.5f32.to_bits()), 9, 0];
+        assert_eq!((all.words, all.bytes, all.alignment), (expected, 56, 8));
+        assert!(!all.is_missing());
+        let lost = Argument::from(Span::missing(3));
+        assert!(Argument::fields(&[1u32.into(), lost]).unwrap().is_missing());
+        assert!(Argument::fields(&[lost; 8]).is_ok() && Argument::fields(&[lost; 9]).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 //! A task packs its operands once; then every product reads packed operands. Block borders count from the start of the
 //! sequence, so a sequence gives the same bits alone and packed.
 
+use super::Problem;
 use crate::device::Cpu;
 use crate::device::cpu::softmax::{self, Block, Running};
 use crate::device::cpu::{Left, Matrix, Scratch, Shared, Write, vector};
@@ -13,21 +14,6 @@ use crate::tape::Slot;
 const QUERIES: usize = softmax::MOST_ROWS;
 /// Keys in a block.
 const KEYS: usize = softmax::MOST_COLUMNS;
-
-/// What the kernels need to know of the op.
-#[derive(Clone, Copy)]
-pub struct Problem<'a> {
-    pub heads: usize,
-    pub width: usize,
-    pub scale: f32,
-    pub causal: bool,
-    pub dropout: Option<Dropout>,
-    /// Borders of the sequences among the queries, and among keys and values.
-    pub queries: &'a [u32],
-    pub keys: &'a [u32],
-    /// Elements of the dropout mask between two rows (one row a query and head).
-    pub mask_stride: usize,
-}
 
 /// One sequence and one head.
 #[derive(Clone, Copy)]
@@ -61,10 +47,6 @@ impl Problem<'_> {
         };
         let ((query, queries), (key, keys)) = (range(self.queries), range(self.keys));
         Part { head, query, queries, key, keys }
-    }
-
-    fn head_dim(&self) -> usize {
-        self.width / self.heads
     }
 
     /// One head of a `[rows, width]` matrix, from row `row` on.

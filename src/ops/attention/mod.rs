@@ -10,18 +10,20 @@
 //! dv = (P ∘ M)ᵀ · dy, dP = (dy · vᵀ) ∘ M, dS = P ∘ (dP − D), dq = scale · dS · k, dk = scale · dSᵀ · q.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::check_segments;
-use crate::device::Cpu;
+use crate::device::Device;
+use crate::device::cuda::Span;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tape::{Backward, Forward, Op, Slot, Tape, Var, View};
-use crate::tensor::Tensor;
-use cpu::Operand;
+use crate::tensor::{Shape, Tensor};
 
 /// Options of attention.
 #[derive(Clone, Copy, Debug)]
@@ -110,74 +112,63 @@ impl Attention {
         }
     }
 
-    /// q, k and v, their width, and the rows of q and of k: out of the inputs.
-    fn operands<'a>(&self, cpu: &Cpu, inputs: &[View<'a>]) -> Result<([Operand<'a>; 3], usize, [usize; 2])> {
-        let shapes: Vec<_> = inputs.iter().map(|input| input.shape).collect();
+    /// Where q, k and v are among the inputs, and what else the kernels need to know.
+    fn problem(&self, device: &Device, shapes: &[Shape]) -> Result<(Problem<'_>, [Place; 3])> {
         let refused = || Error::shape("attention", format!("inputs {shapes:?} are not q, k and v of one width"));
-        let Some(width) = self.projected else {
-            let [q, k, v] = inputs else { return Err(refused()) };
-            let ((queries, width), keys) = (q.matrix(), k.matrix());
-            if k.matrix() != v.matrix() || keys.1 != width {
-                return Err(refused());
-            }
-            let operands = [q, k, v].map(|input| Operand { data: input.data, words: false });
-            return Ok((operands, width, [queries, keys.0]));
-        };
-        let words = cpu.words(width);
-        let layers: Vec<(&[f32], usize)> = inputs
-            .iter()
-            .filter_map(|input| match *input.shape.extents() {
-                [layers, rows, found] if found == words && layers * rows * words == input.shape.len() => {
-                    Some((*input, layers, rows))
+        let (places, width, [rows, keys]) = match self.projected {
+            None => {
+                let [q, k, v] = shapes else { return Err(refused()) };
+                if (k.rows(), k.width()) != (v.rows(), v.width()) || k.width() != q.width() {
+                    return Err(refused());
                 }
-                _ => None,
-            })
-            .flat_map(|(input, layers, rows)| {
-                (0..layers).map(move |layer| (&input.data[layer * rows * words..][..rows * words], rows))
-            })
-            .collect();
-        let counts: Vec<usize> = shapes.iter().map(|shape| shape.extents().first().copied().unwrap_or(0)).collect();
-        let [q, k, v] = layers[..] else { return Err(refused()) };
-        if k.1 != v.1 || ![&[3][..], &[1, 2]].contains(&&counts[..]) {
-            return Err(refused());
-        }
-        if self.heads == 0 || (width / self.heads) % 2 == 1 {
-            let message = format!("{width} numbers in {} heads: projections need heads of an even width", self.heads);
-            return Err(Error::shape("attention", message));
-        }
-        Ok(([q, k, v].map(|(data, _)| Operand { data, words: true }), width, [q.1, k.1]))
-    }
-
-    fn problem(&self, width: usize) -> cpu::Problem<'_> {
-        let longest = self.keys.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        cpu::Problem {
+                let place = |input: usize| Place { input, range: 0..shapes[input].len() };
+                ([0, 1, 2].map(place), q.width(), [q.rows(), k.rows()])
+            }
+            Some(width) => {
+                let words = match device {
+                    Device::Cpu(cpu) => cpu.words(width),
+                    Device::Cuda(_) => width,
+                };
+                let (places, rows) = stacked(shapes, words).ok_or_else(refused)?;
+                if self.heads == 0 || (width / self.heads) % 2 == 1 {
+                    let message =
+                        format!("{width} numbers in {} heads: projections need heads of an even width", self.heads);
+                    return Err(Error::shape("attention", message));
+                }
+                (places, width, rows)
+            }
+        };
+        let longest = self.keys.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+        let problem = Problem {
             heads: self.heads,
             width,
             scale: self.scale,
             causal: self.causal,
             dropout: self.dropout,
+            rows,
+            key_rows: keys,
             queries: &self.queries,
             keys: &self.keys,
             // Rows of the dropout mask begin at multiples of four words.
             mask_stride: (longest as usize).next_multiple_of(4),
-        }
-    }
-}
-
-impl Op for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
+        };
+        Ok((problem, places))
     }
 
-    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
-        let cpu = ctx.device.as_cpu();
-        let inputs: Vec<_> = (0..ctx.inputs()).map(|i| ctx.input(i)).collect();
-        let (operands, width, [rows, keys]) = self.operands(cpu, &inputs)?;
+    /// q, k and v on the host.
+    fn operands<'a>(&self, inputs: &[View<'a>], places: &[Place; 3]) -> [cpu::Operand<'a>; 3] {
+        let words = self.projected.is_some();
+        places.each_ref().map(|place| cpu::Operand { data: &inputs[place.input].data[place.range.clone()], words })
+    }
+
+    /// What the kernels rely on.
+    fn check(&self, problem: &Problem<'_>) -> Result<()> {
+        let width = problem.width;
         if self.heads == 0 || width % self.heads != 0 {
             return Err(Error::shape("attention", format!("{} heads do not divide the width {width}", self.heads)));
         }
-        check_segments("attention", &self.queries, rows)?;
-        check_segments("attention", &self.keys, keys)?;
+        check_segments("attention", &self.queries, problem.rows)?;
+        check_segments("attention", &self.keys, problem.key_rows)?;
         let pairs = || self.queries.windows(2).zip(self.keys.windows(2));
         let differ = self.queries != self.keys;
         if differ && (self.queries.len() != self.keys.len() || self.causal) {
@@ -188,60 +179,134 @@ impl Op for Attention {
         if differ && pairs().any(|(queries, keys)| queries[0] < queries[1] && keys[0] == keys[1]) {
             return Err(Error::shape("attention", "a sequence has queries but no keys"));
         }
-        let (mut y, mut log_sum_exp) = (ctx.take([rows, width])?, ctx.take([rows, self.heads])?);
-        cpu::forward(cpu, self.problem(width), operands, y.data_mut(), log_sum_exp.data_mut());
+        Ok(())
+    }
+}
+
+/// What the kernels need to know of the op.
+#[derive(Clone, Copy)]
+struct Problem<'a> {
+    heads: usize,
+    width: usize,
+    scale: f32,
+    causal: bool,
+    dropout: Option<Dropout>,
+    /// Rows of q, and of k and v.
+    rows: usize,
+    key_rows: usize,
+    /// Borders of the sequences among the queries, and among keys and values.
+    queries: &'a Arc<[u32]>,
+    keys: &'a Arc<[u32]>,
+    /// Elements of the dropout mask between two rows (one row a query and head).
+    mask_stride: usize,
+}
+
+impl Problem<'_> {
+    fn head_dim(&self) -> usize {
+        self.width / self.heads
+    }
+}
+
+/// Where q, k or v is: an input, and a part of its elements.
+struct Place {
+    input: usize,
+    range: Range<usize>,
+}
+
+/// q, k and v in stacks of rows of `words`, and the rows of q and of k: all three in one, or q in one and k and v in another.
+fn stacked(shapes: &[Shape], words: usize) -> Option<([Place; 3], [usize; 2])> {
+    let layers: Vec<usize> = shapes.iter().map(|shape| shape.extents().first().copied().unwrap_or(0)).collect();
+    let inputs = match layers[..] {
+        [3] => [0, 0, 0],
+        [1, 2] => [0, 1, 1],
+        _ => return None,
+    };
+    let mut rows = [0; 3];
+    for (rows, input) in rows.iter_mut().zip(inputs) {
+        match *shapes[input].extents() {
+            [_, found, width] if width == words => *rows = found,
+            _ => return None,
+        }
+    }
+    let [queries, keys, values] = rows;
+    let place = |layer: usize| {
+        let before = inputs[..layer].iter().filter(|input| **input == inputs[layer]).count();
+        let len = rows[layer] * words;
+        Place { input: inputs[layer], range: before * len..(before + 1) * len }
+    };
+    (keys == values).then(|| ([0, 1, 2].map(place), [queries, keys]))
+}
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
+        let inputs: Vec<View<'_>> = (0..ctx.inputs()).map(|i| ctx.input(i)).collect();
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape).collect();
+        let (problem, places) = self.problem(ctx.device, &shapes)?;
+        self.check(&problem)?;
+        let (mut y, mut log_sum_exp) =
+            (ctx.take([problem.rows, problem.width])?, ctx.take([problem.rows, self.heads])?);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let qkv = self.operands(&inputs, &places);
+                cpu::forward(cpu, problem, qkv, y.data_mut(), log_sum_exp.data_mut());
+            }
+            Device::Cuda(cuda) => {
+                let qkv = spans(&inputs, &places);
+                cuda::forward(cuda, problem, qkv, y.on_mut(cuda)?, log_sum_exp.on_mut(cuda)?)?;
+            }
+        }
         ctx.save(log_sum_exp);
         Ok(y)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let cpu = ctx.device.as_cpu();
-        let inputs: Vec<_> = (0..ctx.inputs()).map(|i| ctx.input(i)).collect();
-        let (qkv, width, [_, keys]) = self.operands(cpu, &inputs)?;
-        let (output, log_sum_exp, upstream) = (ctx.output.data, ctx.saved(0)?, ctx.upstream);
-        let kept = cpu::Kept { qkv, output, log_sum_exp, upstream };
-        let mut slots = Vec::new();
-        for i in 0..inputs.len() {
-            let slot = ctx.slot(i);
-            if self.projected.is_some() && slot.as_ref().is_some_and(|slot| slot.accumulate) {
-                return Err(Error::shape(
-                    "attention",
-                    "projections are read by something else, too: their gradients cannot be added up",
-                ));
-            }
-            slots.push(slot);
+        let inputs: Vec<View<'_>> = (0..ctx.inputs()).map(|i| ctx.input(i)).collect();
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape).collect();
+        let (problem, places) = self.problem(ctx.device, &shapes)?;
+        let slots: Vec<Option<Slot<'_>>> = (0..inputs.len()).map(|i| ctx.slot(i)).collect();
+        if self.projected.is_some() && slots.iter().flatten().any(|slot| slot.accumulate) {
+            return Err(Error::shape(
+                "attention",
+                "projections are read by something else, too: their gradients cannot be added up",
+            ));
         }
-        let slots = match self.projected {
-            None => slots,
-            Some(_) => split(slots, keys * cpu.words(width)),
-        };
-        let Ok(slots) = <[Option<Slot<'_>>; 3]>::try_from(slots) else {
-            return Err(Error::shape("attention", "not three gradients"));
-        };
-        cpu::backward(cpu, self.problem(width), kept, slots);
+        let slots = parts(slots, &places);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let (output, log_sum_exp, upstream) = (ctx.output.data, ctx.saved(0)?, ctx.upstream);
+                let kept = cpu::Kept { qkv: self.operands(&inputs, &places), output, log_sum_exp, upstream };
+                cpu::backward(cpu, problem, kept, slots);
+            }
+            Device::Cuda(cuda) => {
+                let (output, log_sum_exp, upstream) = (ctx.output.span, ctx.saved_on(cuda, 0)?, ctx.upstream_span);
+                let kept = cuda::Kept { qkv: spans(&inputs, &places), output, log_sum_exp, upstream };
+                cuda::backward(cuda, problem, kept, slots)?;
+            }
+        }
         Ok(())
     }
 }
 
-/// The gradients of q, k and v in those of their stacks; k and v, which come last, take `keys` words each.
-fn split(slots: Vec<Option<Slot<'_>>>, keys: usize) -> Vec<Option<Slot<'_>>> {
-    let mut parts: Vec<Option<Slot<'_>>> = Vec::new();
-    let whole = |data| Some(Slot::host(data, false));
-    let stacks = slots.len();
+/// q, k and v on a CUDA device.
+fn spans<'a>(inputs: &[View<'a>], places: &[Place; 3]) -> [Span<'a>; 3] {
+    places.each_ref().map(|place| inputs[place.input].span.part(place.range.clone()))
+}
+
+/// The gradients of q, k and v in those of the inputs.
+fn parts<'a>(slots: Vec<Option<Slot<'a>>>, places: &[Place; 3]) -> [Option<Slot<'a>>; 3] {
+    let mut parts = [None, None, None];
     for (i, slot) in slots.into_iter().enumerate() {
-        match slot {
-            Some(slot) if i + 1 == stacks => {
-                let (rest, v) = slot.data.split_at_mut(slot.data.len().saturating_sub(keys));
-                let (q, k) = rest.split_at_mut(rest.len().saturating_sub(keys));
-                if stacks == 1 {
-                    parts.push(whole(q));
-                }
-                parts.extend([whole(k), whole(v)]);
-            }
-            Some(slot) => parts.push(whole(slot.data)),
-            None if stacks == 1 => parts.extend([None, None, None]),
-            None if i == 0 => parts.push(None),
-            None => parts.extend([None, None]),
+        let Some(Slot { data: mut rest, span, accumulate }) = slot else { continue };
+        // In the order in which they lie there; on a CUDA device there is no data.
+        for (part, place) in parts.iter_mut().zip(places).filter(|(_, place)| place.input == i) {
+            let len = place.range.len().min(rest.len());
+            let (data, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            *part = Some(Slot { data, span: span.part(place.range.clone()), accumulate });
+            rest = tail;
         }
     }
     parts

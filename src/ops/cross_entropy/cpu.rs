@@ -1,37 +1,14 @@
 //! Softmax and cross-entropy on the CPU: one pass over the logits each way.
 
-use super::{IGNORE, Reduction};
+use super::{IGNORE, Problem, Reduction, STATISTICS};
 use crate::device::Cpu;
 use crate::device::cpu::simd::simd_kernel;
 use crate::device::cpu::{Shared, math, vector};
-use crate::error::{Error, Result};
 use crate::tape::Slot;
 
-/// Numbers kept for each row: maximum, log Σ exp(x − maximum), loss.
-pub const STATISTICS: usize = 3;
-
-/// The op's inputs.
-#[derive(Clone, Copy)]
-pub struct Problem<'a> {
-    pub logits: &'a [f32],
-    pub width: usize,
-    pub groups: Option<&'a [u32]>,
-    pub targets: &'a [i32],
-    pub class_weights: Option<&'a [f32]>,
-    pub sample_weights: Option<&'a [f32]>,
-    pub smoothing: f32,
-}
-
 impl<'a> Problem<'a> {
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        match self.groups {
-            Some(groups) => groups[row] as usize..groups[row + 1] as usize,
-            None => row * self.width..(row + 1) * self.width,
-        }
-    }
-
     fn row(&self, row: usize) -> &'a [f32] {
-        &self.logits[self.range(row)]
+        &self.logits.data[self.range(row)]
     }
 
     fn counts(&self, row: usize) -> bool {
@@ -44,28 +21,6 @@ impl<'a> Problem<'a> {
 
     fn sample_weight(&self, row: usize) -> f32 {
         self.sample_weights.map_or(1.0, |weights| weights[row])
-    }
-
-    /// Every target is a class of its row that is not masked, or [`IGNORE`].
-    pub fn check_targets(&self) -> Result<()> {
-        for (row, target) in self.targets.iter().enumerate() {
-            if *target == IGNORE {
-                continue;
-            }
-            let logits = self.row(row);
-            match usize::try_from(*target).ok().and_then(|class| logits.get(class)) {
-                None => {
-                    let message = format!("target {target} of row {row} is not one of {} classes", logits.len());
-                    return Err(Error::shape("cross_entropy", message));
-                }
-                Some(&f32::NEG_INFINITY) => {
-                    let message = format!("target {target} of row {row} is a masked class (its logit is -inf)");
-                    return Err(Error::shape("cross_entropy", message));
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(())
     }
 
     /// The row's loss without its sample weight.

@@ -9,12 +9,14 @@
 //! Gradient of a row, before the division: s · ((1 − ε) w_c (p − 1[c]) + ε/m Σ_j w_j (p − 1[j])), p = softmax(x).
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use super::check_segments;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var, View};
 use crate::tensor::Tensor;
@@ -59,6 +61,9 @@ pub struct CrossEntropyOptions {
     pub reduction: Reduction,
 }
 
+/// Numbers kept for each row: maximum, log Σ exp(x − maximum), loss.
+const STATISTICS: usize = 3;
+
 struct CrossEntropy {
     targets: Arc<[i32]>,
     options: CrossEntropyOptions,
@@ -67,8 +72,8 @@ struct CrossEntropy {
 /// The loss as one number; 0 if no row counts.
 ///
 /// # Errors
-/// A target that is not a class, or whose class is masked; weights of another length or that are negative or not
-/// finite.
+/// A target that is not a class, or whose class is masked (on a CUDA device, where the host does not see the logits, the loss
+/// is infinite then); weights of another length or that are negative or not finite.
 pub fn cross_entropy(
     tape: &mut Tape<'_>,
     logits: Var,
@@ -84,15 +89,56 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
     logits.iter().map(|x| (x - maximum) - log_sum).collect()
 }
 
+/// The op's inputs.
+#[derive(Clone, Copy)]
+struct Problem<'a> {
+    logits: View<'a>,
+    width: usize,
+    groups: Option<&'a Arc<[u32]>>,
+    targets: &'a [i32],
+    class_weights: Option<&'a [f32]>,
+    sample_weights: Option<&'a [f32]>,
+    smoothing: f32,
+}
+
+impl Problem<'_> {
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        match self.groups {
+            Some(groups) => groups[row] as usize..groups[row + 1] as usize,
+            None => row * self.width..(row + 1) * self.width,
+        }
+    }
+
+    /// Every target is a class of its row that is not masked, or [`IGNORE`].
+    fn check_targets(&self) -> Result<()> {
+        for (row, target) in self.targets.iter().enumerate() {
+            if *target == IGNORE {
+                continue;
+            }
+            let at = self.range(row);
+            let Some(class) = usize::try_from(*target).ok().filter(|class| *class < at.len()) else {
+                let message = format!("target {target} of row {row} is not one of {} classes", at.len());
+                return Err(Error::shape("cross_entropy", message));
+            };
+            // On a CUDA device there are no logits to be looked at.
+            if self.logits.data.get(at.start + class) == Some(&f32::NEG_INFINITY) {
+                let message = format!("target {target} of row {row} is a masked class (its logit is -inf)");
+                return Err(Error::shape("cross_entropy", message));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl CrossEntropy {
-    fn problem<'a>(&'a self, logits: View<'a>) -> Result<cpu::Problem<'a>> {
+    fn problem<'a>(&'a self, logits: View<'a>) -> Result<Problem<'a>> {
         let options = &self.options;
         let (rows, width) = logits.matrix();
         let groups = match &options.rows {
             Rows::Width => None,
             Rows::Groups(groups) => {
                 check_segments("cross_entropy", groups, logits.shape.len())?;
-                Some(&**groups)
+                Some(groups)
             }
         };
         let rows = groups.map_or(rows, |groups| groups.len() - 1);
@@ -114,8 +160,8 @@ impl CrossEntropy {
         if !(0.0..=1.0).contains(&options.smoothing) {
             return Err(Error::shape("cross_entropy", format!("label smoothing {} is not in 0..1", options.smoothing)));
         }
-        Ok(cpu::Problem {
-            logits: logits.data,
+        Ok(Problem {
+            logits,
             width,
             groups,
             targets: &self.targets,
@@ -134,23 +180,41 @@ impl Op for CrossEntropy {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let problem = self.problem(ctx.input(0))?;
         problem.check_targets()?;
-        let mut statistics = ctx.take([self.targets.len(), cpu::STATISTICS])?;
-        cpu::forward(ctx.device.as_cpu(), problem, statistics.data_mut());
-        let (sum, divisor) = cpu::reduce(problem, statistics.data(), self.options.reduction);
+        let mut statistics = ctx.take([self.targets.len(), STATISTICS])?;
         let mut loss = ctx.take([1])?;
-        loss.data_mut()[0] = (sum / divisor) as f32;
-        ctx.save(statistics);
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                cpu::forward(cpu, problem, statistics.data_mut());
+                let (sum, divisor) = cpu::reduce(problem, statistics.data(), self.options.reduction);
+                loss.data_mut()[0] = (sum / divisor) as f32;
+                ctx.save(statistics);
+            }
+            Device::Cuda(cuda) => {
+                // One f64.
+                let mut divisor = ctx.take([2])?;
+                let to = [statistics.on_mut(cuda)?, loss.on_mut(cuda)?, divisor.on_mut(cuda)?];
+                cuda::forward(cuda, problem, self.options.reduction, to)?;
+                ctx.save(statistics);
+                ctx.save(divisor);
+            }
+        }
         Ok(loss)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
         let problem = self.problem(ctx.input(0))?;
-        let statistics = ctx.saved(0)?;
-        let (_, divisor) = cpu::reduce(problem, statistics, self.options.reduction);
-        let scale = (ctx.upstream[0] as f64 / divisor) as f32;
-        let cpu = ctx.device.as_cpu();
-        if let Some(slot) = ctx.slot(0) {
-            cpu::backward(cpu, problem, statistics, scale, slot);
+        let Some(slot) = ctx.slot(0) else { return Ok(()) };
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                let statistics = ctx.saved(0)?;
+                let (_, divisor) = cpu::reduce(problem, statistics, self.options.reduction);
+                let scale = (ctx.upstream[0] as f64 / divisor) as f32;
+                cpu::backward(cpu, problem, statistics, scale, slot);
+            }
+            Device::Cuda(cuda) => {
+                let kept = [ctx.saved_on(cuda, 0)?, ctx.saved_on(cuda, 1)?, ctx.upstream_span];
+                cuda::backward(cuda, problem, kept, &slot)?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::gradcheck::{check, devices, random};
 
 /// The loss by its definition, row by row.
 fn reference(logits: &[f64], groups: &[u32], targets: &[i32], options: &CrossEntropyOptions) -> f64 {
@@ -68,10 +68,10 @@ fn groups_of_different_size_agree_with_f64() {
     });
 }
 
-fn run(logits: &[f32], width: usize, targets: &[i32]) -> Result<(f32, Vec<f32>)> {
+fn run(device: &Device, logits: &[f32], width: usize, targets: &[i32]) -> Result<(f32, Vec<f32>)> {
     let params = crate::tape::Params::default();
-    let device = crate::Device::cpu(1)?;
-    let mut tape = Tape::recording(&params, &device, Default::default(), None);
+    let mut tape = Tape::recording(&params, device, Default::default(), None);
+    tape.check_slots(true);
     let x = tape.leaf_from([logits.len() / width, width], logits)?;
     let options = CrossEntropyOptions { smoothing: 0.1, ..Default::default() };
     let loss = cross_entropy(&mut tape, x, &targets.to_vec().into(), options)?;
@@ -81,18 +81,30 @@ fn run(logits: &[f32], width: usize, targets: &[i32]) -> Result<(f32, Vec<f32>)>
 
 #[test]
 fn huge_and_masked_logits_give_finite_losses_and_no_gradient_to_masked_classes() {
-    let (loss, gradient) = run(&[1e4, -1e4, f32::NEG_INFINITY, 0.0], 4, &[0]).unwrap();
-    // Smoothing over the three open classes: 0.1 / 3 · (0 + 2e4 + 1e4).
-    assert!((loss - 1000.0).abs() < 1e-2, "{loss}");
-    assert_eq!(gradient[2], 0.0);
-    assert!(gradient.iter().all(|g| g.is_finite()));
+    for device in devices() {
+        let (loss, gradient) = run(&device, &[1e4, -1e4, f32::NEG_INFINITY, 0.0], 4, &[0]).unwrap();
+        // Smoothing over the three open classes: 0.1 / 3 · (0 + 2e4 + 1e4).
+        assert!((loss - 1000.0).abs() < 1e-2, "{device:?}: {loss}");
+        assert_eq!(gradient[2], 0.0);
+        assert!(gradient.iter().all(|g| g.is_finite()), "{device:?}: {gradient:?}");
+    }
 }
 
 #[test]
 fn masked_and_impossible_targets_are_refused_and_no_counted_row_gives_zero() {
-    let masked = run(&[0.0, f32::NEG_INFINITY], 2, &[1]).unwrap_err().to_string();
-    assert_eq!(masked, "cross_entropy: target 1 of row 0 is a masked class (its logit is -inf)");
-    assert!(run(&[0.0, 0.0], 2, &[2]).unwrap_err().to_string().contains("not one of 2 classes"));
-    assert!(run(&[0.0, 0.0], 2, &[-2]).is_err());
-    assert_eq!(run(&[0.0, 0.0], 2, &[IGNORE]).unwrap(), (0.0, vec![0.0, 0.0]));
+    for device in devices() {
+        let masked = run(&device, &[0.0, f32::NEG_INFINITY], 2, &[1]);
+        match &device {
+            Device::Cpu(_) => {
+                let expected = "cross_entropy: target 1 of row 0 is a masked class (its logit is -inf)";
+                assert_eq!(masked.unwrap_err().to_string(), expected);
+            }
+            // The host does not see the logits.
+            Device::Cuda(_) => assert_eq!(masked.unwrap().0, f32::INFINITY),
+        }
+        assert!(run(&device, &[0.0, 0.0], 2, &[2]).unwrap_err().to_string().contains("not one of 2 classes"));
+        assert!(run(&device, &[0.0, 0.0], 2, &[-2]).is_err());
+        assert_eq!(run(&device, &[0.0, 0.0], 2, &[IGNORE]).unwrap(), (0.0, vec![0.0, 0.0]), "{device:?}");
+        assert_eq!(run(&device, &[], 2, &[]).unwrap(), (0.0, vec![]), "{device:?}");
+    }
 }

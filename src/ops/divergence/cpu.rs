@@ -1,29 +1,10 @@
 //! Divergences on the CPU, row by row in f64: differences of nearly equal distributions are what they are about.
 
-use super::{Divergence, LegacyDivergence};
+use super::{Divergence, LegacyDivergence, Problem};
 use crate::device::Cpu;
 use crate::device::cpu::Shared;
 
-/// The op's inputs.
-pub struct Problem<'a> {
-    pub first: &'a [f32],
-    pub second: &'a [f32],
-    pub rows: usize,
-    pub width: usize,
-    pub groups: Option<&'a [u32]>,
-    pub bernoulli: bool,
-    pub counted: Option<&'a [bool]>,
-    pub form: Divergence,
-}
-
 impl Problem<'_> {
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        match self.groups {
-            Some(groups) => groups[row] as usize..groups[row + 1] as usize,
-            None => row * self.width..(row + 1) * self.width,
-        }
-    }
-
     fn counts(&self, row: usize) -> bool {
         self.counted.is_none_or(|counted| counted[row])
     }
@@ -185,7 +166,7 @@ fn ln_mean(x: f64, y: f64) -> f64 {
 
 /// The value of every row, and the gradients of the value over `divisor` where there is room for them.
 pub fn forward(cpu: &Cpu, problem: &Problem<'_>, divisor: f64, values: &mut [f32], slopes: [&mut [f32]; 2]) {
-    let wanted = slopes.iter().all(|slopes| slopes.len() == problem.first.len());
+    let wanted = slopes.iter().all(|slopes| slopes.len() == problem.first.data.len());
     let slopes = slopes.map(Shared::new);
     cpu.for_rows(problem.rows, [(values, 1)], |range, [values]| {
         let mut scratch = Scratch::default();
@@ -194,8 +175,8 @@ pub fn forward(cpu: &Cpu, problem: &Problem<'_>, divisor: f64, values: &mut [f32
             let counts = problem.counts(row) && !at.is_empty();
             *value = 0.0;
             if counts {
-                scratch.first.fill(&problem.first[at.clone()], problem.bernoulli);
-                scratch.second.fill(&problem.second[at.clone()], problem.bernoulli);
+                scratch.first.fill(&problem.first.data[at.clone()], problem.bernoulli);
+                scratch.second.fill(&problem.second.data[at.clone()], problem.bernoulli);
                 *value = scratch.row(problem.form) as f32;
             }
             if wanted {

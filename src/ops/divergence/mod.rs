@@ -20,12 +20,15 @@
 //! regularisation (Cheng et al., NAACL 2021, section 3).
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use super::check_segments;
+use crate::device::cuda::flat;
+use crate::device::{Device, cpu::vector};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var, View};
 use crate::tensor::Tensor;
@@ -90,6 +93,27 @@ struct DivergenceOp {
     counted: Option<Arc<[bool]>>,
 }
 
+/// The op's inputs.
+struct Problem<'a> {
+    first: View<'a>,
+    second: View<'a>,
+    rows: usize,
+    width: usize,
+    groups: Option<&'a Arc<[u32]>>,
+    bernoulli: bool,
+    counted: Option<&'a [bool]>,
+    form: Divergence,
+}
+
+impl Problem<'_> {
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        match self.groups {
+            Some(groups) => groups[row] as usize..groups[row + 1] as usize,
+            None => row * self.width..(row + 1) * self.width,
+        }
+    }
+}
+
 /// The divergence of two sets of logits of one shape, as one number; 0 if no row counts. `counted` tells of each row
 /// whether it counts (all do without it).
 ///
@@ -107,7 +131,7 @@ pub fn divergence(
 }
 
 impl DivergenceOp {
-    fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<cpu::Problem<'a>> {
+    fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<Problem<'a>> {
         let fail = |message: String| Err(Error::shape("divergence", message));
         if first.shape != second.shape {
             return fail(format!("logits {:?} and {:?} differ in shape", first.shape, second.shape));
@@ -118,7 +142,7 @@ impl DivergenceOp {
             DivergenceRows::Width | DivergenceRows::Tokens(_) => {}
             DivergenceRows::Groups(borders) => {
                 check_segments("divergence", borders, first.shape.len())?;
-                (rows, groups) = (borders.len() - 1, Some(&**borders));
+                (rows, groups) = (borders.len() - 1, Some(borders));
             }
             DivergenceRows::Bernoulli => (rows, width) = (first.shape.len(), 1),
         }
@@ -128,21 +152,13 @@ impl DivergenceOp {
             return fail(format!("{} marks of rows that count, for {rows} rows", counted.len()));
         }
         let bernoulli = matches!(self.rows, DivergenceRows::Bernoulli);
-        Ok(cpu::Problem {
-            first: first.data,
-            second: second.data,
-            rows,
-            width,
-            groups,
-            bernoulli,
-            counted: self.counted.as_deref(),
-            form: self.form,
-        })
+        Ok(Problem { first, second, rows, width, groups, bernoulli, counted: self.counted.as_deref(), form: self.form })
     }
 
     /// What the sum over the rows is divided by.
-    fn divisor(&self, problem: &cpu::Problem<'_>, shape: crate::tensor::Shape) -> f64 {
+    fn divisor(&self, problem: &Problem<'_>) -> f64 {
         use LegacyDivergence as Legacy;
+        let shape = problem.first.shape;
         let counted = match problem.counted {
             Some(counted) => counted.iter().filter(|counts| **counts).count(),
             None => problem.rows,
@@ -155,7 +171,7 @@ impl DivergenceOp {
         let divisor = match self.form {
             Divergence::Legacy(Legacy::Kl | Legacy::SymmetricKl | Legacy::JensenShannon) => leading,
             Divergence::Legacy(Legacy::StableKlSum) => 1,
-            Divergence::Legacy(Legacy::Hellinger) => problem.first.len(),
+            Divergence::Legacy(Legacy::Hellinger) => shape.len(),
             _ => counted,
         };
         divisor.max(1) as f64
@@ -170,34 +186,40 @@ impl Op for DivergenceOp {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (first, second) = (ctx.input(0), ctx.input(1));
         let problem = self.problem(first, second)?;
-        let divisor = self.divisor(&problem, first.shape);
-        let mut values = ctx.take([problem.rows])?;
-        let cpu = ctx.device.as_cpu();
+        let divisor = self.divisor(&problem);
+        let (mut values, mut value) = (ctx.take([problem.rows])?, ctx.take([1])?);
         // Without a backward pass nobody wants the gradients.
         let length = if ctx.recording() { first.shape.len() } else { 0 };
         let mut slopes = [ctx.take([length])?, ctx.take([length])?];
         let [a, b] = &mut slopes;
-        cpu::forward(cpu, &problem, divisor, values.data_mut(), [a.data_mut(), b.data_mut()]);
-        let sum: f64 = values.data().iter().map(|value| *value as f64).sum();
-        let mut value = ctx.take([1])?;
-        value.data_mut()[0] = (sum / divisor) as f32;
+        match ctx.device {
+            Device::Cpu(cpu) => {
+                cpu::forward(cpu, &problem, divisor, values.data_mut(), [a.data_mut(), b.data_mut()]);
+                let sum: f64 = values.data().iter().map(|value| *value as f64).sum();
+                value.data_mut()[0] = (sum / divisor) as f32;
+            }
+            Device::Cuda(cuda) => {
+                let slopes = if ctx.recording() { Some([a.on_mut(cuda)?, b.on_mut(cuda)?]) } else { None };
+                cuda::forward(cuda, &problem, divisor, values.on_mut(cuda)?, slopes)?;
+                flat::mean(cuda, value.on_mut(cuda)?, values.on(cuda)?, divisor)?;
+            }
+        }
         values.give(ctx.workspace);
         slopes.into_iter().for_each(|slopes| ctx.save(slopes));
         Ok(value)
     }
 
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()> {
-        let upstream = ctx.upstream[0];
         for input in 0..2 {
-            let slopes = ctx.saved(input)?;
-            if let Some(slot) = ctx.slot(input) {
-                crate::device::cpu::vector::scaled(
-                    ctx.device.as_cpu().isa(),
-                    slot.data,
-                    slopes,
-                    upstream,
-                    slot.accumulate,
-                );
+            let Some(slot) = ctx.slot(input) else { continue };
+            match ctx.device {
+                Device::Cpu(cpu) => {
+                    vector::scaled(cpu.isa(), slot.data, ctx.saved(input)?, ctx.upstream[0], slot.accumulate);
+                }
+                Device::Cuda(cuda) => {
+                    let (slopes, upstream) = (ctx.saved_on(cuda, input)?, Some(ctx.upstream_span));
+                    flat::scale_into(cuda, slot.span, slot.accumulate, slopes, upstream, 1.0)?;
+                }
             }
         }
         Ok(())

@@ -1,5 +1,4 @@
 use super::*;
-use crate::device::{Cpu, Device, Isa};
 use crate::tape::gradcheck::{Input, check, devices, infer_on, random};
 use crate::tape::{Params, TapeMemory};
 
@@ -151,24 +150,31 @@ fn nearly_equal_logits_have_a_divergence_of_the_right_size() {
 
 #[test]
 fn classes_that_cannot_be_add_nothing_and_misfits_are_refused() {
-    let device = Device::Cpu(Cpu::new(1, Isa::Portable).unwrap());
-    let params = Params::default();
-    let mut tape = Tape::recording(&params, &device, TapeMemory::default(), None);
-    let masked = |x: f32| [x, 1.0, f32::NEG_INFINITY];
-    let (a, b) = (tape.leaf_from([1, 3], &masked(0.0)).unwrap(), tape.leaf_from([1, 3], &masked(2.0)).unwrap());
-    for form in FORMS {
-        let value = divergence(&mut tape, a, b, form, DivergenceRows::Width, None).unwrap();
-        let slopes = tape.gradient(value, &[a, b]).unwrap();
-        assert!(tape.scalar(value).unwrap().is_finite(), "{form:?}");
-        assert!(slopes.iter().all(|slopes| slopes.data().iter().all(|x| x.is_finite())), "{form:?}");
-    }
-    let other = tape.leaf_from([3, 1], &[0.0; 3]).unwrap();
-    let form = Divergence::SymmetricKl;
-    for (first, rows, counted) in [
-        (other, DivergenceRows::Width, None),
-        (a, DivergenceRows::Groups([0, 2].into()), None),
-        (a, DivergenceRows::Width, Some([true; 2].into())),
-    ] {
-        assert!(divergence(&mut tape, first, b, form, rows, counted).is_err());
+    for device in devices() {
+        let params = Params::default();
+        let mut tape = Tape::recording(&params, &device, TapeMemory::default(), None);
+        let masked = |x: f32| [x, 1.0, f32::NEG_INFINITY];
+        let (a, b) = (tape.leaf_from([1, 3], &masked(0.0)).unwrap(), tape.leaf_from([1, 3], &masked(2.0)).unwrap());
+        for form in FORMS {
+            let value = divergence(&mut tape, a, b, form, DivergenceRows::Width, None).unwrap();
+            let slopes = tape.gradient(value, &[a, b]).unwrap();
+            assert!(tape.scalar(value).unwrap().is_finite(), "{form:?}");
+            assert!(slopes.iter().all(|slopes| slopes.data().iter().all(|x| x.is_finite())), "{device:?} {form:?}");
+        }
+        let other = tape.leaf_from([3, 1], &[0.0; 3]).unwrap();
+        let form = Divergence::SymmetricKl;
+        for (first, rows, counted) in [
+            (other, DivergenceRows::Width, None),
+            (a, DivergenceRows::Groups([0, 2].into()), None),
+            (a, DivergenceRows::Width, Some([true; 2].into())),
+        ] {
+            assert!(divergence(&mut tape, first, b, form, rows, counted).is_err());
+        }
+        // Nothing, and nothing that counts.
+        let none = tape.leaf_from([0, 3], &[]).unwrap();
+        for (first, second, counted) in [(none, none, None), (a, b, Some([false].into()))] {
+            let value = divergence(&mut tape, first, second, form, DivergenceRows::Width, counted).unwrap();
+            assert_eq!(tape.scalar(value).unwrap(), 0.0, "{device:?}");
+        }
     }
 }

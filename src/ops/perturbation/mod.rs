@@ -1,6 +1,8 @@
 //! The perturbation of adversarial training: steps of gradient ascent within a ball. No op of the tape: nothing is
 //! differentiated through it.
 //!
+//! Perturbation and gradient are changed and read where the device computes: on a CUDA device they stay there.
+//!
 //! A perturbation δ `[T, H]` falls into groups: the H numbers of a token, or all numbers of a sequence ([`Level`]). With g
 //! the gradient and ‖·‖ the norm of a group ([`Norm`]), a step is δ ← Π(δ + η g / (‖g‖ + 10⁻¹²)), where Π projects the
 //! group to the ball of radius ε: each number is clamped (∞), the group is scaled down if it is longer (2), or, for the
@@ -8,11 +10,14 @@
 //! Chandra, ICML 2008). SMART (Jiang et al., ACL 2020), algorithm 1; FreeLB (Zhu et al., ICLR 2020), algorithm 1.
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use super::check_segments;
-use crate::device::Device;
+use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 
 /// What a perturbation's size is measured by.
@@ -71,21 +76,26 @@ impl Ball {
 
 /// Groups of the numbers of a perturbation.
 struct Groups<'a> {
-    segments: Option<&'a [u32]>,
+    segments: Option<&'a Arc<[u32]>>,
     width: usize,
     count: usize,
 }
 
 impl<'a> Groups<'a> {
-    /// Those of `len` numbers, `width` a token, in sequences with these borders.
-    fn new(level: Level, segments: &'a [u32], width: usize, len: usize) -> Result<Groups<'a>> {
-        let tokens = len / width.max(1);
+    /// The tokens of `len` numbers.
+    fn tokens(width: usize, len: usize) -> Result<Groups<'a>> {
         if width == 0 || !len.is_multiple_of(width) {
             return Err(Error::shape("perturbation", format!("{len} numbers for tokens of width {width}")));
         }
-        check_segments("perturbation", segments, tokens)?;
+        Ok(Groups { segments: None, width, count: len / width })
+    }
+
+    /// Those of `len` numbers, `width` a token, in sequences with these borders.
+    fn new(level: Level, segments: &'a Arc<[u32]>, width: usize, len: usize) -> Result<Groups<'a>> {
+        let tokens = Groups::tokens(width, len)?;
+        check_segments("perturbation", segments, tokens.count)?;
         Ok(match level {
-            Level::Token => Groups { segments: None, width, count: tokens },
+            Level::Token => tokens,
             Level::Sequence => Groups { segments: Some(segments), width, count: segments.len() - 1 },
         })
     }
@@ -113,12 +123,12 @@ pub enum Direction {
 /// `segments`.
 ///
 /// # Errors
-/// Lengths that do not fit; a radius below 0.
+/// Lengths that do not fit; a radius below 0; those of the device.
 pub fn ascend(
     device: &Device,
-    delta: &mut [f32],
-    gradient: &[f32],
-    segments: &[u32],
+    delta: &mut Buffer,
+    gradient: &Buffer,
+    segments: &Arc<[u32]>,
     width: usize,
     ball: Ball,
     (direction, step): (Direction, f32),
@@ -126,24 +136,35 @@ pub fn ascend(
     check_length(delta, gradient)?;
     ball.check()?;
     let groups = Groups::new(ball.level, segments, width, delta.len())?;
-    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
-        match direction {
-            Direction::Gradient => cpu::ascend(delta, &gradient[at], ball.norm, step),
-            Direction::Steepest => cpu::ascend_steepest(delta, &gradient[at], ball.norm, step),
+    match device {
+        Device::Cpu(cpu) => {
+            let gradient = gradient.host()?;
+            cpu::each_group(cpu, &groups, delta.host_mut(), |at, delta| {
+                match direction {
+                    Direction::Gradient => cpu::ascend(delta, &gradient[at], ball.norm, step),
+                    Direction::Steepest => cpu::ascend_steepest(delta, &gradient[at], ball.norm, step),
+                }
+                cpu::project(delta, ball);
+            });
         }
-        cpu::project(delta, ball);
-    });
+        Device::Cuda(cuda) => {
+            cuda::ascend(cuda, &groups, delta.on_mut(cuda)?, gradient.on(cuda)?, ball, (direction, step))?;
+        }
+    }
     Ok(())
 }
 
 /// Brings a perturbation into its ball.
 ///
 /// # Errors
-/// Lengths that do not fit; a radius below 0.
-pub fn project(device: &Device, delta: &mut [f32], segments: &[u32], width: usize, ball: Ball) -> Result<()> {
+/// Lengths that do not fit; a radius below 0; those of the device.
+pub fn project(device: &Device, delta: &mut Buffer, segments: &Arc<[u32]>, width: usize, ball: Ball) -> Result<()> {
     ball.check()?;
     let groups = Groups::new(ball.level, segments, width, delta.len())?;
-    cpu::each_group(device.as_cpu(), &groups, delta, |_, delta| cpu::project(delta, ball));
+    match device {
+        Device::Cpu(cpu) => cpu::each_group(cpu, &groups, delta.host_mut(), |_, delta| cpu::project(delta, ball)),
+        Device::Cuda(cuda) => cuda::project(cuda, &groups, delta.on_mut(cuda)?, ball)?,
+    }
     Ok(())
 }
 
@@ -151,54 +172,101 @@ pub fn project(device: &Device, delta: &mut [f32], segments: &[u32], width: usiz
 /// v / (max|v| + ε), v / (‖v‖₂ + ε) or sign(v). The result is of size 1, whatever step and ε are.
 ///
 /// # Errors
-/// Lengths that do not fit.
+/// Lengths that do not fit; those of the device.
 pub fn legacy_step(
     device: &Device,
-    delta: &mut [f32],
-    gradient: &[f32],
-    segments: &[u32],
+    delta: &mut Buffer,
+    gradient: &Buffer,
+    segments: &Arc<[u32]>,
     width: usize,
     (norm, level): (Norm, Level),
     (step, epsilon): (f32, f32),
 ) -> Result<()> {
     check_length(delta, gradient)?;
     let groups = Groups::new(level, segments, width, delta.len())?;
-    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
-        cpu::legacy_step(delta, &gradient[at], norm, step, epsilon);
-    });
+    match device {
+        Device::Cpu(cpu) => {
+            let gradient = gradient.host()?;
+            cpu::each_group(cpu, &groups, delta.host_mut(), |at, delta| {
+                cpu::legacy_step(delta, &gradient[at], norm, step, epsilon);
+            });
+        }
+        Device::Cuda(cuda) => {
+            cuda::legacy_step(cuda, &groups, delta.on_mut(cuda)?, gradient.on(cuda)?, norm, (step, epsilon))?;
+        }
+    }
     Ok(())
 }
 
 /// Multiplies the numbers of sequence i by `factor(its tokens)`.
 ///
 /// # Errors
-/// Lengths that do not fit.
+/// Lengths that do not fit; those of the device.
 pub fn scale_sequences(
     device: &Device,
-    delta: &mut [f32],
-    segments: &[u32],
+    delta: &mut Buffer,
+    segments: &Arc<[u32]>,
     width: usize,
     factor: impl Fn(usize) -> f32 + Send + Sync,
 ) -> Result<()> {
     let groups = Groups::new(Level::Sequence, segments, width, delta.len())?;
-    cpu::each_group(device.as_cpu(), &groups, delta, |at, delta| {
-        let factor = factor(at.len() / width);
-        delta.iter_mut().for_each(|x| *x *= factor);
-    });
+    match device {
+        Device::Cpu(cpu) => cpu::each_group(cpu, &groups, delta.host_mut(), |at, delta| {
+            let factor = factor(at.len() / width);
+            delta.iter_mut().for_each(|x| *x *= factor);
+        }),
+        Device::Cuda(cuda) => {
+            let factors: Vec<f32> = (0..groups.count).map(|i| factor(groups.range(i).len() / width)).collect();
+            cuda::scale(cuda, &groups, delta.on_mut(cuda)?, &factors)?;
+        }
+    }
     Ok(())
 }
 
-/// The mean over the groups of their norms: the size of a perturbation.
+/// The mean over the groups of their norms: the size of a perturbation. From a CUDA device one number is read, as f32.
 ///
 /// # Errors
-/// Lengths that do not fit.
-pub fn mean_norm(delta: &[f32], segments: &[u32], width: usize, norm: Norm, level: Level) -> Result<f64> {
+/// Lengths that do not fit; those of the device.
+pub fn mean_norm(
+    device: &Device,
+    delta: &Buffer,
+    segments: &Arc<[u32]>,
+    width: usize,
+    norm: Norm,
+    level: Level,
+) -> Result<f64> {
     let groups = Groups::new(level, segments, width, delta.len())?;
-    let sum: f64 = (0..groups.count).map(|group| cpu::norm(&delta[groups.range(group)], norm)).sum();
-    Ok(sum / groups.count.max(1) as f64)
+    let count = groups.count.max(1) as f64;
+    match device {
+        Device::Cpu(_) => {
+            let delta = delta.host()?;
+            let sum: f64 = (0..groups.count).map(|group| cpu::norm(&delta[groups.range(group)], norm)).sum();
+            Ok(sum / count)
+        }
+        Device::Cuda(cuda) => Ok(cuda::norms_over(cuda, &groups, delta.on(cuda)?, norm, count)? as f64),
+    }
 }
 
-fn check_length(delta: &[f32], gradient: &[f32]) -> Result<()> {
+/// Whether all of these numbers are finite, of tokens of width `width`. From a CUDA device one number is read.
+///
+/// # Errors
+/// Lengths that do not fit; those of the device.
+pub fn is_finite(device: &Device, values: &Buffer, width: usize) -> Result<bool> {
+    let groups = Groups::tokens(width, values.len())?;
+    match device {
+        Device::Cpu(_) => {
+            // A product with 0 is 0 for finite numbers alone; the sum vectorises, a search does not.
+            Ok(values.host()?.iter().fold(0.0f32, |sum, x| sum + x * 0.0) == 0.0)
+        }
+        Device::Cuda(cuda) => {
+            // The mean of |x|, summed in f64: below the largest number of f32 if all numbers are finite, and only then.
+            let len = values.len().max(1) as f64;
+            Ok(cuda::norms_over(cuda, &groups, values.on(cuda)?, Norm::L1, len)?.is_finite())
+        }
+    }
+}
+
+fn check_length(delta: &Buffer, gradient: &Buffer) -> Result<()> {
     if delta.len() == gradient.len() {
         return Ok(());
     }

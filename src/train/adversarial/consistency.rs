@@ -15,20 +15,19 @@
 
 use super::CleanSide;
 use super::options::{Method, Plan};
-use super::term::{Added, Pass, Term, finite};
-use crate::device::Buffer;
-use crate::device::{Device, Precision};
+use super::term::{Added, Pass, Term};
+use crate::device::{Buffer, Device, Precision};
 use crate::error::Result;
 use crate::ops::perturbation::{self, Direction};
 use crate::ops::{self, Divergence, LegacyDivergence};
 use crate::tape::Var;
+use crate::tensor::Tensor;
 
-/// The term, with the perturbation's memory.
+/// The term.
 pub(super) struct Consistency {
     pub plan: Plan,
     /// What the ascent is computed in; None: as the rest.
     pub ascent: Option<Precision>,
-    pub delta: Vec<f32>,
 }
 
 impl Consistency {
@@ -56,80 +55,61 @@ impl Consistency {
     }
 
     /// One step of ascent; false if its gradient is not finite.
-    fn climb(&mut self, pass: &mut Pass<'_, '_>, embedded: Var, width: usize) -> Result<bool> {
+    fn climb(&self, pass: &mut Pass<'_, '_>, embedded: Var, delta: &mut Tensor) -> Result<bool> {
         let own = pass.tape.device().clone();
         if let Some(precision) = self.ascent {
             pass.tape.set_device(&own.with_precision(precision));
         }
-        let climbed = pass.aside(|pass| self.climb_aside(pass, &own, embedded, width));
+        let climbed = pass.aside(|pass| self.climb_aside(pass, &own, embedded, delta));
         pass.tape.set_device(&own);
         climbed
     }
 
-    fn climb_aside(&mut self, pass: &mut Pass<'_, '_>, device: &Device, embedded: Var, width: usize) -> Result<bool> {
-        let perturbed = pass.tape.shifted(embedded, &Buffer::from_vec(self.delta.clone()))?;
+    fn climb_aside(&self, pass: &mut Pass<'_, '_>, device: &Device, embedded: Var, delta: &mut Tensor) -> Result<bool> {
+        let (width, delta) = (delta.shape().width(), delta.buffer_mut());
+        let perturbed = pass.tape.shifted(embedded, delta)?;
         let logits = self.logits(pass, perturbed)?;
         let clean = pass.tape.detached(pass.clean.logits)?;
         // The toolkit hands the perturbed side over first, and a squared difference does not mind.
         let sides = if self.legacy() { [logits, clean] } else { [clean, logits] };
         let inner = pass.objective.divergence(pass.tape, sides, self.inner_form())?;
-        let climbed = pass.tape.scalar(inner)? as f64;
-        let gradient = pass.tape.gradient(inner, &[perturbed])?;
-        let usable = gradient.first().is_some_and(|gradient| finite(gradient.data()));
-        for gradient in gradient {
+        let mut usable = false;
+        for gradient in pass.tape.gradient(inner, &[perturbed])? {
+            let g = gradient.buffer();
+            usable = perturbation::is_finite(device, g, width)?;
             if usable {
                 let (segments, plan) = (pass.objective.segments(), &self.plan);
-                let (delta, g) = (&mut self.delta, gradient.data());
                 if plan.method == Method::SmartLegacy {
                     let (of, sizes) = ((plan.ball.norm, plan.ball.level), (plan.step, plan.ball.radius));
                     perturbation::legacy_step(device, delta, g, segments, width, of, sizes)?;
                 } else {
-                    perturbation::ascend(
-                        device,
-                        delta,
-                        g,
-                        segments,
-                        width,
-                        plan.ball,
-                        (Direction::Gradient, plan.step),
-                    )?;
+                    let step = (Direction::Gradient, plan.step);
+                    perturbation::ascend(device, delta, g, segments, width, plan.ball, step)?;
                 }
             }
-            pass.note(climbed, gradient.data(), &self.delta);
+            let climbed = pass.tape.scalar(inner)? as f64;
+            pass.note(climbed, g, delta)?;
             pass.tape.give(gradient);
         }
         Ok(usable)
     }
-}
 
-impl Term for Consistency {
-    fn name(&self) -> &'static str {
-        self.plan.method.name()
-    }
-
-    fn add(&mut self, pass: &mut Pass<'_, '_>) -> Result<Added> {
+    /// The term from the perturbation on.
+    fn added(&self, pass: &mut Pass<'_, '_>, embedded: Var, delta: &mut Tensor) -> Result<Added> {
         let device = pass.tape.device().clone();
-        let embedded = match self.legacy() {
-            // The toolkit embeds once more for the term, with masks of its own.
-            true => pass.with_masks(self.plan.fresh_masks, 0, |tape, objective| objective.embed(tape, None))?,
-            false => pass.clean.embedded,
-        };
-        let shape = pass.tape.view(embedded)?.shape;
-        let width = shape.width();
-        self.delta.resize(shape.len(), 0.0);
-        pass.noise.normal(&device, pass.number, self.plan.noise, &mut self.delta);
-        pass.note(f64::NAN, &[], &self.delta);
+        let (shape, width) = (delta.shape(), delta.shape().width());
+        pass.noise.normal(&device, pass.number, self.plan.noise, delta.buffer_mut())?;
+        pass.note(f64::NAN, &Buffer::default(), delta.buffer())?;
         for _ in 0..self.plan.steps {
-            if !self.climb(pass, embedded, width)? {
+            if !self.climb(pass, embedded, delta)? {
                 return Ok(Added::Dropped);
             }
         }
-        let ball = self.plan.ball;
-        let size = perturbation::mean_norm(&self.delta, pass.objective.segments(), width, ball.norm, ball.level)?;
+        let delta = delta.buffer();
         let perturbed = match self.plan.method {
-            Method::Alum => pass.tape.shifted(embedded, &Buffer::from_vec(self.delta.clone()))?,
+            Method::Alum => pass.tape.shifted(embedded, delta)?,
             _ => {
-                let delta = pass.tape.leaf_from(shape, &self.delta)?;
+                let delta = pass.tape.leaf_of(shape, delta)?;
                 ops::add(pass.tape, embedded, delta)?
             }
         };
@@ -142,6 +122,26 @@ impl Term for Consistency {
         if !pass.tape.scalar(value)?.is_finite() {
             return Ok(Added::Dropped);
         }
+        let (segments, ball) = (pass.objective.segments(), self.plan.ball);
+        let size = perturbation::mean_norm(&device, delta, segments, width, ball.norm, ball.level)?;
         Ok(Added::Losses { losses: vec![(value, self.plan.weight)], value, size: Some(size) })
+    }
+}
+
+impl Term for Consistency {
+    fn name(&self) -> &'static str {
+        self.plan.method.name()
+    }
+
+    fn add(&mut self, pass: &mut Pass<'_, '_>) -> Result<Added> {
+        let embedded = match self.legacy() {
+            // The toolkit embeds once more for the term, with masks of its own.
+            true => pass.with_masks(self.plan.fresh_masks, 0, |tape, objective| objective.embed(tape, None))?,
+            false => pass.clean.embedded,
+        };
+        let mut delta = pass.tape.take(pass.tape.shape(embedded)?)?;
+        let added = self.added(pass, embedded, &mut delta);
+        pass.tape.give(delta);
+        added
     }
 }

@@ -13,6 +13,8 @@ mod options;
 mod proximal;
 mod report;
 mod term;
+#[cfg(test)]
+mod tests;
 mod word_vectors;
 
 pub use crate::tasks::{AdversarialSettings as Settings, CleanSide, Masks};
@@ -58,7 +60,7 @@ impl TaskTerms {
                     all.terms.push((plan.start, Box::new(DropoutConsistency { plan })));
                 }
                 Method::Smart | Method::Alum | Method::Pdr | Method::SmartLegacy => {
-                    all.terms.push((plan.start, Box::new(Consistency { plan, ascent, delta: Vec::new() })));
+                    all.terms.push((plan.start, Box::new(Consistency { plan, ascent })));
                 }
             }
         }
@@ -79,7 +81,6 @@ pub struct Terms {
     ascent: Option<Precision>,
     /// Updates that go before the proximal term.
     start: u64,
-    delta: Vec<f32>,
     traced: bool,
 }
 
@@ -126,7 +127,6 @@ impl Terms {
             proximal,
             ascent: options.ascent_precision,
             start: options.settings.start.unwrap_or(0),
-            delta: Vec::new(),
             traced: false,
         })
     }
@@ -137,8 +137,13 @@ impl Terms {
     }
 
     /// The proximal term's teacher, with the layout of the parameter arena.
-    pub fn teacher(&self) -> Option<&[f32]> {
-        self.proximal.as_ref().map(|proximal| proximal.teacher.arena())
+    ///
+    /// # Errors
+    /// Those of a device that has it.
+    pub fn teacher(&self) -> Result<Option<&[f32]>> {
+        let Some(Proximal { teacher, .. }) = &self.proximal else { return Ok(None) };
+        teacher.fetch()?;
+        Ok(Some(teacher.arena()))
     }
 
     /// Puts a stored teacher back.
@@ -151,10 +156,11 @@ impl Terms {
     }
 
     /// Tells the teacher, if there is one, that update number `update` of `total` is done.
-    pub fn after_update(&mut self, params: &Params, device: &Device, update: u64, total: u64) {
-        if let Some(proximal) = &mut self.proximal {
-            proximal.follow(params, device, update, total);
-        }
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn after_update(&mut self, params: &Params, device: &Device, update: u64, total: u64) -> Result<()> {
+        self.proximal.as_mut().map_or(Ok(()), |proximal| proximal.follow(params, device, update, total))
     }
 
     /// Whether texts without labels of this task have anything to learn from at this update.
@@ -190,7 +196,7 @@ impl Terms {
             let number = Method::FreeLb as u32;
             let mut batch =
                 word_vectors::Batch { tape, objective, noise, number, scale: share * scale, gradients, check };
-            word_vectors::free_large_batch(&mut batch, plan, share, &mut self.delta, self.traced, &mut report)?;
+            word_vectors::free_large_batch(&mut batch, plan, share, self.traced, &mut report)?;
             if report.spoilt || !report.loss.is_finite() || !(beside || fast_gradient.is_some()) {
                 return Ok(report);
             }
@@ -200,7 +206,9 @@ impl Terms {
             None => None,
             Some(_) => {
                 let shape = [objective.segments().last().copied().unwrap_or(0) as usize, objective.width()];
-                Some(tape.leaf_from(shape, &vec![0.0; shape[0] * shape[1]])?)
+                let mut zeros = tape.take(shape)?;
+                zeros.buffer_mut().fill(0..shape[0] * shape[1], 0.0)?;
+                Some(tape.leaf(zeros))
             }
         };
         let embedded = objective.embed(tape, leaf)?;
@@ -261,7 +269,7 @@ impl Terms {
             }
             let number = Method::Fgm as u32;
             let mut batch = word_vectors::Batch { tape: &mut *tape, objective, noise, number, scale, gradients, check };
-            word_vectors::fast_gradient(&mut batch, plan, direction.data(), &mut report)?;
+            word_vectors::fast_gradient(&mut batch, plan, direction.buffer(), &mut report)?;
             tape.give(direction);
         }
         Ok(report)

@@ -1,16 +1,24 @@
 //! Where the random start of a perturbation comes from: an argument of the terms, so that a stored one can be used.
 
-use crate::device::Device;
 use crate::device::cpu::Law;
+use crate::device::cuda::flat;
+use crate::device::{Buffer, Device};
+use crate::error::Result;
 use crate::rng::Stream;
 
 /// Random numbers for the terms of a batch.
 pub trait Noise {
     /// Fills `values` with standard normal numbers times `scale`, for term number `term`.
-    fn normal(&self, device: &Device, term: u32, scale: f32, values: &mut [f32]);
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn normal(&self, device: &Device, term: u32, scale: f32, values: &mut Buffer) -> Result<()>;
 
     /// Fills `values` with uniform numbers of (−1, 1) times `scale`.
-    fn uniform(&self, device: &Device, term: u32, scale: f32, values: &mut [f32]);
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn uniform(&self, device: &Device, term: u32, scale: f32, values: &mut Buffer) -> Result<()>;
 }
 
 /// Philox, by the seed of the run and the number of the batch.
@@ -26,18 +34,22 @@ pub struct BatchNoise {
 const FIRST_INSTANCE: u32 = 1 << 31;
 
 impl BatchNoise {
-    fn fill(&self, device: &Device, term: u32, law: Law, scale: f32, values: &mut [f32]) {
+    fn fill(&self, device: &Device, term: u32, law: Law, scale: f32, values: &mut Buffer) -> Result<()> {
         let stream = Stream { seed: self.seed, step: self.batch, instance: FIRST_INSTANCE + term };
-        stream.fill(device.host(), law, scale, values);
+        match device {
+            Device::Cpu(cpu) => stream.fill(cpu, law, scale, values.host_mut()),
+            Device::Cuda(cuda) => flat::noise(cuda, stream, law, scale, values.on_mut(cuda)?)?,
+        }
+        Ok(())
     }
 }
 
 impl Noise for BatchNoise {
-    fn normal(&self, device: &Device, term: u32, scale: f32, values: &mut [f32]) {
-        self.fill(device, term, Law::Normal, scale, values);
+    fn normal(&self, device: &Device, term: u32, scale: f32, values: &mut Buffer) -> Result<()> {
+        self.fill(device, term, Law::Normal, scale, values)
     }
 
-    fn uniform(&self, device: &Device, term: u32, scale: f32, values: &mut [f32]) {
-        self.fill(device, term, Law::Uniform, scale, values);
+    fn uniform(&self, device: &Device, term: u32, scale: f32, values: &mut Buffer) -> Result<()> {
+        self.fill(device, term, Law::Uniform, scale, values)
     }
 }

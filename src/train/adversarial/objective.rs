@@ -1,5 +1,7 @@
 //! What adversarial training sees of a model and a batch: nothing of the kind of task, only how far outputs are apart.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::model::MultiTaskModel;
 use crate::ops::Divergence;
@@ -32,7 +34,7 @@ pub trait Objective {
     fn width(&self) -> usize;
 
     /// The borders of the sequences, `[B + 1]`.
-    fn segments(&self) -> &[u32];
+    fn segments(&self) -> &Arc<[u32]>;
 }
 
 /// A batch of one task of a model.
@@ -74,7 +76,7 @@ impl Objective for ModelBatch<'_> {
         self.model.encoder().net().embedding_size()
     }
 
-    fn segments(&self) -> &[u32] {
+    fn segments(&self) -> &Arc<[u32]> {
         &self.batch.packed.cu_seqlens
     }
 }

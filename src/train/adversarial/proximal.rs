@@ -4,10 +4,11 @@
 //! the first update. MT-DNN's toolkit never had it.
 
 use super::term::{Added, Pass, Term};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Divergence;
 use crate::tape::{Params, Tape, TapeMemory};
-use crate::train::pieces;
+use crate::train::ema::follow;
 
 /// β.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,16 +40,14 @@ pub(super) struct Proximal {
 }
 
 impl Proximal {
-    /// Moves the teacher after an update.
-    pub fn follow(&mut self, params: &Params, device: &crate::device::Device, update: u64, total: u64) {
+    /// Moves the teacher after an update, where the weights are.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn follow(&mut self, params: &Params, device: &Device, update: u64, total: u64) -> Result<()> {
         let share = (1.0 - self.momentum.at(update, total)) as f32;
-        let weights = params.arena();
-        let cpu = device.host();
-        cpu.for_pieces([self.teacher.arena_mut()], pieces::PIECE, |start, [teacher]| {
-            for (teacher, weight) in teacher.iter_mut().zip(&weights[start..]) {
-                *teacher += share * (weight - *teacher);
-            }
-        });
+        let teacher = self.teacher.arena_buffer_mut();
+        teacher.map_or(Ok(()), |teacher| follow(device, teacher, params, share))
     }
 
     /// # Errors
@@ -74,8 +73,7 @@ impl Term for Proximal {
         tape.set_random(pass.clean.masks[0]);
         let embedded = pass.objective.embed(&mut tape, None)?;
         let logits = pass.objective.logits(&mut tape, embedded)?;
-        let view = tape.view(logits)?;
-        let teacher = pass.tape.leaf_from(view.shape, view.data)?;
+        let teacher = pass.tape.detached_from(&tape, logits)?;
         self.memory = tape.finish();
         let value = pass.objective.divergence(pass.tape, [pass.clean.logits, teacher], self.form)?;
         if !pass.tape.scalar(value)?.is_finite() {

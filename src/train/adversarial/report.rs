@@ -1,5 +1,8 @@
 //! What a batch came to.
 
+use crate::device::Buffer;
+use crate::error::Result;
+
 /// A perturbation after a step of its ascent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AscentStep {
@@ -9,6 +12,13 @@ pub struct AscentStep {
     pub gradient: Vec<f32>,
     /// The perturbation after the step, `[T, E]` (FreeLB: that of the pass).
     pub perturbation: Vec<f32>,
+}
+
+impl AscentStep {
+    /// One whose numbers may lie on a device.
+    pub(super) fn read(loss: f64, gradient: &Buffer, perturbation: &Buffer) -> Result<AscentStep> {
+        Ok(AscentStep { loss, gradient: gradient.host()?.to_vec(), perturbation: perturbation.host()?.to_vec() })
+    }
 }
 
 /// The losses of a batch, and what the terms did.

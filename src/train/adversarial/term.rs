@@ -1,6 +1,7 @@
 //! What a term of the training step is, and what it sees: the batch's clean pass and the tape that it stands on.
 
 use super::{AscentStep, Noise, Objective};
+use crate::device::Buffer;
 use crate::error::Result;
 use crate::tape::{Mark, Random, Tape, Var};
 
@@ -50,11 +51,12 @@ pub(super) trait Term {
 }
 
 impl Pass<'_, '_> {
-    /// Notes a step of the ascent down.
-    pub fn note(&mut self, loss: f64, gradient: &[f32], perturbation: &[f32]) {
+    /// Notes a step of the ascent down, if anybody wants it; then it is read from the device.
+    pub fn note(&mut self, loss: f64, gradient: &Buffer, perturbation: &Buffer) -> Result<()> {
         if let Some(trace) = &mut self.trace {
-            trace.push(AscentStep { loss, gradient: gradient.to_vec(), perturbation: perturbation.to_vec() });
+            trace.push(AscentStep::read(loss, gradient, perturbation)?);
         }
+        Ok(())
     }
 
     /// Runs `work` with the masks of the clean pass once more, from the embedding block on (`masks` 0) or after it (1);
@@ -82,10 +84,4 @@ impl Pass<'_, '_> {
         self.tape.rewind(mark);
         done
     }
-}
-
-/// Whether all numbers are finite.
-pub(super) fn finite(values: &[f32]) -> bool {
-    // A product with 0 is 0 for finite numbers alone; the sum vectorises, a search does not.
-    values.iter().fold(0.0f32, |sum, x| sum + x * 0.0) == 0.0
 }

@@ -2,8 +2,8 @@
 
 use super::options::Plan;
 use super::report::{AscentStep, BatchReport};
-use super::term::finite;
 use super::{Noise, Objective};
+use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::ops::perturbation::{self, Direction};
 use crate::tape::{Gradients, Tape};
@@ -23,16 +23,17 @@ pub(super) struct Batch<'b, 'p> {
 }
 
 impl Batch<'_, '_> {
-    fn tokens(&self) -> usize {
-        self.objective.segments().last().copied().unwrap_or(0) as usize
+    /// Room for a perturbation of the word vectors.
+    fn room(&mut self) -> Result<Tensor> {
+        let tokens = self.objective.segments().last().copied().unwrap_or(0) as usize;
+        self.tape.take([tokens, self.objective.width()])
     }
 
     /// The loss with word vectors moved by `delta`, forward and backward, its gradient added with `factor`: the loss, and the
     /// gradient of delta. Without a gradient if the loss is not finite: then nothing has been added.
-    fn pass(&mut self, delta: &[f32], factor: f32) -> Result<(f64, Option<Tensor>)> {
-        let width = self.objective.width();
+    fn pass(&mut self, delta: &Tensor, factor: f32) -> Result<(f64, Option<Tensor>)> {
         let tape = &mut *self.tape;
-        let leaf = tape.leaf_from([delta.len() / width.max(1), width], delta)?;
+        let leaf = tape.leaf_of(delta.shape(), delta.buffer())?;
         let embedded = self.objective.embed(tape, Some(leaf))?;
         let logits = self.objective.logits(tape, embedded)?;
         let missing = || Error::argument("labels", "adversarial training against labels needs some");
@@ -59,16 +60,28 @@ pub(super) fn free_large_batch(
     batch: &mut Batch<'_, '_>,
     plan: &Plan,
     share: f32,
-    delta: &mut Vec<f32>,
     traced: bool,
+    report: &mut BatchReport,
+) -> Result<()> {
+    let mut delta = batch.room()?;
+    let done = climb_with_the_weights(batch, plan, share, traced, &mut delta, report);
+    batch.tape.give(delta);
+    done
+}
+
+fn climb_with_the_weights(
+    batch: &mut Batch<'_, '_>,
+    plan: &Plan,
+    share: f32,
+    traced: bool,
+    delta: &mut Tensor,
     report: &mut BatchReport,
 ) -> Result<()> {
     let device = batch.tape.device().clone();
     let width = batch.objective.width();
-    let segments = batch.objective.segments().to_vec();
-    delta.resize(batch.tokens() * width, 0.0);
-    batch.noise.uniform(&device, batch.number, plan.ball.radius, delta);
-    perturbation::scale_sequences(&device, delta, &segments, width, |tokens| {
+    let segments = batch.objective.segments().clone();
+    batch.noise.uniform(&device, batch.number, plan.ball.radius, delta.buffer_mut())?;
+    perturbation::scale_sequences(&device, delta.buffer_mut(), &segments, width, |tokens| {
         1.0 / ((tokens * width).max(1) as f32).sqrt()
     })?;
     let masks = batch.tape.random();
@@ -77,7 +90,6 @@ pub(super) fn free_large_batch(
             batch.tape.set_random(masks);
         }
         let mark = batch.tape.mark();
-        let perturbation = if traced { delta.clone() } else { Vec::new() };
         let (loss, gradient) = batch.pass(delta, batch.scale / plan.steps as f32)?;
         if pass == 0 && !loss.is_finite() {
             // Nothing has been climbed yet: it is the model that has diverged.
@@ -86,23 +98,17 @@ pub(super) fn free_large_batch(
         }
         let mut usable = false;
         if let Some(gradient) = gradient {
+            let g = gradient.buffer();
             report.passes.push(loss);
-            usable = finite(gradient.data());
+            usable = perturbation::is_finite(&device, g, width)?;
             report.spoilt |= !usable;
+            if traced {
+                report.trace.push(AscentStep::read(loss, g, delta.buffer())?);
+            }
             // The last pass has nobody to climb for.
             if usable && pass + 1 < plan.steps {
-                perturbation::ascend(
-                    &device,
-                    delta,
-                    gradient.data(),
-                    &segments,
-                    width,
-                    plan.ball,
-                    (Direction::Gradient, plan.step),
-                )?;
-            }
-            if traced {
-                report.trace.push(AscentStep { loss, gradient: gradient.data().to_vec(), perturbation });
+                let step = (Direction::Gradient, plan.step);
+                perturbation::ascend(&device, delta.buffer_mut(), g, &segments, width, plan.ball, step)?;
             }
             batch.tape.give(gradient);
         }
@@ -113,7 +119,7 @@ pub(super) fn free_large_batch(
         }
     }
     let value = report.passes.iter().sum::<f64>() / report.passes.len().max(1) as f64;
-    let size = perturbation::mean_norm(delta, &segments, width, plan.ball.norm, plan.ball.level)?;
+    let size = perturbation::mean_norm(&device, delta.buffer(), &segments, width, plan.ball.norm, plan.ball.level)?;
     report.add(plan.method.name(), value, share as f64, Some(size));
     Ok(())
 }
@@ -123,29 +129,27 @@ pub(super) fn free_large_batch(
 pub(super) fn fast_gradient(
     batch: &mut Batch<'_, '_>,
     plan: &Plan,
-    gradient: &[f32],
+    gradient: &Buffer,
     report: &mut BatchReport,
 ) -> Result<()> {
-    if !finite(gradient) {
+    let device = batch.tape.device().clone();
+    let (width, segments) = (batch.objective.width(), batch.objective.segments().clone());
+    if !perturbation::is_finite(&device, gradient, width)? {
         report.dropped.push(plan.method.name());
         return Ok(());
     }
-    let device = batch.tape.device().clone();
-    let (width, segments) = (batch.objective.width(), batch.objective.segments().to_vec());
-    let mut delta = vec![0.0; gradient.len()];
+    let mut delta = batch.room()?;
+    delta.buffer_mut().fill(0..gradient.len(), 0.0)?;
     let free = perturbation::Ball { radius: f32::INFINITY, ..plan.ball };
-    perturbation::ascend(
-        &device,
-        &mut delta,
-        gradient,
-        &segments,
-        width,
-        free,
-        (Direction::Gradient, plan.ball.radius),
-    )?;
-    let size = perturbation::mean_norm(&delta, &segments, width, plan.ball.norm, plan.ball.level)?;
+    let step = (Direction::Gradient, plan.ball.radius);
+    perturbation::ascend(&device, delta.buffer_mut(), gradient, &segments, width, free, step)?;
     let (loss, found) = batch.pass(&delta, batch.scale * plan.weight)?;
-    let usable = found.as_ref().is_some_and(|gradient| finite(gradient.data()));
+    let size = perturbation::mean_norm(&device, delta.buffer(), &segments, width, plan.ball.norm, plan.ball.level)?;
+    batch.tape.give(delta);
+    let usable = match &found {
+        Some(gradient) => perturbation::is_finite(&device, gradient.buffer(), width)?,
+        None => false,
+    };
     report.spoilt |= found.is_some() && !usable;
     match usable {
         true => report.add(plan.method.name(), loss, plan.weight as f64, Some(size)),

@@ -1,5 +1,7 @@
 //! The batch of a measurement as the terms of a training step see it: two classes, labels in turn.
 
+use std::sync::Arc;
+
 use manyhead::Result;
 use manyhead::encoders::EncoderNet;
 use manyhead::heads::Head;
@@ -41,7 +43,7 @@ impl manyhead::train::adversarial::Objective for Objective<'_> {
         self.net.embedding_size()
     }
 
-    fn segments(&self) -> &[u32] {
+    fn segments(&self) -> &Arc<[u32]> {
         &self.batch.cu_seqlens
     }
 }

@@ -1,0 +1,117 @@
+//! Softmax and cross-entropy on a CUDA device: kernels/cross_entropy.cu.
+
+use super::{Problem, Reduction};
+use crate::device::cuda::{Argument, Cuda, Launch, Memory, Span, size};
+use crate::error::Result;
+use crate::ops::layer_norm::cuda::rows_block;
+use crate::tape::Slot;
+
+/// The op's lists on the device.
+struct Lists {
+    targets: Memory,
+    groups: Option<std::sync::Arc<Memory>>,
+    class_weights: Option<Memory>,
+    sample_weights: Option<Memory>,
+}
+
+impl Lists {
+    fn new(cuda: &Cuda, problem: &Problem<'_>) -> Result<Lists> {
+        let weights = |weights: Option<&[f32]>| weights.map(|weights| cuda.upload(weights)).transpose();
+        Ok(Lists {
+            targets: cuda.upload(problem.targets)?,
+            groups: problem.groups.map(|groups| cuda.list(groups)).transpose()?,
+            class_weights: weights(problem.class_weights)?,
+            sample_weights: weights(problem.sample_weights)?,
+        })
+    }
+
+    fn targets(&self) -> Argument {
+        Argument::from(&self.targets)
+    }
+
+    fn groups(&self) -> Argument {
+        Argument::or_null(self.groups.as_deref())
+    }
+
+    /// Weights of classes, and of rows.
+    fn weights(&self) -> [Argument; 2] {
+        [&self.class_weights, &self.sample_weights].map(|weights| Argument::or_null(weights.as_ref()))
+    }
+}
+
+impl Problem<'_> {
+    /// A launch for the rows, and their number and width as arguments.
+    fn rows(&self) -> Result<(Launch, [Argument; 2])> {
+        let rows = self.targets.len();
+        let longest = (0..rows).map(|row| self.range(row).len()).max().unwrap_or(0);
+        let sizes = [size("cross_entropy", rows)?, size("cross_entropy", self.width)?];
+        Ok((Launch::rows(rows, rows_block(longest)), sizes))
+    }
+}
+
+/// Fills the statistics of every row, the loss, and what it was divided by, an f64.
+pub fn forward(
+    cuda: &Cuda,
+    problem: Problem<'_>,
+    reduction: Reduction,
+    [statistics, loss, divisor]: [Span<'_>; 3],
+) -> Result<()> {
+    let lists = Lists::new(cuda, &problem)?;
+    let (launch, [rows, width]) = problem.rows()?;
+    let [class_weights, sample_weights] = lists.weights();
+    let arguments = [
+        statistics.into(),
+        problem.logits.span.into(),
+        lists.targets(),
+        lists.groups(),
+        class_weights,
+        rows,
+        width,
+        problem.smoothing.into(),
+    ];
+    cuda.launch("cross_entropy", "cross_entropy_forward", launch, &arguments)?;
+    let reduction = match reduction {
+        Reduction::Mean => 0i32,
+        Reduction::RowMean => 1,
+        Reduction::Sum => 2,
+    };
+    let arguments = [
+        loss.into(),
+        divisor.into(),
+        statistics.into(),
+        lists.targets(),
+        class_weights,
+        sample_weights,
+        rows,
+        reduction.into(),
+    ];
+    cuda.launch("cross_entropy", "cross_entropy_reduce", Launch::new([1, 1, 1], [256, 1, 1]), &arguments)
+}
+
+/// The gradient of the logits.
+pub fn backward(
+    cuda: &Cuda,
+    problem: Problem<'_>,
+    [statistics, divisor, upstream]: [Span<'_>; 3],
+    slot: &Slot<'_>,
+) -> Result<()> {
+    let lists = Lists::new(cuda, &problem)?;
+    let (launch, [rows, width]) = problem.rows()?;
+    let [class_weights, sample_weights] = lists.weights();
+    let arguments = [
+        slot.span.into(),
+        slot.accumulate.into(),
+        upstream.into(),
+        divisor.into(),
+        statistics.into(),
+        problem.logits.span.into(),
+        lists.targets(),
+        lists.groups(),
+        class_weights,
+        sample_weights,
+        rows,
+        width,
+        problem.smoothing.into(),
+    ];
+    cuda.launch("cross_entropy", "cross_entropy_backward", launch, &arguments)
+}
