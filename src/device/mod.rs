@@ -122,11 +122,6 @@ impl Device {
         }
     }
 
-    /// For ops that have no kernel of their own on a GPU yet.
-    pub fn as_cpu(&self) -> &Cpu {
-        self.host()
-    }
-
     /// Waits until all that was asked for is done; on the CPU it is when a call returns.
     ///
     /// # Errors

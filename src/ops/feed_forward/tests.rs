@@ -97,7 +97,7 @@ fn many_rows_in_parts_give_the_bits_of_all_at_once() {
         (0..len).map(|i| stream.normal(i) as f32).collect()
     };
     for device in crate::tape::gradcheck::devices() {
-        for cpu in [Precision::F32, Precision::Bf16].map(|precision| device.as_cpu().with_precision(precision)) {
+        for cpu in [Precision::F32, Precision::Bf16].map(|precision| device.host().with_precision(precision)) {
             let (x, upstream) = (numbers(1, rows * width), numbers(2, rows * out));
             let z = numbers(3, rows * cpu.words(wide));
             // As words of two bf16 these are pairs of numbers below 1.

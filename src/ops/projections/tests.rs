@@ -49,7 +49,7 @@ fn gradients_in_words_of_odd_widths_and_heights_are_summed_exactly() {
     // Eighths below 4: bf16 holds them exactly, and f32 their products and sums.
     let number = |i: usize| (i * 7 % 31) as f32 / 8.0 - 2.0;
     for device in bf16_devices() {
-        let cpu = device.as_cpu();
+        let cpu = device.host();
         for (rows, width, out) in [(1, 1, 1), (5, 4, 3), (67, 3, 50), (2, 2, 97)] {
             let mut params = crate::tape::Params::default();
             let (weight, bias) = (params.add("weight", [out, width]).unwrap(), params.add("bias", [out]).unwrap());
