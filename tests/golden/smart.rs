@@ -5,6 +5,7 @@
 //! batch, the final weights, the final teacher.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use manyhead::Device;
 use manyhead::device::Buffer;
