@@ -1,6 +1,7 @@
 //! Contexts: the primary one, others, and the stack of current ones that each thread has.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, put, put_if, refuse};
@@ -62,6 +63,7 @@ fn tear_down(driver: &'static Driver, handle: usize) {
 driver_api! {
     fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: CUdevice) {
         let driver = driver()?;
+        let _one = one_at_a_time();
         given(context, "the context's destination")?;
         driver.device(device)?;
         let mut world = driver.world();
@@ -75,6 +77,7 @@ driver_api! {
 
     fn cuDevicePrimaryCtxRelease_v2 | cuDevicePrimaryCtxRelease (device: CUdevice) {
         let driver = driver()?;
+        let _one = one_at_a_time();
         driver.device(device)?;
         let mut world = driver.world();
         if world.primary_users == 0 {
@@ -92,6 +95,7 @@ driver_api! {
     /// Destroys what is in the primary context, whoever retains it, and heals it from a fault.
     fn cuDevicePrimaryCtxReset_v2 | cuDevicePrimaryCtxReset (device: CUdevice) {
         let driver = driver()?;
+        let _one = one_at_a_time();
         driver.device(device)?;
         let (primary, active) = { let world = driver.world(); (world.primary, world.primary_users > 0) };
         reset_primary(driver, primary, active);
@@ -345,6 +349,13 @@ driver_api! {
 }
 
 /// Empties the primary context and makes it as it was before its first use.
+/// Who retains, releases or resets the primary context does so alone: the last one's release tears it down in several steps,
+/// and a retain between them would get one that is gone.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn reset_primary(driver: &'static Driver, primary: usize, active: bool) {
     tear_down(driver, primary);
     if let Some(entry) = driver.world().contexts.get_mut(&primary) {

@@ -286,8 +286,11 @@ impl Driver {
 fn parameters(function: sys::CUfunction) -> Option<Vec<usize>> {
     // SAFETY: only looks whether the library has the function: cudarc would panic where it has not.
     let known = unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuFuncGetParamInfo\0") }.is_ok();
+    if !known {
+        return None;
+    }
     let mut sizes = Vec::new();
-    while known {
+    loop {
         let (mut offset, mut size) = (0, 0);
         // SAFETY: writes two numbers; an index beyond the last parameter is refused.
         match unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) }.result() {
@@ -295,7 +298,6 @@ fn parameters(function: sys::CUfunction) -> Option<Vec<usize>> {
             Err(_) => return Some(sizes),
         }
     }
-    None
 }
 
 impl Drop for Driver {

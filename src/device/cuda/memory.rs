@@ -128,9 +128,10 @@ pub(super) struct Free {
 }
 
 impl Free {
-    /// The smallest piece that holds so many bytes, with its size.
+    /// The smallest piece that holds so many bytes, with its size; none that is far larger, which a larger request will want.
     pub fn take(&mut self, bytes: usize) -> Option<(u64, usize)> {
-        let (size, pieces) = self.pieces.range_mut(bytes..).find(|(_, pieces)| !pieces.is_empty())?;
+        let most = bytes.saturating_mul(8).max(1 << 16);
+        let (size, pieces) = self.pieces.range_mut(bytes..=most).find(|(_, pieces)| !pieces.is_empty())?;
         pieces.pop().map(|address| (address, *size))
     }
 
@@ -170,9 +171,11 @@ mod tests {
         free.give(1, 512);
         free.give(2, 256);
         free.give(3, 1024);
+        free.give(4, 1 << 20);
         assert_eq!(free.take(300), Some((1, 512)));
         assert_eq!(free.take(300), Some((3, 1024)));
-        assert_eq!(free.take(300), None);
+        assert_eq!(free.take(300), None, "one that is far too large");
+        assert_eq!(free.take(1 << 17), Some((4, 1 << 20)));
         assert_eq!(free.drain(), [2]);
     }
 

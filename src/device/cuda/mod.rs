@@ -193,7 +193,7 @@ impl Cuda {
     /// # Errors
     /// [`Error::DeviceMemory`].
     pub fn room<T: Pod>(&self, count: usize) -> Result<Memory> {
-        let bytes = count.checked_mul(size_of::<T>()).unwrap_or(usize::MAX);
+        let bytes = count.saturating_mul(size_of::<T>());
         let (address, bytes) = self.inner.take(bytes)?;
         Ok(Memory::new(self.inner.clone(), address, bytes))
     }
