@@ -38,7 +38,7 @@ fn train(world: &World, device: &Device, trainer: &Trainer) -> (Vec<f64>, Vec<f6
     let numbers = RefCell::new((Vec::new(), Vec::new()));
     let mut record = Record::with(|event| {
         match event {
-            Event::Batch { loss, .. } => numbers.borrow_mut().0.push(f64::from(*loss)),
+            Event::Batch { loss, .. } => numbers.borrow_mut().0.push(*loss),
             Event::Update { grad_norm, .. } => numbers.borrow_mut().1.push(*grad_norm),
             _ => {}
         }

@@ -148,7 +148,7 @@ impl Free {
 /// Bytes that are allocated for a request: 256, 320, 384, 448, 512, 640, …
 pub(super) fn size_of_class(bytes: usize) -> usize {
     let bytes = bytes.max(256);
-    let step = (bytes.next_power_of_two() / 2).max(256) / 4;
+    let step = (bytes.checked_next_power_of_two().unwrap_or(0) / 2).max(256) / 4;
     bytes.checked_next_multiple_of(step).unwrap_or(bytes)
 }
 

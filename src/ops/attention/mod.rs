@@ -164,7 +164,7 @@ impl Attention {
     /// What the kernels rely on.
     fn check(&self, problem: &Problem<'_>) -> Result<()> {
         let width = problem.width;
-        if self.heads == 0 || width % self.heads != 0 {
+        if self.heads == 0 || !width.is_multiple_of(self.heads) {
             return Err(Error::shape("attention", format!("{} heads do not divide the width {width}", self.heads)));
         }
         check_segments("attention", &self.queries, problem.rows)?;
