@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use manyhead::device::{Cuda, CudaOptions, Precision, cache_dir};
-use manyhead::model::HeadOptions;
+use manyhead::model::{Attack, HeadOptions};
+use manyhead::ops::perturbation::{Ball, Level, Norm, Projection};
 use manyhead::train::adversarial::{AdversarialOptions, Method, Momentum, ProximalOptions, Settings};
 use manyhead::train::{Event, OptimizerKind, evaluate_all};
 use manyhead::{Device, Encoder, Error, MultiTaskModel, TrainOptions, Trainer};
@@ -131,6 +132,26 @@ fn evaluation_gives_what_the_cpu_gives() {
         assert!((found.loss - expected.loss).abs() < 1e-5 * expected.loss.abs().max(1.0), "{found:?} {expected:?}");
     }
     assert_eq!(mean.is_some(), expected_mean.is_some());
+}
+
+#[test]
+fn perturbed_examples_have_the_losses_that_they_have_on_the_cpu() {
+    let world = World::new();
+    let (_one, device) = device();
+    let (ours, theirs) = (model(&world, &device), model(&world, &Device::cpu(1).unwrap()));
+    let data = world.data(&ours);
+    // Steps along g / ‖g‖: those along its sign are not continuous.
+    let ball = Ball { norm: Norm::L2, level: Level::Sequence, projection: Projection::Euclidean, radius: 0.5 };
+    let attack = Attack { ball, steps: 2 };
+    let still = Attack { ball: Ball { radius: 0.0, ..ball }, steps: 1 };
+    for (task, def) in world.tasks().tasks.iter().enumerate() {
+        let loss = |model: &MultiTaskModel, attack| {
+            model.evaluate_perturbed(task, &data.tasks[task].train, def, attack).unwrap().loss
+        };
+        let (found, expected) = (loss(&ours, &attack), loss(&theirs, &attack));
+        assert!((found - expected).abs() < 1e-4 * expected.abs().max(0.1), "task {task}: {found}, not {expected}");
+        assert!(expected > loss(&theirs, &still), "task {task}: the attack has found something");
+    }
 }
 
 #[test]
