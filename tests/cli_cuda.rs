@@ -60,6 +60,27 @@ fn a_model_is_trained_evaluated_and_asked_on_the_device() {
     assert_eq!((gpu.len(), &gpu), (2, &cpu));
 }
 
+/// NVRTC as pip installs it: in the environment that is active.
+#[test]
+fn a_compiler_in_a_python_environment_is_found() {
+    let tiny = Tiny::new();
+    let packages = tiny.path("environment/lib/python3.11/site-packages/nvidia/cu13");
+    std::fs::create_dir_all(&packages).unwrap();
+    std::os::unix::fs::symlink(gpu::nvrtc(), packages.join("lib")).unwrap();
+    tiny.write("texts.txt", "the cat sat\n");
+    let mut command = command(&tiny, "embed --encoder model --input texts.txt --device cuda");
+    // Compiled kernels are there, the compiler that came with them is not.
+    let cache = tiny.path("cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let kernels = manyhead::device::cache_dir(None).unwrap().join("kernels");
+    std::os::unix::fs::symlink(kernels, cache.join("kernels")).unwrap();
+    command.env("MANYHEAD_CACHE", &cache).env_remove("MANYHEAD_NVRTC").env("VIRTUAL_ENV", tiny.path("environment"));
+    let done = run(command);
+    assert!(!done.err.contains("fetch"), "{}", done.err);
+    assert_eq!(done.ok().lines().count(), 1);
+    assert!(!cache.join("nvrtc").exists());
+}
+
 /// Two schedules of the software GPU's warps and blocks, and two host threads, give the same weights; nothing is found.
 #[test]
 fn schedules_do_not_matter() {

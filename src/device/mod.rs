@@ -10,6 +10,8 @@ pub mod cuda;
 pub(crate) mod pages;
 mod workspace;
 
+use std::fmt;
+
 use crate::error::{Error, Result};
 pub use buffer::Buffer;
 pub use cache::{CACHE_VARIABLE, cache_dir};
@@ -25,6 +27,16 @@ pub enum Device {
     Cpu(Cpu),
     /// A GPU, driven through CUDA.
     Cuda(Cuda),
+}
+
+/// `cpu`, or the number and name of a GPU.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu(_) => f.write_str("cpu"),
+            Device::Cuda(cuda) => write!(f, "{cuda:?}"),
+        }
+    }
 }
 
 impl Device {

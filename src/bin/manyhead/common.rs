@@ -59,6 +59,9 @@ impl Common {
             Some(device) => Ok(device.clone()),
             None => {
                 let device = self.open_device()?;
+                if let Device::Cuda(_) = device {
+                    self.say(&format!("on {device}"));
+                }
                 Ok(self.opened.get_or_init(|| device).clone())
             }
         }

@@ -1,5 +1,6 @@
 //! `manyhead demo`: four real regression tasks on a real encoder, from nothing to predictions.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// End after so many updates
     #[arg(long, value_name = "N")]
     pub max_updates: Option<u64>,
+    /// Take the first N rows of each file only, to see it run
+    #[arg(long, value_name = "N")]
+    pub rows: Option<NonZeroUsize>,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -75,7 +79,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     check(&arguments.out, existing)?;
     std::fs::create_dir_all(&data).map_err(|e| Error::io("create", &data, e))?;
     for (name, text) in FILES.iter().chain(&TEST_FILES) {
-        atomic::write_bytes(data.join(name), text.as_bytes())?;
+        let rows = arguments.rows.filter(|_| name.ends_with(".tsv")).map_or(usize::MAX, NonZeroUsize::get);
+        let some: String = text.split_inclusive('\n').take(rows).collect();
+        atomic::write_bytes(data.join(name), some.as_bytes())?;
     }
     let tasks = TaskFile::read(data.join("tasks.yml"))?.tasks;
     let mut options = options(&arguments)?;

@@ -118,6 +118,54 @@ mod tests {
         assert_eq!(std::fs::read_dir(entry.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
     }
 
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    #[test]
+    fn a_damaged_entry_is_made_anew_and_an_architecture_has_its_own() {
+        let cache = crate::device::cache_dir(None).unwrap();
+        crate::interop::fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
+        nvrtc::open(Some(&cache)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let made = kernels("add", 80, Some(folder.path())).unwrap();
+        assert!(made.ptx.ends_with(b"\0") && made.cubin.starts_with(b"\x7fELF"));
+        let entries = || -> Vec<PathBuf> {
+            std::fs::read_dir(folder.path().join("kernels")).unwrap().map(|entry| entry.unwrap().path()).collect()
+        };
+        let [entry] = &entries()[..] else { panic!("{:?}", entries()) };
+        let whole = std::fs::read(entry).unwrap();
+        for damaged in [&whole[..whole.len() / 2], &[], b"something else"] {
+            std::fs::write(entry, damaged).unwrap();
+            assert_eq!(kernels("add", 80, Some(folder.path())).unwrap(), made);
+            assert_eq!(std::fs::read(entry).unwrap(), whole);
+        }
+        // A device between two architectures that the compiler knows takes the older one.
+        let newer = kernels("add", 90, Some(folder.path())).unwrap();
+        assert_ne!(newer, made);
+        assert_eq!(kernels("add", 91, Some(folder.path())).unwrap(), newer);
+        assert_eq!(entries().len(), 2);
+        // Two processes at once: whoever is last writes the same.
+        std::fs::remove_file(&entries()[0]).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(kernels("add", 80, Some(folder.path())).unwrap(), made));
+            }
+        });
+        assert!(kernels("nothing", 80, None).unwrap_err().contains("nothing.cu"));
+        assert!(kernels("add", 10, None).unwrap_err().contains("sm_10"));
+    }
+
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    #[test]
+    fn what_does_not_compile_is_named_with_its_line() {
+        let cache = crate::device::cache_dir(None).unwrap();
+        crate::interop::fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
+        let compiler = nvrtc::open(Some(&cache)).unwrap();
+        let options = ["--gpu-architecture=sm_80".to_string()];
+        let source = "extern \"C\" __global__ void k(float* x) {\n    x[0] = y;\n}\n";
+        let message = compiler.compile("kernels/wrong.cu", source, &options).unwrap_err();
+        assert!(message.contains("kernels/wrong.cu(2)") && message.contains("\"y\""), "{message}");
+        assert!(compiler.compile("a\0b", source, &options).is_err());
+    }
+
     #[test]
     fn every_kernel_file_is_there_with_the_shared_one_before_it() {
         assert!(files().count() > 15 && files().any(|name| name == "linear"));

@@ -78,10 +78,11 @@ struct Inner {
     staging: Mutex<Staging>,
     functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
     modules: Mutex<HashMap<&'static str, Module>>,
-    /// Whether this driver takes PTX, not machine code.
-    text_only: AtomicBool,
     counters: [AtomicU64; 4],
 }
+
+/// Whether the driver, of which a process has one, takes PTX and no machine code.
+static TEXT_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// Pinned memory that small uploads go through, from its beginning on; begun anew when the stream has been waited for.
 struct Staging {
@@ -137,7 +138,6 @@ impl Cuda {
             staging: Mutex::new(Staging { pointer, position: 0 }),
             functions: Mutex::default(),
             modules: Mutex::default(),
-            text_only: AtomicBool::new(false),
             counters: Default::default(),
         };
         Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host })
@@ -444,12 +444,12 @@ impl Inner {
                 None => {
                     let compiled = compile::kernels(file, self.arch, self.cache.as_deref()).map_err(wrong)?;
                     let mut module = Err(Failure::Image(String::new()));
-                    if !self.text_only.load(Ordering::Relaxed) {
+                    if !TEXT_ONLY.load(Ordering::Relaxed) {
                         module = self.driver.load(&compiled.cubin);
                     }
                     if matches!(module, Err(Failure::Image(_))) {
                         module = self.driver.load(&compiled.ptx);
-                        self.text_only.store(module.is_ok(), Ordering::Relaxed);
+                        TEXT_ONLY.store(module.is_ok(), Ordering::Relaxed);
                     }
                     let module = module.map_err(|failure| wrong(failure.to_string()))?;
                     modules.insert(file, module);

@@ -99,7 +99,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "{} steps after {WARM_UP} that do not count; {}, {}",
         arguments.steps,
         match &device {
-            Device::Cuda(_) => format!("{device:?}"),
+            Device::Cuda(_) => device.to_string(),
             _ => format!("{} threads, {}", cpu.threads(), cpu.isa().name()),
         },
         precision.name()
@@ -133,7 +133,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "encoder": arguments.encoder_config,
         "precision": precision.name(),
         "isa": cpu.isa().name(),
-        "device": if on_gpu { format!("{device:?}") } else { "cpu".to_string() },
+        "device": device.to_string(),
         "threads": cpu.threads(),
         "batch": arguments.batch,
         "lengths": lengths.to_string(),
