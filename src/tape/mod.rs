@@ -8,15 +8,15 @@ mod backward;
 #[cfg(test)]
 pub(crate) mod gradcheck;
 mod gradients;
+mod leaves;
 mod op;
 mod packed;
 mod params;
 mod rows;
 mod times;
+mod values;
 
-use crate::device::cpu::vector;
-use crate::device::cuda::flat;
-use crate::device::{Buffer, Device, Workspace};
+use crate::device::{Device, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tensor::{Shape, Tensor};
@@ -27,6 +27,7 @@ pub use packed::Side;
 pub use params::{Entry, LentFloats, ParamId, Params, Part};
 pub use rows::Rows;
 pub use times::OpTimes;
+use values::{Value, shape, view, view_on};
 
 /// A handle to a value on a tape: a parameter, or the result of an op, or a tensor that was put in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,29 +43,6 @@ struct Node {
     inputs: Vec<Var>,
     output: usize,
     saved: Vec<Tensor>,
-}
-
-/// A value of a tape, or what is left of it once nobody needs it any more.
-enum Value {
-    Here(Tensor),
-    GivenBack(Shape),
-}
-
-impl Value {
-    /// Takes the tensor out.
-    fn take(&mut self) -> Option<Tensor> {
-        match std::mem::replace(self, Value::GivenBack(self.shape())) {
-            Value::Here(tensor) => Some(tensor),
-            Value::GivenBack(_) => None,
-        }
-    }
-
-    fn shape(&self) -> Shape {
-        match self {
-            Value::Here(tensor) => tensor.shape(),
-            Value::GivenBack(shape) => *shape,
-        }
-    }
 }
 
 /// The memory of a tape: hand it from step to step, and a steady-state step allocates no activations.
@@ -156,59 +134,6 @@ impl<'p> Tape<'p> {
         self.random.as_mut().and_then(|random| random.dropout(p))
     }
 
-    /// A tensor of the tape's memory, with unspecified content; [`Tape::give`] gives it back.
-    ///
-    /// # Errors
-    /// A device without memory for it.
-    pub fn take(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
-        Tensor::take(&mut self.memory.workspace, shape)
-    }
-
-    /// Puts a tensor on the tape. Its gradient can be asked for in a backward pass.
-    pub fn leaf(&mut self, tensor: Tensor) -> Var {
-        self.memory.values.push(Value::Here(tensor));
-        Var::Value(self.memory.values.len() - 1)
-    }
-
-    /// Puts what a value holds on the tape once more, as a constant: no gradient goes back through it.
-    ///
-    /// # Errors
-    /// A value of another tape, or one that was given back.
-    pub fn detached(&mut self, var: Var) -> Result<Var> {
-        let view = view_on(self.params, &self.device, &self.memory.values, var)?;
-        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
-        Ok(self.leaf(copy))
-    }
-
-    /// [`Tape::detached`] of a value of another tape, on the same device.
-    ///
-    /// # Errors
-    /// A value that the other tape does not have; another device.
-    pub fn detached_from(&mut self, other: &Tape<'_>, var: Var) -> Result<Var> {
-        let view = view_on(other.params, &self.device, &other.memory.values, var)?;
-        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
-        Ok(self.leaf(copy))
-    }
-
-    /// What a value holds plus `change`, number by number, as a constant.
-    ///
-    /// # Errors
-    /// As [`Tape::detached`]; another number of numbers.
-    pub fn shifted(&mut self, var: Var, change: &Buffer) -> Result<Var> {
-        let shifted = self.detached(var)?;
-        if let Some(Value::Here(tensor)) = self.memory.values.last_mut() {
-            if tensor.shape().len() != change.len() {
-                let message = format!("{} numbers to be added to {:?}", change.len(), tensor.shape());
-                return Err(Error::shape("shifted", message));
-            }
-            match &self.device {
-                Device::Cpu(cpu) => vector::add(cpu.isa(), tensor.data_mut(), change.host()?),
-                Device::Cuda(cuda) => flat::add_scaled(cuda, tensor.on_mut(cuda)?, true, change.on(cuda)?, 1.0)?,
-            }
-        }
-        Ok(shifted)
-    }
-
     /// Computes on `device` from here on: in another precision, for a part that bears it.
     pub fn set_device(&mut self, device: &Device) {
         self.device = device.clone();
@@ -231,31 +156,6 @@ impl<'p> Tape<'p> {
                 tensor.give(workspace);
             }
         }
-    }
-
-    /// Puts a copy of `data` on the tape, in a buffer of the workspace.
-    pub fn leaf_from(&mut self, shape: impl Into<Shape>, data: &[f32]) -> Result<Var> {
-        let shape = shape.into();
-        if shape.len() != data.len() {
-            return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
-        }
-        let mut tensor = Tensor::take(&mut self.memory.workspace, shape)?;
-        tensor.buffer_mut().copy_from(data)?;
-        Ok(self.leaf(tensor))
-    }
-
-    /// [`Tape::leaf_from`] of numbers that may lie on the device already.
-    pub fn leaf_of(&mut self, shape: impl Into<Shape>, data: &Buffer) -> Result<Var> {
-        let shape = shape.into();
-        if shape.len() != data.len() {
-            return Err(Error::shape("leaf", format!("{} numbers for the shape {shape:?}", data.len())));
-        }
-        let view = match &self.device {
-            Device::Cpu(_) => View::new(shape, data.host()?),
-            Device::Cuda(cuda) => View { span: data.on(cuda)?, ..View::empty(shape) },
-        };
-        let copy = copied(&self.device, &mut self.memory.workspace, view)?;
-        Ok(self.leaf(copy))
     }
 
     /// The shape of a value, also of one that was given back.
@@ -515,59 +415,6 @@ fn is_wanted(params: &Params, needed: &[bool], parameters: bool, var: Var) -> bo
     }
 }
 
-/// A value on the host.
-fn view<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Result<View<'a>> {
-    let shape = shape(params, values, var)?;
-    match var {
-        Var::Param(id) => Ok(View { param: Some(id), ..View::new(shape, params.get(id)) }),
-        Var::Value(index) => Ok(View::new(shape, tensor(values, index)?.buffer().host()?)),
-    }
-}
-
-/// A value where `device` reads it.
-fn view_on<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Var) -> Result<View<'a>> {
-    let Device::Cuda(cuda) = device else { return view(params, values, var) };
-    let shape = shape(params, values, var)?;
-    Ok(match var {
-        Var::Param(id) => {
-            let span = params.arena_on(cuda)?.part(params.entry(id).range.clone());
-            View { span, param: Some(id), ..View::empty(shape) }
-        }
-        Var::Value(index) => View { span: tensor(values, index)?.on(cuda)?, ..View::empty(shape) },
-    })
-}
-
 fn not_one(len: usize) -> Error {
     Error::shape("scalar", format!("the value has {len} elements, not one"))
-}
-
-/// A copy of a value in a tensor of its own.
-fn copied(device: &Device, workspace: &mut Workspace, View { shape, data, span, .. }: View<'_>) -> Result<Tensor> {
-    let mut tensor = Tensor::take(workspace, shape)?;
-    match device {
-        Device::Cpu(_) => tensor.data_mut().copy_from_slice(data),
-        Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, span)?,
-    }
-    Ok(tensor)
-}
-
-fn tensor(values: &[Value], index: usize) -> Result<&Tensor> {
-    match values.get(index) {
-        Some(Value::Here(tensor)) => Ok(tensor),
-        _ => {
-            Err(Error::argument("tape", format!("value {index} was given back (released, or at the end of its scope)")))
-        }
-    }
-}
-
-/// The shape of a value, also of one that was given back.
-fn shape(params: &Params, values: &[Value], var: Var) -> Result<Shape> {
-    match var {
-        Var::Param(id) if id.index() < params.entries().len() => Ok(params.entry(id).shape),
-        Var::Param(id) => Err(Error::argument("tape", format!("parameter {} belongs to another arena", id.index()))),
-        Var::Value(index) => {
-            let value = values.get(index).map(Value::shape);
-            value.ok_or_else(|| Error::argument("tape", format!("value {index} belongs to another tape")))
-        }
-    }
 }
