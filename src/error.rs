@@ -127,7 +127,7 @@ impl fmt::Display for Error {
                 let mebibytes = |bytes: &usize| bytes.div_ceil(1 << 20);
                 write!(
                     f,
-                    "{device}: no memory for {} MiB more ({} of {} MiB are free); lower --batch-size",
+                    "{device}: no memory for {} MiB more ({} of {} MiB are free); lower --batch-size, or use --device cpu",
                     mebibytes(wanted),
                     mebibytes(free),
                     mebibytes(total)

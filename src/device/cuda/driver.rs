@@ -81,7 +81,7 @@ pub fn start() -> Result<usize, String> {
     // SAFETY: opens the driver's library, whose initialisers have no demands on the process. After it cudarc opens the same
     // one, and does not panic.
     if !unsafe { sys::is_culib_present() } {
-        return Err("there is no CUDA driver on this machine (libcuda.so)".into());
+        return Err("there is no CUDA driver on this machine (libcuda.so); use --device cpu".into());
     }
     let old = |version: i32| format!("the CUDA driver is too old ({}.{})", version / 1000, version % 1000 / 10);
     let mut version = 0;
