@@ -1,13 +1,15 @@
 //! Numbers that lie on the host, on a device, or on both.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::cuda::{Cuda, Memory, Span};
+use super::pages;
 use crate::error::{Error, Result};
 
 /// `len` floats. They are copied to where they are asked for, once; whoever writes them on one side makes the other side's
-/// copy void.
+/// copy void. Where they are on neither side they are zeros.
 #[derive(Debug, Default)]
 pub struct Buffer {
     len: usize,
@@ -15,8 +17,8 @@ pub struct Buffer {
     host: OnceLock<Vec<f32>>,
     /// The same on a device.
     device: OnceLock<Memory>,
-    /// Memory of the host that is out of date.
-    spare: Vec<f32>,
+    /// NaN in their place, for who cannot fail.
+    lost: OnceLock<Vec<f32>>,
 }
 
 impl Clone for Buffer {
@@ -26,6 +28,11 @@ impl Clone for Buffer {
 }
 
 impl Buffer {
+    /// `len` zeros, which take memory where they are first asked for.
+    pub fn zeros(len: usize) -> Buffer {
+        Buffer { len, ..Buffer::default() }
+    }
+
     /// A buffer on the host that owns `data`.
     pub fn from_vec(data: Vec<f32>) -> Buffer {
         Buffer::with_len(data.len(), data)
@@ -59,7 +66,7 @@ impl Buffer {
         if let Some(data) = self.host.get() {
             return Ok(&data[..self.len]);
         }
-        let mut data = vec![0.0; self.len];
+        let mut data = pages::zeros(self.len);
         if let Some(memory) = self.device.get() {
             memory.download(&mut data)?;
         }
@@ -70,13 +77,15 @@ impl Buffer {
     pub fn host_or_nan(&self) -> &[f32] {
         match self.host() {
             Ok(data) => data,
-            Err(_) => &self.host.get_or_init(|| vec![f32::NAN; self.len])[..self.len],
+            Err(_) => self.lost.get_or_init(|| vec![f32::NAN; self.len]),
         }
     }
 
     /// The numbers on the host, to be written; out of date on a device from here on. NaN as in [`Buffer::host_or_nan`].
     pub fn host_mut(&mut self) -> &mut [f32] {
-        self.host_or_nan();
+        if self.host().is_err() {
+            self.host = OnceLock::from(vec![f32::NAN; self.len]);
+        }
         self.device.take();
         self.host.get_mut().map_or(&mut [], |data| &mut data[..self.len])
     }
@@ -102,7 +111,14 @@ impl Buffer {
             return Ok(Span::NONE);
         }
         if self.device.get().is_none() {
-            let memory = cuda.upload(self.host()?)?;
+            let memory = match self.host.get() {
+                Some(data) => cuda.upload(&data[..self.len])?,
+                None => {
+                    let memory = cuda.room::<f32>(self.len)?;
+                    cuda.fill(memory.floats(self.len), 0.0)?;
+                    memory
+                }
+            };
             let _ = self.device.set(memory);
         }
         let memory = self.device.get().filter(|memory| cuda.has(memory));
@@ -116,10 +132,23 @@ impl Buffer {
     /// As [`Buffer::on`].
     pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
         self.on(cuda)?;
-        if let Some(data) = self.host.take() {
-            self.spare = data;
-        }
+        self.host.take();
         self.on(cuda)
+    }
+
+    /// A part of the numbers on the host; of those on a device only that part is copied. The part must be one.
+    ///
+    /// # Errors
+    /// As [`Buffer::host`].
+    pub fn part(&self, part: Range<usize>) -> Result<Cow<'_, [f32]>> {
+        match (self.host.get(), self.device.get()) {
+            (None, Some(memory)) => {
+                let mut data = vec![0.0; part.len()];
+                memory.download_part(part, &mut data)?;
+                Ok(Cow::Owned(data))
+            }
+            _ => Ok(Cow::Borrowed(self.host()?.get(part).unwrap_or_default())),
+        }
     }
 
     /// Overwrites it, where it is.
@@ -133,9 +162,7 @@ impl Buffer {
         match self.device.get() {
             Some(memory) => {
                 memory.upload(values)?;
-                if let Some(data) = self.host.take() {
-                    self.spare = data;
-                }
+                self.host.take();
             }
             None => self.host_mut().copy_from_slice(values),
         }
@@ -150,9 +177,7 @@ impl Buffer {
         match self.device.get() {
             Some(memory) => {
                 memory.fill(part, value)?;
-                if let Some(data) = self.host.take() {
-                    self.spare = data;
-                }
+                self.host.take();
             }
             None => self.host_mut().get_mut(part).into_iter().for_each(|part| part.fill(value)),
         }
@@ -161,6 +186,6 @@ impl Buffer {
 
     /// What is in it, to be used again: memory of the host.
     pub(super) fn into_vec(self) -> Vec<f32> {
-        self.host.into_inner().unwrap_or(self.spare)
+        self.host.into_inner().unwrap_or_default()
     }
 }

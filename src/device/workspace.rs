@@ -60,7 +60,8 @@ impl Workspace {
     /// Gives a buffer back.
     pub fn give(&mut self, buffer: Buffer) {
         let data = buffer.into_vec();
-        if data.is_empty() {
+        // On a CUDA device the host has copies of what was read, and nobody who would take their memory.
+        if data.is_empty() || self.cuda.is_some() {
             return;
         }
         // A buffer that came from elsewhere may lie between two classes: it serves the class it can surely fill.

@@ -62,46 +62,67 @@ const ENCODERS: [Package; 1] = [Package {
 /// The libraries of NVRTC: itself, and what it opens. 13.0.88 emits PTX 9.0, which drivers from CUDA 13.0 (580) on load.
 pub const NVRTC_LIBRARIES: [&str; 2] = ["libnvrtc.so.13", "libnvrtc-builtins.so.13.0"];
 
-const fn nvrtc_package(pinned: &'static [Pinned]) -> Package {
+/// NVRTC for drivers of CUDA 13 and later, and for those of CUDA 12, which need not load what a later one makes.
+const fn nvrtc_package(new: bool, pinned: &'static [Pinned]) -> Package {
     Package {
         name: "NVRTC",
-        place: ("nvrtc", "13.0.88"),
-        requirement: "nvidia-cuda-nvrtc==13.0.88",
-        inside: "nvidia/cu13/lib",
+        place: ("nvrtc", if new { "13.0.88" } else { "12.4.127" }),
+        requirement: if new { "nvidia-cuda-nvrtc==13.0.88" } else { "nvidia-cuda-nvrtc-cu12==12.4.127" },
+        inside: if new { "nvidia/cu13/lib" } else { "nvidia/cuda_nvrtc/lib" },
         pinned,
-        unneeded: &["libnvrtc.alt.so.13", "libnvrtc-builtins.alt.so.13.0"],
+        unneeded: &["libnvrtc.alt.so.13", "libnvrtc-builtins.alt.so.13.0", "__init__.py"],
     }
 }
 
-/// NVRTC for the processor that this was built for, where there is one.
+const fn pinned(name: &'static str, bytes: u64, sha256: &'static str) -> Pinned {
+    Pinned { name, bytes, sha256 }
+}
+
+/// Both of them for the processor that this was built for, where there are any.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-const NVRTC: Option<Package> = Some(nvrtc_package(&[
-    Pinned {
-        name: NVRTC_LIBRARIES[0],
-        bytes: 109_338_064,
-        sha256: "a49e67e8e74590f1e98de55c39c6287efd3f59e3c3797464d7bbe0fe01349b11",
-    },
-    Pinned {
-        name: NVRTC_LIBRARIES[1],
-        bytes: 4_380_616,
-        sha256: "91dcd944d01da9c0f08fff5d779db136a47f6d62bdb63bae900d2f481e92c3a2",
-    },
-]));
+const NVRTC: [Option<Package>; 2] = [
+    Some(nvrtc_package(
+        true,
+        &[
+            pinned(NVRTC_LIBRARIES[0], 109_338_064, "a49e67e8e74590f1e98de55c39c6287efd3f59e3c3797464d7bbe0fe01349b11"),
+            pinned(NVRTC_LIBRARIES[1], 4_380_616, "91dcd944d01da9c0f08fff5d779db136a47f6d62bdb63bae900d2f481e92c3a2"),
+        ],
+    )),
+    Some(nvrtc_package(
+        false,
+        &[
+            pinned("libnvrtc.so.12", 60_418_376, "466d6f14d6cfde99838a132cfa7a23f90ba08acfadaa4d9e4c9defe1277f7bf1"),
+            pinned(
+                "libnvrtc-builtins.so.12.4",
+                5_343_112,
+                "4425561a319da07bbde0dc180a90422e351b364c3dc4f6a3ea1e69925d62db72",
+            ),
+        ],
+    )),
+];
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-const NVRTC: Option<Package> = Some(nvrtc_package(&[
-    Pinned {
-        name: NVRTC_LIBRARIES[0],
-        bytes: 99_505_944,
-        sha256: "64db9c3fc128f4a57a22c314fda08831a8e3a725d439a70076a0fb98f7bea1b7",
-    },
-    Pinned {
-        name: NVRTC_LIBRARIES[1],
-        bytes: 4_380_456,
-        sha256: "84f1c5031bfe1146375b367b2c7fb8d31ea00430be7172177eeb5d04ab813b69",
-    },
-]));
+const NVRTC: [Option<Package>; 2] = [
+    Some(nvrtc_package(
+        true,
+        &[
+            pinned(NVRTC_LIBRARIES[0], 99_505_944, "64db9c3fc128f4a57a22c314fda08831a8e3a725d439a70076a0fb98f7bea1b7"),
+            pinned(NVRTC_LIBRARIES[1], 4_380_456, "84f1c5031bfe1146375b367b2c7fb8d31ea00430be7172177eeb5d04ab813b69"),
+        ],
+    )),
+    Some(nvrtc_package(
+        false,
+        &[
+            pinned("libnvrtc.so.12", 56_302_160, "06f7af741249641bb9088b5317b262bbe43a12d27b84641e37a4dfc5dac746cd"),
+            pinned(
+                "libnvrtc-builtins.so.12.4",
+                5_343_016,
+                "04a712cd8a07205a5e9f4ddeb2f36ed9e25a048a39a632e4f520a3d1f65ab6a9",
+            ),
+        ],
+    )),
+];
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-const NVRTC: Option<Package> = None;
+const NVRTC: [Option<Package>; 2] = [None, None];
 
 /// The folder of all-MiniLM-L6-v2 in `cache`, fetched if it is not there. `progress` gets a line before each step.
 pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
@@ -122,8 +143,21 @@ pub fn nvrtc(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         }
         return Ok(folder);
     }
+    fetch_nvrtc(true, cache, progress)
+}
+
+/// The folder of an NVRTC in `cache` that makes what a driver of this CUDA version loads (12: CUDA 12), fetched if it is not
+/// there.
+///
+/// # Errors
+/// As [`nvrtc`].
+pub fn nvrtc_for(driver: u32, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    fetch_nvrtc(driver >= 13, cache, progress)
+}
+
+fn fetch_nvrtc(new: bool, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     let none = || Error::unsupported("NVRTC on this system", "use Linux on x86-64 or aarch64");
-    NVRTC.ok_or_else(none)?.fetch(cache, OsStr::new(PYTHON), progress)
+    NVRTC[usize::from(!new)].as_ref().ok_or_else(none)?.fetch(cache, OsStr::new(PYTHON), progress)
 }
 
 /// The names that [`named`] knows.

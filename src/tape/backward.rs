@@ -175,7 +175,7 @@ pub(super) fn step_back(
                     gradients.rows[id.index()] = std::mem::take(rows);
                 }
             }
-            if checking && gradients.data.host()?[range.clone()].iter().any(|g| g.is_nan()) {
+            if checking && gradients.data.part(range.clone())?.iter().any(|g| g.is_nan()) {
                 return Err(Error::shape(
                     node.op.name(),
                     format!("its backward leaves NaN in input {position}'s gradient"),

@@ -3,7 +3,7 @@
 use super::params::{Entry, ParamId, Params};
 use super::rows::Rows;
 use crate::device::cuda::Span;
-use crate::device::{Buffer, Cuda, pages};
+use crate::device::{Buffer, Cuda};
 use crate::error::{Error, Result};
 
 /// Gradients of all parameters, and which of them a backward pass has reached.
@@ -19,7 +19,7 @@ impl Gradients {
     /// Gradients for these parameters, none touched.
     pub fn new(params: &Params) -> Gradients {
         let count = params.entries().len();
-        let data = Buffer::from_vec(pages::zeros(params.arena_len()));
+        let data = Buffer::zeros(params.arena_len());
         Gradients { data, touched: vec![false; count], rows: vec![Rows::ALL; count] }
     }
 

@@ -23,6 +23,17 @@ impl Ema {
         Ema { decay, shadow: Buffer::from_vec(model.encoder().params().arena().to_vec()) }
     }
 
+    /// Brings the shadow to where the model computes, so that no update is the first to need the room.
+    ///
+    /// # Errors
+    /// No room for it.
+    pub fn place(&self, model: &MultiTaskModel) -> Result<()> {
+        match model.encoder().device() {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda(cuda) => self.shadow.on(cuda).map(|_| ()),
+        }
+    }
+
     /// Moves the shadow after an update.
     ///
     /// # Errors

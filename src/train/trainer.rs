@@ -193,6 +193,7 @@ impl<'a> Run<'a> {
 
     fn go(mut self, model: &mut MultiTaskModel, observer: &mut (dyn Observer + '_)) -> Result<TrainReport> {
         self.begin(model, observer)?;
+        self.ema.as_ref().map_or(Ok(()), |ema| ema.place(model))?;
         let (epochs_done, batches_done, updates_done) = (self.state.epoch, self.state.batches, self.state.updates);
         observer.event(&Event::Start { totals: self.totals, epochs_done, batches_done, updates_done })?;
         let precision = self.trainer.options.precision.unwrap_or(model.encoder().device().precision());
@@ -325,6 +326,8 @@ impl<'a> Run<'a> {
         let done = self.update(model, group, batches, observer);
         if let Err(Error::DeviceMemory { .. }) = &done
             && before.updates > 0
+            // Else the weights are those of the next update, and what follows them is not.
+            && self.step.updates() == begun
         {
             // Parameters and moments are those of the last update: the gradients of this one went nowhere.
             self.step.abandon(begun);
@@ -426,6 +429,10 @@ impl<'a> Run<'a> {
         self.swap_ema(model)?;
         let evaluated = self.evaluate(model, batches, observer);
         self.swap_ema(model)?;
+        if let Err(Error::DeviceMemory { .. }) = &evaluated {
+            // The epoch is done but for its evaluation, with which the run then goes on.
+            self.checkpoint(model, observer)?;
+        }
         let results = evaluated?;
         if self.state.position >= batches as u64 {
             self.state.epoch += 1;

@@ -7,13 +7,12 @@ use std::any::type_name;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
-use cudarc::nvrtc;
-use manyhead::interop::fetch;
+use manyhead::device::{Cuda, cache_dir, cuda};
 use manyhead::rng::Stream;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -21,57 +20,28 @@ use crate::gpu;
 
 /// The folder that a process leaves the digests of its tests in.
 pub const DIGESTS: &str = "MANYHEAD_CUDA_DIGESTS";
-/// A folder with the PTX of all kernels, so that a process need not compile.
-pub const PTX: &str = "MANYHEAD_CUDA_PTX";
 
-/// Where the kernels are.
-pub fn kernels() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")
-}
-
-/// The PTX of kernels/`file`.cu, compiled once in a process; who wants another file's does not wait for it.
-pub fn ptx(file: &str) -> Arc<CString> {
-    type Slot = Arc<OnceLock<Arc<CString>>>;
+/// What the driver loads of kernels/`file`.cu: machine code, or PTX on the software GPU, as the engine compiles and keeps them.
+/// Compiled once in a process; who wants another file's does not wait for it.
+fn image(file: &str) -> Arc<Vec<u8>> {
+    type Slot = Arc<OnceLock<Arc<Vec<u8>>>>;
     static CACHE: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
     // Nothing panics while the table is locked.
     let slot = CACHE.lock().unwrap().get_or_insert_default().entry(file.into()).or_default().clone();
     let made = slot.get_or_init(|| {
-        Arc::new(match std::env::var_os(PTX) {
-            Some(folder) => {
-                CString::new(std::fs::read(Path::new(&folder).join(file).with_extension("ptx")).unwrap()).unwrap()
-            }
-            None => compile(file),
-        })
+        gpu::nvrtc();
+        let device = result::device::get(0).unwrap();
+        // SAFETY: the device was given by the driver.
+        let number = |what| unsafe { result::device::get_attribute(device, what) }.unwrap() as u32;
+        use sys::CUdevice_attribute_enum as attribute;
+        let arch = 10 * number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
+            + number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+        let (driver, cache) = (Cuda::driver_version().unwrap(), cache_dir(None).unwrap());
+        let compiled =
+            cuda::kernels(file, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        Arc::new(if gpu::is_real() { compiled.cubin } else { compiled.ptx })
     });
     made.clone()
-}
-
-fn compile(file: &str) -> CString {
-    static OPEN: OnceLock<()> = OnceLock::new();
-    OPEN.get_or_init(|| {
-        let folder = gpu::nvrtc();
-        fetch::NVRTC_LIBRARIES.iter().rev().for_each(|library| gpu::open(&folder.join(library)));
-    });
-    let read = |name: &str| std::fs::read_to_string(kernels().join(name)).unwrap();
-    let name = format!("{file}.cu");
-    // So that messages and findings name a file and a line of it.
-    let (shared, own) = (read("common.cuh"), read(&name));
-    let source =
-        CString::new(format!("#line 1 \"kernels/common.cuh\"\n{shared}\n#line 1 \"kernels/{name}\"\n{own}")).unwrap();
-    let program = nvrtc::result::create_program(&source, Some(&CString::new(name.as_str()).unwrap())).unwrap();
-    let text = |bytes: Vec<std::ffi::c_char>| {
-        CString::new(bytes.into_iter().map(|byte| byte as u8).take_while(|byte| *byte != 0).collect::<Vec<_>>())
-            .unwrap()
-    };
-    // SAFETY: the program was made above and is used by nobody else.
-    unsafe {
-        let made = nvrtc::result::compile_program(program, &["--gpu-architecture=compute_80", "-lineinfo"]);
-        let log = nvrtc::result::get_program_log(program).map(text).unwrap_or_default();
-        assert!(made.is_ok() && !log.to_string_lossy().contains("warning"), "{name}: {}", log.to_string_lossy());
-        let ptx = text(nvrtc::result::get_ptx(program).unwrap());
-        nvrtc::result::destroy_program(program).unwrap();
-        ptx
-    }
 }
 
 /// Numbers on the device.
@@ -155,8 +125,8 @@ impl Gpu {
     pub fn launch(&self, file: &str, kernel: &str, launch: Launch, arguments: &[&dyn Argument]) {
         let mut modules = self.modules.borrow_mut();
         let module = *modules.entry(file.into()).or_insert_with(|| {
-            // SAFETY: the text ends in NUL; the module is unloaded with the context.
-            unsafe { result::module::load_data(ptx(file).as_ptr().cast()) }
+            // SAFETY: machine code, or text that ends in NUL; the module is unloaded with the context.
+            unsafe { result::module::load_data(image(file).as_ptr().cast()) }
                 .unwrap_or_else(|error| panic!("loading {file}: {error:?}"))
         });
         let Launch { grid: [x, y, z], block, shared } = launch;

@@ -22,7 +22,7 @@ mod rms_norm;
 use std::path::Path;
 use std::process::Command;
 
-use harness::{DIGESTS, PTX, kernels, ptx};
+use harness::DIGESTS;
 
 /// Schedules that all tests are run under.
 const SEEDS: usize = 10;
@@ -35,14 +35,6 @@ fn schedules_do_not_matter() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(kernels()).unwrap() {
-        let path = file.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "cu") {
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            let target = folder.path().join(name).with_extension("ptx");
-            std::fs::write(target, ptx(name).as_bytes()).unwrap();
-        }
-    }
     let next = std::sync::atomic::AtomicUsize::new(1);
     let runs: Vec<Vec<(String, String)>> = std::thread::scope(|scope| {
         let worker = || {
@@ -75,7 +67,6 @@ fn run(folder: &Path, seed: usize) -> Vec<(String, String)> {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--skip", "schedules_do_not_matter", "--test-threads=1"])
         .env(DIGESTS, &digests)
-        .env(PTX, folder)
         .env("SOFTWARE_GPU_SEED", seed.to_string())
         .env("SOFTWARE_GPU_THREADS", "1")
         .output()

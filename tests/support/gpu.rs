@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use manyhead::device::Cuda;
 use manyhead::interop::fetch;
 
 /// Opens the driver, once: the software GPU's, or with `MANYHEAD_REAL_GPU=1` the machine's own. It stays open to the end.
@@ -16,7 +17,7 @@ pub fn driver() {
     static OPEN: OnceLock<()> = OnceLock::new();
     OPEN.get_or_init(|| {
         leave_cargo_folders();
-        let real = std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1");
+        let real = is_real();
         if !real {
             open(&look_alike());
         }
@@ -28,9 +29,16 @@ pub fn driver() {
     });
 }
 
-/// The folder of NVRTC, fetched if it is not there.
+/// The folder of an NVRTC that fits the driver, fetched if it is not there.
 pub fn nvrtc() -> PathBuf {
-    fetch::nvrtc(&fetch::cache_dir(None).unwrap(), &|message| eprintln!("{message}")).unwrap()
+    driver();
+    let version = Cuda::driver_version().unwrap();
+    fetch::nvrtc_for(version, &fetch::cache_dir(None).unwrap(), &|message| eprintln!("{message}")).unwrap()
+}
+
+/// Whether the machine's own driver is to be used.
+pub fn is_real() -> bool {
+    std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1")
 }
 
 /// Starts this process anew if cargo has put its folder of libraries into `LD_LIBRARY_PATH`: the look-alike driver is in it,
@@ -58,8 +66,7 @@ pub fn open(path: &Path) {
 
 /// The folder of the look-alike driver, for another process; None if tests use the machine's own.
 pub fn look_alike_folder() -> Option<PathBuf> {
-    let real = std::env::var("MANYHEAD_REAL_GPU").is_ok_and(|value| value == "1");
-    (!real).then(|| look_alike().parent().unwrap_or(Path::new(".")).to_path_buf())
+    (!is_real()).then(|| look_alike().parent().unwrap_or(Path::new(".")).to_path_buf())
 }
 
 /// The look-alike driver beside the test's executable.

@@ -81,8 +81,9 @@ impl Common {
                 device
             }
             DeviceName::Cuda(ordinal) => {
-                if Cuda::probe().is_ok() && !Cuda::has_compiler(options().cache.as_deref()) {
-                    fetch::nvrtc(&self.cache_folder()?, &|message| self.say(message))?;
+                let named = std::env::var_os(fetch::NVRTC_VARIABLE).is_some_and(|folder| !folder.is_empty());
+                if !named && let Some(driver) = Cuda::lacks_compiler(options().cache.as_deref()) {
+                    fetch::nvrtc_for(driver, &self.cache_folder()?, &|message| self.say(message))?;
                 }
                 Device::cuda(ordinal, self.threads, options())?
             }
@@ -96,8 +97,23 @@ impl Common {
 
     /// The same with products in the precision of `--precision`.
     pub fn device_in(&self, precision: &Products) -> Result<Device, Failure> {
-        let device = self.device()?;
+        let device = self.device_for(&precision.precision)?;
         Ok(device.with_precision(device.parse_precision(&precision.precision)?))
+    }
+
+    /// [`Common::device`] for a precision: who left the choice of the device to us gets the CPU for one that the GPU lacks.
+    pub fn device_for(&self, precision: &str) -> Result<Device, Failure> {
+        let device = self.device()?;
+        let left_to_us = self.device.is_empty() || self.device == "auto";
+        let lacking = |device: &Device| device.parse_precision(precision).is_err();
+        if left_to_us && matches!(device, Device::Cuda(_)) && lacking(&device) {
+            let host = self.host()?;
+            if !lacking(&host) {
+                self.say(&format!("on the CPU: {device} has no products in {precision}"));
+                return Ok(host);
+            }
+        }
+        Ok(device)
     }
 
     /// One line for the user, unless they asked for quiet.

@@ -8,6 +8,7 @@ use super::launch::Launch;
 
 /// Why a call of the driver failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // the driver that is there makes them
 pub enum Failure {
     Memory,
     Image(String),
@@ -22,8 +23,13 @@ impl fmt::Display for Failure {
 
 const ABSENT: &str = "this program was built without CUDA (the feature `cuda`)";
 
-pub fn start() -> Result<usize, String> {
+pub fn start() -> Result<Started, String> {
     Err(ABSENT.into())
+}
+
+pub struct Started {
+    pub version: u32,
+    pub devices: usize,
 }
 
 pub fn name(_: usize) -> Result<String, Failure> {
@@ -68,7 +74,9 @@ impl Driver {
         free_pinned(pointer: *mut u8) -> ();
         synchronize() -> Result<(), Failure>;
         load(image: &[u8]) -> Result<Module, Failure>;
+        unload(module: Module) -> ();
         function(module: Module, name: &str, shared: u32) -> Result<Function, Failure>;
+        allow_shared(function: &Function) -> Result<(), Failure>;
     }
 
     /// # Safety
@@ -121,7 +129,7 @@ pub mod nvrtc {
         pub version: (i32, i32),
     }
 
-    pub fn open(_: Option<&Path>) -> Result<&'static Nvrtc, String> {
+    pub fn open(_: u32, _: Option<&Path>) -> Result<&'static Nvrtc, String> {
         Err(super::ABSENT.into())
     }
 

@@ -15,13 +15,13 @@ type Source = (&'static str, &'static str);
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// Compiles kernels/`file`.cu for a device, or takes it from the folder `cache`.
+/// Compiles kernels/`file`.cu for a `device` (80: sm_80) of a `driver` (12: CUDA 12), or takes it from the folder `cache`.
 ///
 /// # Errors
 /// No such file, no compiler, or what the compiler says.
-pub fn kernels(file: &str, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
+pub fn kernels(file: &str, driver: u32, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
     let (name, source) = source(file).ok_or_else(|| format!("there is no kernels/{file}.cu"))?;
-    let compiler = nvrtc::open(cache)?;
+    let compiler = nvrtc::open(driver, cache)?;
     let architecture = compiler.architecture(device).ok_or_else(|| {
         format!("NVRTC {}.{} compiles for no architecture up to sm_{device}", compiler.version.0, compiler.version.1)
     })?;
@@ -123,9 +123,9 @@ mod tests {
     fn a_damaged_entry_is_made_anew_and_an_architecture_has_its_own() {
         let cache = crate::device::cache_dir(None).unwrap();
         crate::interop::fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
-        nvrtc::open(Some(&cache)).unwrap();
+        nvrtc::open(13, Some(&cache)).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let made = kernels("add", 80, Some(folder.path())).unwrap();
+        let made = kernels("add", 13, 80, Some(folder.path())).unwrap();
         assert!(made.ptx.ends_with(b"\0") && made.cubin.starts_with(b"\x7fELF"));
         let entries = || -> Vec<PathBuf> {
             std::fs::read_dir(folder.path().join("kernels")).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -134,23 +134,23 @@ mod tests {
         let whole = std::fs::read(entry).unwrap();
         for damaged in [&whole[..whole.len() / 2], &[], b"something else"] {
             std::fs::write(entry, damaged).unwrap();
-            assert_eq!(kernels("add", 80, Some(folder.path())).unwrap(), made);
+            assert_eq!(kernels("add", 13, 80, Some(folder.path())).unwrap(), made);
             assert_eq!(std::fs::read(entry).unwrap(), whole);
         }
         // A device between two architectures that the compiler knows takes the older one.
-        let newer = kernels("add", 90, Some(folder.path())).unwrap();
+        let newer = kernels("add", 13, 90, Some(folder.path())).unwrap();
         assert_ne!(newer, made);
-        assert_eq!(kernels("add", 91, Some(folder.path())).unwrap(), newer);
+        assert_eq!(kernels("add", 13, 91, Some(folder.path())).unwrap(), newer);
         assert_eq!(entries().len(), 2);
         // Two processes at once: whoever is last writes the same.
         std::fs::remove_file(&entries()[0]).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert_eq!(kernels("add", 80, Some(folder.path())).unwrap(), made));
+                scope.spawn(|| assert_eq!(kernels("add", 13, 80, Some(folder.path())).unwrap(), made));
             }
         });
-        assert!(kernels("nothing", 80, None).unwrap_err().contains("nothing.cu"));
-        assert!(kernels("add", 10, None).unwrap_err().contains("sm_10"));
+        assert!(kernels("nothing", 13, 80, None).unwrap_err().contains("nothing.cu"));
+        assert!(kernels("add", 13, 10, None).unwrap_err().contains("sm_10"));
     }
 
     #[cfg(all(feature = "cuda", feature = "cli"))]
@@ -158,7 +158,7 @@ mod tests {
     fn what_does_not_compile_is_named_with_its_line() {
         let cache = crate::device::cache_dir(None).unwrap();
         crate::interop::fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
-        let compiler = nvrtc::open(Some(&cache)).unwrap();
+        let compiler = nvrtc::open(13, Some(&cache)).unwrap();
         let options = ["--gpu-architecture=sm_80".to_string()];
         let source = "extern \"C\" __global__ void k(float* x) {\n    x[0] = y;\n}\n";
         let message = compiler.compile("kernels/wrong.cu", source, &options).unwrap_err();

@@ -73,24 +73,32 @@ pub struct Function {
     pub parameters: Option<Vec<usize>>,
 }
 
+/// What is there.
+pub struct Started {
+    /// The CUDA version of the driver: 12 is CUDA 12.
+    pub version: u32,
+    /// How many devices.
+    pub devices: usize,
+}
+
 /// Opens the driver's library.
 ///
 /// # Errors
 /// Why there is no device to be used, in one line.
-pub fn start() -> Result<usize, String> {
+pub fn start() -> Result<Started, String> {
     // SAFETY: opens the driver's library, whose initialisers have no demands on the process. After it cudarc opens the same
     // one, and does not panic.
     if !unsafe { sys::is_culib_present() } {
         return Err("there is no CUDA driver on this machine (libcuda.so); use --device cpu".into());
     }
-    let old = |version: i32| format!("the CUDA driver is too old ({}.{})", version / 1000, version % 1000 / 10);
     let mut version = 0;
     // SAFETY: writes one number.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(|error| failure(error).to_string())?;
     if version < OLDEST_DRIVER {
         return Err(format!(
-            "{}: at least {}.{} is needed",
-            old(version),
+            "the CUDA driver is too old ({}.{}): at least {}.{} is needed",
+            version / 1000,
+            version % 1000 / 10,
             OLDEST_DRIVER / 1000,
             OLDEST_DRIVER % 1000 / 10
         ));
@@ -98,7 +106,7 @@ pub fn start() -> Result<usize, String> {
     result::init().map_err(|error| format!("the CUDA driver does not start: {}", failure(error)))?;
     match result::device::get_count() {
         Ok(0) => Err("there is a CUDA driver, but no device".into()),
-        Ok(count) => Ok(count as usize),
+        Ok(count) => Ok(Started { version: (version / 1000).max(0) as u32, devices: count.max(0) as usize }),
         Err(error) => Err(format!("the CUDA driver finds no device: {}", failure(error))),
     }
 }
@@ -189,11 +197,10 @@ impl Driver {
         }
     }
 
-    /// Copies to the device, in the order of the stream. Bytes that are not pinned may be changed when the call returns;
-    /// pinned ones after the next [`Driver::synchronize`].
+    /// Copies to the device, in the order of the stream. The bytes may be changed after the next [`Driver::synchronize`].
     ///
     /// # Safety
-    /// `address` must have room for `bytes`; if these are pinned, they must stay until then.
+    /// `address` must have room for `bytes`, which must stay as they are until then.
     pub unsafe fn upload(&self, address: u64, bytes: &[u8]) -> Result<(), Failure> {
         self.current()?;
         // SAFETY: by the caller's promise.
@@ -240,12 +247,23 @@ impl Driver {
 
     /// Loads a cubin, or PTX that ends in a NUL.
     pub fn load(&self, image: &[u8]) -> Result<Module, Failure> {
+        if !image.starts_with(b"\x7fELF") && image.last() != Some(&0) {
+            return Err(Failure::Image("neither machine code nor text that ends".into()));
+        }
         self.current()?;
-        // SAFETY: the image is a whole cubin or ends in NUL: `Image` sees to it.
+        // SAFETY: the driver reads machine code by its own header, and text up to the NUL, which was looked for.
         unsafe { result::module::load_data(image.as_ptr().cast()) }.map(|m| Module(m as usize)).map_err(failure)
     }
 
-    /// A kernel of a module, allowed what its own shared memory leaves of the `shared` bytes that a block can have.
+    /// Unloads it; its kernels must not be launched any more.
+    pub fn unload(&self, module: Module) {
+        if self.current().is_ok() {
+            // SAFETY: loaded once, unloaded once.
+            let _ = unsafe { result::module::unload(module.0 as sys::CUmodule) };
+        }
+    }
+
+    /// A kernel of a module; it may have what its own shared memory leaves of the `shared` bytes that a block can have.
     pub fn function(&self, module: Module, name: &str, shared: u32) -> Result<Function, Failure> {
         self.current()?;
         let text = CString::new(name).map_err(|_| Failure::Other(format!("no kernel is called '{name}'")))?;
@@ -257,10 +275,22 @@ impl Driver {
         let max_threads = get(attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?.max(0) as u32;
         let own = get(attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?.max(0) as u32;
         let max_shared = shared.saturating_sub(own);
-        let what = attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: as above.
-        unsafe { result::function::set_function_attribute(handle, what, max_shared as i32) }.map_err(failure)?;
         Ok(Function { handle: handle as usize, max_threads, max_shared, parameters: parameters(handle) })
+    }
+
+    /// Lets a kernel have more dynamic shared memory than the 48 KiB that any may.
+    pub fn allow_shared(&self, function: &Function) -> Result<(), Failure> {
+        self.current()?;
+        let what = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is one of the driver's.
+        unsafe {
+            result::function::set_function_attribute(
+                function.handle as sys::CUfunction,
+                what,
+                function.max_shared as i32,
+            )
+        }
+        .map_err(failure)
     }
 
     /// Starts a kernel.
@@ -295,7 +325,8 @@ fn parameters(function: sys::CUfunction) -> Option<Vec<usize>> {
         // SAFETY: writes two numbers; an index beyond the last parameter is refused.
         match unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) }.result() {
             Ok(()) => sizes.push(size),
-            Err(_) => return Some(sizes),
+            Err(error) if error.0 == sys::cudaError_enum::CUDA_ERROR_INVALID_VALUE => return Some(sizes),
+            Err(_) => return None,
         }
     }
 }

@@ -37,7 +37,9 @@ pub fn open() -> Cuda {
         std::mem::forget(unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }.unwrap());
     }
     let cache = cache_dir(None).unwrap();
-    fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
+    if let Some(driver) = Cuda::lacks_compiler(Some(&cache)) {
+        fetch::nvrtc_for(driver, &cache, &|message| eprintln!("{message}")).unwrap();
+    }
     let options = CudaOptions { cache: Some(cache) };
     let cuda = Cuda::open(0, Cpu::new(1, Isa::Portable).unwrap(), options).unwrap();
     assert_ne!(real, cuda.name().starts_with("Software GPU"), "the driver found is that of {}", cuda.name());

@@ -167,10 +167,10 @@ impl From<bool> for Argument {
     }
 }
 
-/// The address of numbers, which must be there unless there are none.
+/// The address of numbers, which must be there.
 impl From<Span<'_>> for Argument {
     fn from(span: Span<'_>) -> Argument {
-        Argument { missing: !span.is_empty() && span.address() == 0, ..Argument::word(span.address(), 8) }
+        Argument { missing: span.address() == 0, ..Argument::word(span.address(), 8) }
     }
 }
 

@@ -46,10 +46,15 @@ impl Memory {
 
     /// Reads as many floats from it as there is room for.
     pub(in crate::device) fn download(&self, values: &mut [f32]) -> Result<()> {
-        if 4 * values.len() > self.bytes {
-            return Err(Error::shape("cuda", format!("{} numbers from {} bytes of memory", values.len(), self.bytes)));
+        self.download_part(0..values.len(), values)
+    }
+
+    /// Reads a part of its floats.
+    pub(in crate::device) fn download_part(&self, part: Range<usize>, values: &mut [f32]) -> Result<()> {
+        if 4 * part.end > self.bytes || part.len() != values.len() {
+            return Err(Error::shape("cuda", format!("numbers {part:?} of {} bytes of memory", self.bytes)));
         }
-        self.inner.download(bytemuck::cast_slice_mut(values), self.address)
+        self.inner.download(bytemuck::cast_slice_mut(values), self.address + 4 * part.start as u64)
     }
 
     /// Overwrites its first floats.

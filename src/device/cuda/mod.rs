@@ -5,7 +5,7 @@
 //! This room and what it holds is the only one that knows of addresses.
 
 mod compile;
-pub mod flat;
+pub(crate) mod flat;
 #[cfg(all(test, feature = "cuda", feature = "cli"))]
 pub mod for_tests;
 mod launch;
@@ -32,10 +32,12 @@ use bytemuck::Pod;
 
 use super::cpu::Cpu;
 use crate::error::{Error, Result};
+pub use compile::kernels;
 use driver::{Driver, Failure, Function, Module};
-pub use launch::{Argument, Launch, size};
+pub(crate) use launch::{Argument, Launch, size};
 use memory::{Free, size_of_class};
 pub use memory::{Memory, Span};
+pub use nvrtc::Compiled;
 
 /// A handle to a CUDA device; clones share it. The host's threads do what the device does not: reading, tokenising, metrics.
 #[derive(Clone)]
@@ -73,6 +75,8 @@ struct Inner {
     arch: u32,
     shared: u32,
     multiprocessors: u32,
+    /// 12 is CUDA 12.
+    driver_version: u32,
     cache: Option<PathBuf>,
     free: Mutex<Free>,
     staging: Mutex<Staging>,
@@ -112,9 +116,9 @@ impl Cuda {
     pub fn open(ordinal: usize, host: Cpu, options: CudaOptions) -> Result<Cuda> {
         let label = format!("cuda:{ordinal}");
         let refused = |message: String| Error::device(&label, message);
-        let count = driver::start().map_err(refused)?;
-        if ordinal >= count {
-            return Err(refused(format!("there are {count} devices, counted from 0")));
+        let started = driver::start().map_err(refused)?;
+        if ordinal >= started.devices {
+            return Err(refused(format!("there are {} devices, counted from 0", started.devices)));
         }
         let wrong = |failure: Failure| Error::device(&label, failure.to_string());
         let driver = Driver::open(ordinal).map_err(wrong)?;
@@ -122,7 +126,7 @@ impl Cuda {
         if arch < OLDEST_ARCH {
             return Err(refused(format!("{name} is sm_{arch}; kernels need sm_{OLDEST_ARCH} (A100) or newer")));
         }
-        nvrtc::open(options.cache.as_deref()).map_err(refused)?;
+        let compiler = nvrtc::open(started.version, options.cache.as_deref()).map_err(refused)?;
         let (shared, multiprocessors) =
             (driver.shared_memory().map_err(wrong)?, driver.multiprocessors().map_err(wrong)?);
         let pointer = driver.allocate_pinned(STAGING).map_err(wrong)? as usize;
@@ -133,6 +137,7 @@ impl Cuda {
             arch,
             shared,
             multiprocessors,
+            driver_version: started.version,
             cache: options.cache,
             free: Mutex::default(),
             staging: Mutex::new(Staging { pointer, position: 0 }),
@@ -140,6 +145,14 @@ impl Cuda {
             modules: Mutex::default(),
             counters: Default::default(),
         };
+        // What the compiler makes may be too new for the driver: better known here than in the first step.
+        inner.function("add", "add_forward").map_err(|error| {
+            let ((major, minor), version) = (compiler.version, started.version);
+            refused(format!(
+                "a driver of CUDA {version} does not load what NVRTC {major}.{minor} makes; put one up to {version} into the \
+                 folder that MANYHEAD_NVRTC names ({error})"
+            ))
+        })?;
         Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host })
     }
 
@@ -152,9 +165,20 @@ impl Cuda {
         driver::name(0).map_err(|failure| failure.to_string())
     }
 
-    /// Whether NVRTC, which compiles the kernels, is on this machine; `cache` as in [`CudaOptions`].
-    pub fn has_compiler(cache: Option<&std::path::Path>) -> bool {
-        nvrtc::open(cache).is_ok()
+    /// The version of the driver (12 is CUDA 12), or, in one line, why there is none with a device.
+    ///
+    /// # Errors
+    /// As [`Cuda::probe`].
+    pub fn driver_version() -> std::result::Result<u32, String> {
+        driver::start().map(|started| started.version)
+    }
+
+    /// The version of the driver (12 is CUDA 12) where there is no NVRTC that fits it: what makes kernels has to be fetched
+    /// then. None if there is one, or no driver. `cache` as in [`CudaOptions`].
+    pub fn lacks_compiler(cache: Option<&std::path::Path>) -> Option<u32> {
+        let version = driver::start().ok()?.version;
+        let fits = nvrtc::open(version, cache).is_ok_and(|compiler| compiler.version.0 <= version as i32);
+        (!fits).then_some(version)
     }
 
     /// The host's threads.
@@ -279,7 +303,7 @@ impl Cuda {
     /// # Errors
     /// A launch that the device does not take, arguments of other sizes than the kernel's, a pointer that is missing, a
     /// kernel that does not compile, a failure of the driver: with the kernel's name and the launch.
-    pub fn launch(
+    pub(crate) fn launch(
         &self,
         file: &'static str,
         kernel: &'static str,
@@ -297,6 +321,9 @@ impl Cuda {
             Error::device(inner.label(), format!("{kernel} ({shape}): {message}"))
         };
         launch.check(function.max_threads, function.max_shared).map_err(wrong)?;
+        if launch.shared > UNASKED_SHARED {
+            inner.driver.allow_shared(&function).map_err(|failure| wrong(failure.to_string()))?;
+        }
         if let Some(sizes) = &function.parameters {
             let given = arguments.iter().map(Argument::bytes);
             if !given.clone().eq(sizes.iter().copied()) {
@@ -321,9 +348,15 @@ impl Cuda {
         // cannot say, as the kernel's source says); addresses are those of living memory, or null where the kernel's
         // comment allows it.
         let launched = unsafe { inner.driver.launch(&function, launch, &mut pointers[..arguments.len()]) };
-        launched.map_err(|failure| wrong(failure.to_string()))
+        launched.map_err(|failure| match failure {
+            Failure::Memory => inner.no_memory(0),
+            other => wrong(other.to_string()),
+        })
     }
 }
+
+/// Bytes of dynamic shared memory that a kernel gets without being allowed them.
+const UNASKED_SHARED: u32 = 48 << 10;
 
 /// More than any kernel has.
 const MOST_ARGUMENTS: usize = 32;
@@ -344,7 +377,26 @@ impl Inner {
     }
 
     fn error(&self, what: &str, failure: Failure) -> Error {
-        Error::device(self.label(), format!("{what}: {failure}"))
+        match failure {
+            Failure::Memory => self.no_memory(0),
+            other => Error::device(self.label(), format!("{what}: {other}")),
+        }
+    }
+
+    fn no_memory(&self, wanted: usize) -> Error {
+        let (free, total) = self.driver.memory().unwrap_or_default();
+        Error::DeviceMemory { device: self.label(), wanted, free, total }
+    }
+
+    /// Does what may need memory of the driver's own; once more without what is kept for later if there is none.
+    fn with_memory<T>(&self, work: impl Fn() -> std::result::Result<T, Failure>) -> std::result::Result<T, Failure> {
+        let done = work();
+        if !matches!(done, Err(Failure::Memory)) {
+            return done;
+        }
+        let kept = locked(&self.free).drain();
+        kept.into_iter().for_each(|address| self.driver.free(address));
+        work()
     }
 
     /// Memory of at least this size, with its own.
@@ -354,19 +406,9 @@ impl Inner {
             return Ok(kept);
         }
         self.counters[1].fetch_add(1, Ordering::Relaxed);
-        let mut allocated = self.driver.allocate(size);
-        if allocated == Err(Failure::Memory) {
-            // What is kept for later, in sizes that do not fit, serves now.
-            let kept = locked(&self.free).drain();
-            kept.into_iter().for_each(|address| self.driver.free(address));
-            allocated = self.driver.allocate(size);
-        }
-        match allocated {
+        match self.with_memory(|| self.driver.allocate(size)) {
             Ok(address) => Ok((address, size)),
-            Err(Failure::Memory) => {
-                let (free, total) = self.driver.memory().unwrap_or_default();
-                Err(Error::DeviceMemory { device: self.label(), wanted: bytes, free, total })
-            }
+            Err(Failure::Memory) => Err(self.no_memory(bytes)),
             Err(failure) => Err(self.error("allocate", failure)),
         }
     }
@@ -391,8 +433,10 @@ impl Inner {
         self.counters[2].fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut staging = locked(&self.staging);
         let uploaded = if bytes.len() > STAGING / 2 {
-            // SAFETY: the memory at `address` was taken for these bytes.
-            unsafe { self.driver.upload(address, bytes) }
+            // SAFETY: the memory at `address` was taken for these bytes, which are borrowed until the copy is done.
+            let copied = unsafe { self.driver.upload(address, bytes) };
+            staging.position = 0;
+            copied.and_then(|()| self.driver.synchronize())
         } else {
             if staging.position + bytes.len() > STAGING {
                 self.driver.synchronize().map_err(|failure| self.error("upload", failure))?;
@@ -442,23 +486,25 @@ impl Inner {
             match modules.get(file) {
                 Some(module) => *module,
                 None => {
-                    let compiled = compile::kernels(file, self.arch, self.cache.as_deref()).map_err(wrong)?;
+                    let compiled =
+                        compile::kernels(file, self.driver_version, self.arch, self.cache.as_deref()).map_err(wrong)?;
                     let mut module = Err(Failure::Image(String::new()));
                     if !TEXT_ONLY.load(Ordering::Relaxed) {
-                        module = self.driver.load(&compiled.cubin);
+                        module = self.with_memory(|| self.driver.load(&compiled.cubin));
                     }
                     if matches!(module, Err(Failure::Image(_))) {
-                        module = self.driver.load(&compiled.ptx);
+                        module = self.with_memory(|| self.driver.load(&compiled.ptx));
                         TEXT_ONLY.store(module.is_ok(), Ordering::Relaxed);
                     }
-                    let module = module.map_err(|failure| wrong(failure.to_string()))?;
+                    let module = module.map_err(|failure| self.error(&format!("kernels/{file}.cu"), failure))?;
                     modules.insert(file, module);
                     module
                 }
             }
         };
-        let found = self.driver.function(module, kernel, self.shared);
-        let found = Arc::new(found.map_err(|failure| wrong(format!("{kernel}: {failure}")))?);
+        let found = self.with_memory(|| self.driver.function(module, kernel, self.shared));
+        let found = found.map_err(|failure| self.error(&format!("kernels/{file}.cu: {kernel}"), failure))?;
+        let found = Arc::new(found);
         locked(&self.functions).insert((file, kernel), found.clone());
         Ok(found)
     }
@@ -468,6 +514,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let _ = self.driver.synchronize();
         locked(&self.free).drain().into_iter().for_each(|address| self.driver.free(address));
+        locked(&self.modules).drain().for_each(|(_, module)| self.driver.unload(module));
         self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
     }
 }

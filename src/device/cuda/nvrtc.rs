@@ -1,11 +1,12 @@
 //! NVRTC, NVIDIA's run-time compiler: where it is found, and one compile.
 
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
-use cudarc::nvrtc::{result, sys};
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
+
+use super::locked;
 
 /// What one compile gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,58 +17,151 @@ pub struct Compiled {
     pub cubin: Vec<u8>,
 }
 
+type Program = *mut c_void;
+/// 0 is success.
+type Status = c_int;
+type Number = unsafe extern "C" fn(*mut c_int) -> Status;
+type Size = unsafe extern "C" fn(Program, *mut usize) -> Status;
+type Bytes = unsafe extern "C" fn(Program, *mut c_char) -> Status;
+
+/// The functions of an NVRTC that was found; all of them are there since CUDA 11.2.
+struct Functions {
+    version: Symbol<unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status>,
+    architecture_count: Symbol<Number>,
+    architectures: Symbol<Number>,
+    error: Symbol<unsafe extern "C" fn(Status) -> *const c_char>,
+    create: Symbol<
+        unsafe extern "C" fn(
+            *mut Program,
+            *const c_char,
+            *const c_char,
+            c_int,
+            *const *const c_char,
+            *const *const c_char,
+        ) -> Status,
+    >,
+    compile: Symbol<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status>,
+    destroy: Symbol<unsafe extern "C" fn(*mut Program) -> Status>,
+    ptx: (Symbol<Size>, Symbol<Bytes>),
+    cubin: (Symbol<Size>, Symbol<Bytes>),
+    log: (Symbol<Size>, Symbol<Bytes>),
+}
+
+impl Functions {
+    fn of(library: &Library) -> Result<Functions, String> {
+        // SAFETY: the types are those of NVRTC's header.
+        unsafe {
+            Ok(Functions {
+                version: symbol(library, "nvrtcVersion")?,
+                architecture_count: symbol(library, "nvrtcGetNumSupportedArchs")?,
+                architectures: symbol(library, "nvrtcGetSupportedArchs")?,
+                error: symbol(library, "nvrtcGetErrorString")?,
+                create: symbol(library, "nvrtcCreateProgram")?,
+                compile: symbol(library, "nvrtcCompileProgram")?,
+                destroy: symbol(library, "nvrtcDestroyProgram")?,
+                ptx: (symbol(library, "nvrtcGetPTXSize")?, symbol(library, "nvrtcGetPTX")?),
+                cubin: (symbol(library, "nvrtcGetCUBINSize")?, symbol(library, "nvrtcGetCUBIN")?),
+                log: (symbol(library, "nvrtcGetProgramLogSize")?, symbol(library, "nvrtcGetProgramLog")?),
+            })
+        }
+    }
+
+    fn check(&self, status: Status) -> Result<(), String> {
+        if status == 0 {
+            return Ok(());
+        }
+        // SAFETY: NVRTC gives a constant text for any number.
+        let text = unsafe {
+            let text = (self.error)(status);
+            if text.is_null() { None } else { Some(CStr::from_ptr(text).to_string_lossy()) }
+        };
+        Err(text.map_or_else(|| format!("NVRTC error {status}"), |text| text.into_owned()))
+    }
+
+    /// # Safety
+    /// The program must be one of NVRTC's, not destroyed yet.
+    unsafe fn read(&self, (size, bytes): &(Symbol<Size>, Symbol<Bytes>), program: Program) -> Result<Vec<u8>, String> {
+        let mut len = 0;
+        // SAFETY: by the caller's promise; the buffer has the size that NVRTC asks for.
+        unsafe {
+            self.check(size(program, &mut len))?;
+            let mut text = vec![0u8; len];
+            if len > 0 {
+                self.check(bytes(program, text.as_mut_ptr().cast()))?;
+            }
+            Ok(text)
+        }
+    }
+}
+
+/// # Safety
+/// `T` must be the function's type.
+unsafe fn symbol<T>(library: &Library, name: &str) -> Result<Symbol<T>, String> {
+    // SAFETY: by the caller's promise.
+    let found = unsafe { library.get(name.as_bytes()) };
+    found.map_err(|_| format!("this NVRTC has no {name}: one of CUDA 11.2 or newer is needed"))
+}
+
 /// An NVRTC that was found and opened.
-#[derive(Clone, Debug)]
 pub struct Nvrtc {
     /// Major and minor.
     pub version: (i32, i32),
     architectures: Vec<u32>,
+    functions: Functions,
 }
 
 /// Opens NVRTC once in a process: the one that `MANYHEAD_NVRTC` names, that of a system installation, of a Python
-/// environment, or of the folder `cache`/nvrtc.
+/// environment, or of the folder `cache`/nvrtc. One of a later CUDA than `driver` (12 is CUDA 12) comes last: a driver may not
+/// load what it makes.
 ///
 /// # Errors
 /// Where it was looked for. A later call looks again.
-pub fn open(cache: Option<&Path>) -> Result<&'static Nvrtc, String> {
-    static FOUND: OnceLock<Nvrtc> = OnceLock::new();
-    if let Some(found) = FOUND.get() {
+pub fn open(driver: u32, cache: Option<&Path>) -> Result<&'static Nvrtc, String> {
+    static FOUND: Mutex<Option<&'static Nvrtc>> = Mutex::new(None);
+    let mut found = locked(&FOUND);
+    if let Some(found) = *found {
         return Ok(found);
     }
     let named = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    match &named {
-        Some(folder) => preload(folder).map_err(|error| format!("{VARIABLE}: {error}"))?,
+    let opened = match named {
+        Some(folder) => open_in(&folder).map_err(|error| format!("{VARIABLE}: {error}"))?,
         None => {
-            let folders = system_folders()
-                .into_iter()
-                .chain(python_folders())
-                .chain(cache.map(cached_folders).unwrap_or_default());
-            // What the loader finds by name needs no folder.
-            if !is_present() && !folders.into_iter().any(|folder| preload(&folder).is_ok()) {
-                return Err(format!(
+            let folders = system_folders().into_iter().chain(python_folders());
+            let folders = folders.chain(cache.map(cached_folders).unwrap_or_default());
+            let all = by_name().into_iter().chain(folders.filter_map(|folder| open_in(&folder).ok()));
+            let mut newer = None;
+            let fitting = all.into_iter().find_map(|nvrtc| {
+                if nvrtc.version.0 <= driver as i32 {
+                    return Some(nvrtc);
+                }
+                newer.get_or_insert(nvrtc);
+                None
+            });
+            fitting.or(newer).ok_or_else(|| {
+                format!(
                     "NVRTC (libnvrtc.so) is not in the system's folders, not in a Python environment, and not in the cache; \
                      {VARIABLE} can name its folder"
-                ));
-            }
+                )
+            })?
         }
-    }
-    if !is_present() {
-        return Err("NVRTC was opened, but the loader does not find it by its name".into());
-    }
-    let found = version_and_architectures().map_err(|error| format!("NVRTC does not answer: {error:?}"))?;
-    Ok(FOUND.get_or_init(|| found))
+    };
+    // For good: a process has one, and closing such a library is not safe.
+    let kept: &'static Nvrtc = Box::leak(Box::new(opened));
+    *found = Some(kept);
+    Ok(kept)
 }
 
 /// The variable that names a folder with NVRTC and its builtins.
 const VARIABLE: &str = "MANYHEAD_NVRTC";
 
-fn is_present() -> bool {
-    // SAFETY: opens NVIDIA's library, whose initialisers have no demands on the process.
-    unsafe { sys::is_culib_present() }
+/// What the loader finds by itself.
+fn by_name() -> Option<Nvrtc> {
+    let names = ["libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2"];
+    names.into_iter().find_map(|name| open_library(Path::new(name)).and_then(start).ok())
 }
 
-/// Opens the libraries of a folder, builtins first, so that NVRTC finds them, and cudarc finds NVRTC, by their names.
-fn preload(folder: &Path) -> Result<(), String> {
+/// That of a folder: builtins first, which it looks for by name.
+fn open_in(folder: &Path) -> Result<Nvrtc, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
@@ -82,13 +176,32 @@ fn preload(folder: &Path) -> Result<(), String> {
     let Some(library) = libraries.last() else {
         return Err(format!("there is no libnvrtc.so in {}", folder.display()));
     };
-    for path in builtins.into_iter().chain([*library]) {
-        // SAFETY: NVIDIA's libraries, whose initialisers have no demands on the process.
-        let opened = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
-        // Never closed: cudarc keeps what it finds in there.
-        std::mem::forget(opened.map_err(|error| format!("{}: {error}", path.display()))?);
+    for path in builtins {
+        std::mem::forget(open_library(path)?);
     }
-    Ok(())
+    open_library(library).and_then(start)
+}
+
+fn open_library(path: &Path) -> Result<Library, String> {
+    // SAFETY: NVIDIA's libraries, whose initialisers have no demands on the process.
+    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn start(library: Library) -> Result<Nvrtc, String> {
+    let functions = Functions::of(&library)?;
+    let (mut major, mut minor, mut count) = (0, 0, 0);
+    // SAFETY: each call writes the numbers that it is given room for.
+    let architectures = unsafe {
+        functions.check((functions.version)(&mut major, &mut minor))?;
+        functions.check((functions.architecture_count)(&mut count))?;
+        let mut architectures = vec![0i32; count.clamp(1, 1000) as usize];
+        functions.check((functions.architectures)(architectures.as_mut_ptr()))?;
+        architectures
+    };
+    // Its functions are called as long as the process lives.
+    std::mem::forget(library);
+    let architectures = architectures.into_iter().map(|arch| arch.max(0) as u32).collect();
+    Ok(Nvrtc { version: (major, minor), architectures, functions })
 }
 
 fn system_folders() -> Vec<PathBuf> {
@@ -124,23 +237,14 @@ fn cached_folders(cache: &Path) -> Vec<PathBuf> {
     folders
 }
 
-fn version_and_architectures() -> Result<Nvrtc, result::NvrtcError> {
-    let (mut major, mut minor, mut count) = (0, 0, 0);
-    // SAFETY: each call writes the numbers that it is given room for.
-    unsafe {
-        sys::nvrtcVersion(&mut major, &mut minor).result()?;
-        sys::nvrtcGetNumSupportedArchs(&mut count).result()?;
-        let mut architectures = vec![0i32; count.max(0) as usize];
-        sys::nvrtcGetSupportedArchs(architectures.as_mut_ptr()).result()?;
-        let architectures = architectures.into_iter().map(|arch| arch.max(0) as u32).collect();
-        Ok(Nvrtc { version: (major, minor), architectures })
-    }
-}
+/// Of embedded devices: their machine code does not load on others.
+const EMBEDDED: [u32; 6] = [53, 62, 72, 87, 101, 110];
 
 impl Nvrtc {
-    /// The newest architecture that it compiles for and that runs on `device` (80: sm_80).
+    /// The architecture that it compiles for a `device` (80: sm_80): its own, or the newest one before it.
     pub fn architecture(&self, device: u32) -> Option<u32> {
-        self.architectures.iter().copied().filter(|arch| *arch <= device).max()
+        let older = |arch: &u32| *arch == device || *arch < device && !EMBEDDED.contains(arch);
+        self.architectures.iter().copied().filter(older).max()
     }
 
     /// Compiles one source.
@@ -150,41 +254,37 @@ impl Nvrtc {
     pub fn compile(&self, name: &str, source: &str, options: &[String]) -> Result<Compiled, String> {
         let text = |text: &str| CString::new(text).map_err(|_| "the source has a NUL".to_string());
         let (source, name) = (text(source)?, text(name)?);
-        let wrong = |error: result::NvrtcError| format!("NVRTC: {error:?}");
-        let program = result::create_program(&source, Some(&name)).map_err(wrong)?;
-        // SAFETY: the program was made above, is used by nobody else, and is destroyed once.
+        let options: Vec<CString> = options.iter().map(|option| text(option)).collect::<Result<_, _>>()?;
+        let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+        let (none, mut program) = (std::ptr::null(), std::ptr::null_mut());
+        let functions = &self.functions;
+        // SAFETY: all texts end in NUL and live until the program, which nobody else has, is destroyed, once.
         unsafe {
-            let done = result::compile_program(program, options).map_err(wrong);
+            functions.check((functions.create)(&mut program, source.as_ptr(), name.as_ptr(), 0, none, none))?;
+            let done = functions.check((functions.compile)(program, pointers.len() as c_int, pointers.as_ptr()));
             let compiled = match done {
-                Ok(()) => read(program).map_err(wrong),
-                Err(error) => Err(match result::get_program_log(program) {
-                    Ok(log) => bytes(log).iter().map(|byte| *byte as char).take_while(|c| *c != '\0').collect(),
-                    Err(_) => error,
-                }),
+                Ok(()) => self.results(program),
+                Err(error) => {
+                    let log = functions.read(&functions.log, program).unwrap_or_default();
+                    let log = String::from_utf8_lossy(&log).trim_end_matches('\0').trim().to_string();
+                    Err(if log.is_empty() { error } else { log })
+                }
             };
-            let _ = result::destroy_program(program);
+            let _ = (functions.destroy)(&mut program);
             compiled
         }
     }
-}
 
-fn bytes(text: Vec<c_char>) -> Vec<u8> {
-    text.into_iter().map(|byte| byte as u8).collect()
-}
-
-/// # Safety
-/// The program must have been compiled.
-unsafe fn read(program: sys::nvrtcProgram) -> Result<Compiled, result::NvrtcError> {
-    // SAFETY: by the caller's promise; the buffer has the size that was asked for.
-    unsafe {
-        let mut ptx = bytes(result::get_ptx(program)?);
+    /// # Safety
+    /// The program must have been compiled, and not destroyed.
+    unsafe fn results(&self, program: Program) -> Result<Compiled, String> {
+        // SAFETY: by the caller's promise.
+        let (mut ptx, cubin) = unsafe {
+            (self.functions.read(&self.functions.ptx, program)?, self.functions.read(&self.functions.cubin, program)?)
+        };
         if ptx.last() != Some(&0) {
             ptx.push(0);
         }
-        let mut size = 0;
-        sys::nvrtcGetCUBINSize(program, &mut size).result()?;
-        let mut cubin = vec![0u8; size];
-        sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()).result()?;
         Ok(Compiled { ptx, cubin })
     }
 }

@@ -87,8 +87,7 @@ impl Consistency {
                     perturbation::ascend(device, delta, g, segments, width, plan.ball, step)?;
                 }
             }
-            let climbed = pass.tape.scalar(inner)? as f64;
-            pass.note(climbed, g, delta)?;
+            pass.note(Some(inner), g, delta)?;
             pass.tape.give(gradient);
         }
         Ok(usable)
@@ -99,7 +98,7 @@ impl Consistency {
         let device = pass.tape.device().clone();
         let (shape, width) = (delta.shape(), delta.shape().width());
         pass.noise.normal(&device, pass.number, self.plan.noise, delta.buffer_mut())?;
-        pass.note(f64::NAN, &Buffer::default(), delta.buffer())?;
+        pass.note(None, &Buffer::default(), delta.buffer())?;
         for _ in 0..self.plan.steps {
             if !self.climb(pass, embedded, delta)? {
                 return Ok(Added::Dropped);

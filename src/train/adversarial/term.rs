@@ -52,9 +52,10 @@ pub(super) trait Term {
 
 impl Pass<'_, '_> {
     /// Notes a step of the ascent down, if anybody wants it; then it is read from the device.
-    pub fn note(&mut self, loss: f64, gradient: &Buffer, perturbation: &Buffer) -> Result<()> {
+    pub fn note(&mut self, loss: Option<Var>, gradient: &Buffer, perturbation: &Buffer) -> Result<()> {
         if let Some(trace) = &mut self.trace {
-            trace.push(AscentStep::read(loss, gradient, perturbation)?);
+            let loss = loss.map_or(Ok(f32::NAN), |loss| self.tape.scalar(loss))?;
+            trace.push(AscentStep::read(loss as f64, gradient, perturbation)?);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub(in crate::train) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::{Buffer, Device, pages};
+use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::tape::{Gradients, Params, Rows};
 
@@ -155,8 +155,8 @@ impl Optimizer {
     /// A constant out of its range.
     pub fn new(options: OptimizerOptions, params: &Params) -> Result<Optimizer> {
         options.check()?;
-        let len = |number| if options.kind.moments() >= number { params.arena().len() } else { 0 };
-        let moment = |number| Buffer::from_vec(pages::zeros(len(number)));
+        let len = |number| if options.kind.moments() >= number { params.arena_len() } else { 0 };
+        let moment = |number| Buffer::zeros(len(number));
         Ok(Optimizer {
             options,
             first: moment(1),
@@ -257,7 +257,7 @@ impl Optimizer {
     /// Puts a state back that [`Optimizer::state`] gave.
     ///
     /// # Errors
-    /// A part of another length than the present one. Nothing has been changed then.
+    /// A part of another length than the present one: nothing has been changed then. Those of a device.
     pub fn restore(&mut self, first: &[f32], second: &[f32], steps: &[u64]) -> Result<()> {
         for (what, got, expected) in [
             ("first moments", first.len(), self.first.len()),

@@ -87,7 +87,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let message = format!("{} is not from 0 up to (not including) 1", arguments.dropout);
         return Err(Error::argument("--dropout", message).into());
     }
-    let device = common.device()?;
+    let device = common.device_for(&arguments.precision)?;
     let precision = device.parse_precision(&arguments.precision)?;
     if arguments.mode == Mode::Train {
         precision.check_training("--precision")?;

@@ -109,7 +109,7 @@ pub fn prepare(
     read: Option<TrainingData>,
     common: &Common,
 ) -> Result<Prepared, Failure> {
-    let device = common.device()?;
+    let device = common.device_for(&options.precision)?;
     let train_options = options.resolve(tasks, &device)?;
     for task in tasks {
         task.require_trainable()?;
