@@ -75,7 +75,7 @@ pub fn mean(cuda: &Cuda, result: Span<'_>, values: Span<'_>, divisor: f64) -> Re
         "vector",
         "mean_of_floats",
         Launch::new([1, 1, 1], [256, 1, 1]),
-        &[result.into(), values.into(), len, divisor.into()],
+        &[result.into(), Argument::or_empty(values), len, divisor.into()],
     )
 }
 

@@ -101,6 +101,11 @@ impl Argument {
         memory.map_or(Argument::word(0, 8), Argument::from)
     }
 
+    /// The address of numbers of which there may be none, for a kernel that reads no more than its sizes say.
+    pub fn or_empty(span: Span<'_>) -> Argument {
+        Argument { missing: false, ..Argument::from(span) }
+    }
+
     /// A struct with these fields, one after the other as C lays them out.
     ///
     /// # Errors

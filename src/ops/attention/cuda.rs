@@ -120,8 +120,10 @@ pub fn backward(cuda: &Cuda, p: Problem<'_>, kept: Kept<'_>, [dq, dk, dv]: [Opti
     // Eight threads a sum.
     let sums = Launch::new([(p.rows * p.heads).div_ceil(32), 1, 1], [256, 1, 1]);
     cuda.launch("attention", "attention_products", sums, &arguments)?;
-    let [q, k, v] = kept.qkv.map(Argument::from);
-    let (upstream, log_sum_exp) = (Argument::from(kept.upstream), Argument::from(kept.log_sum_exp));
+    // Keys may have no query at all; their gradients are zeros then.
+    let read = |span| if p.rows == 0 { Argument::or_empty(span) } else { Argument::from(span) };
+    let [q, k, v] = kept.qkv.map(read);
+    let (upstream, log_sum_exp) = (read(kept.upstream), read(kept.log_sum_exp));
     let rest = [q, k, v, upstream, log_sum_exp, products.into(), op];
     if let Some(slot) = dq {
         let arguments = [&[slot.span.into(), slot.accumulate.into()][..], &rest].concat();

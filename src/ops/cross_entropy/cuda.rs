@@ -78,7 +78,7 @@ pub fn forward(
     let arguments = [
         loss.into(),
         divisor.into(),
-        statistics.into(),
+        Argument::or_empty(statistics),
         lists.targets(),
         class_weights,
         sample_weights,

@@ -95,7 +95,7 @@ pub fn scale(cuda: &Cuda, groups: &Groups<'_>, delta: Span<'_>, factors: &[f32])
 /// The sum of the groups' norms over `divisor`, read back.
 pub fn norms_over(cuda: &Cuda, groups: &Groups<'_>, values: Span<'_>, norm: Norm, divisor: f64) -> Result<f32> {
     let (norms, result) = (cuda.room::<f64>(groups.count)?, cuda.room::<f32>(1)?);
-    let first = [(&norms).into(), values.into()];
+    let first = [(&norms).into(), Argument::or_empty(values)];
     Grouped::new(cuda, groups)?.launch(cuda, "perturbation_norms", &first, &[norm_number(norm)])?;
     flat::mean_of_doubles(cuda, result.floats(1), &norms, groups.count, divisor)?;
     let mut number = [0.0];
