@@ -30,7 +30,7 @@ pub fn scale_into(
 }
 
 /// Rows that one chunk of a sum over rows has: fixed, as the order of the sum depends on it.
-pub const CHUNK: usize = 256;
+pub const CHUNK: usize = 64;
 
 /// target `[width]` (+)= Σ partials `[count, width]`.
 pub fn sum_partials(
