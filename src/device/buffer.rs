@@ -90,7 +90,7 @@ impl Buffer {
         self.host.get_mut().map_or(&mut [], |data| &mut data[..self.len])
     }
 
-    /// The vector behind it, to grow, with the same effect. `len` must be set afterwards.
+    /// The vector behind it, to grow; out of date on a device from here on.
     pub(crate) fn grow(&mut self, work: impl FnOnce(&mut Vec<f32>) -> Result<()>) -> Result<()> {
         self.host()?;
         self.device.take();
