@@ -122,15 +122,21 @@ impl Buffer {
             let _ = self.device.set(memory);
         }
         let memory = self.device.get().filter(|memory| cuda.has(memory));
-        let memory = memory.ok_or_else(|| Error::device(format!("{cuda:?}"), "the numbers lie on another device"))?;
+        let memory = memory.ok_or_else(|| {
+            Error::device(format!("{cuda:?}"), "the numbers lie on another device; load the model on this one")
+        })?;
         Ok(memory.floats(self.len))
     }
 
-    /// The numbers on a device, to be changed there; out of date on the host from here on.
+    /// The numbers on a device, to be changed there; out of date on the host, and on another device, from here on.
     ///
     /// # Errors
-    /// As [`Buffer::on`].
+    /// No memory for them there, a failure of a driver.
     pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+        if self.device.get().is_some_and(|memory| !cuda.has(memory)) {
+            self.host()?;
+            self.device.take();
+        }
         self.on(cuda)?;
         self.host.take();
         self.on(cuda)

@@ -50,6 +50,7 @@ pub fn open() -> Cuda {
 mod tests {
     use super::super::{Argument, Launch, flat};
     use super::*;
+    use crate::device::Buffer;
     use crate::device::cpu::Law;
     use crate::device::cuda::size;
     use crate::rng::Stream;
@@ -147,6 +148,36 @@ mod tests {
         drop(cuda.room::<u8>(half).unwrap());
         drop(cuda.room::<u8>(half + half / 2).unwrap());
         assert!(cuda.room::<u8>(usize::MAX).is_err());
+    }
+
+    /// What was written on one side is read on the other, zeros take no memory before they are needed, and a buffer moves to
+    /// another device when it is written there.
+    #[test]
+    fn a_buffer_is_where_it_was_last_written() {
+        let (one, other) = (open(), open());
+        let mut buffer = Buffer::zeros(5);
+        assert_eq!(one.counters().copied, [0, 0]);
+        flat::add_scaled(
+            &one,
+            buffer.on_mut(&one).unwrap(),
+            true,
+            Buffer::from_vec(vec![1.0; 5]).on(&one).unwrap(),
+            2.0,
+        )
+        .unwrap();
+        assert_eq!(buffer.part(1..3).unwrap()[..], [2.0; 2]);
+        buffer.host_mut()[4] = 7.0;
+        assert_eq!(buffer.host().unwrap(), [2.0, 2.0, 2.0, 2.0, 7.0]);
+        buffer.on(&one).unwrap();
+        assert!(buffer.on(&other).unwrap_err().to_string().contains("another device"));
+        let span = buffer.on_mut(&other).unwrap();
+        other.fill(span.part(0..1), 3.0).unwrap();
+        assert_eq!(buffer.host().unwrap(), [3.0, 2.0, 2.0, 2.0, 7.0]);
+        buffer.fill(1..2, 4.0).unwrap();
+        assert_eq!(buffer.clone().host().unwrap(), [3.0, 4.0, 2.0, 2.0, 7.0]);
+        buffer.copy_from(&[0.5; 5]).unwrap();
+        assert_eq!(other.read_values::<f32>(&other.upload(buffer.host().unwrap()).unwrap(), 5).unwrap(), [0.5; 5]);
+        assert!(buffer.copy_from(&[0.5; 4]).is_err());
     }
 
     #[test]
