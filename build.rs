@@ -12,11 +12,25 @@ fn main() {
     let entries = std::fs::read_dir(&folder).expect("the folder of the kernels");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry of the folder").path()).collect();
     files.sort();
-    let mut text = format!("const COMMON: &str = include_str!({:?});\n", folder.join("common.cuh"));
+    let named = |extension: &str| -> Vec<&str> {
+        let files = files.iter().filter(|path| path.extension().is_some_and(|found| found == extension));
+        files.map(|path| path.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8")).collect()
+    };
+    let mut text = String::new();
+    for (extension, constant) in [("cuh", "SHARED"), ("cu", "OWN")] {
+        for name in named(extension) {
+            let (file, constant) = (format!("{name}.{extension}"), format!("{constant}_{}", name.to_uppercase()));
+            let path = folder.join(&file);
+            writeln!(text, "const {constant}: Part = ({file:?}, include_str!({path:?}));").expect("text grows");
+        }
+    }
     text.push_str("const KERNELS: &[Source] = &[\n");
-    for path in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "cu")) {
-        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name in UTF-8");
-        writeln!(text, "    ({name:?}, include_str!({path:?})),").expect("text grows");
+    for name in named("cu") {
+        // common.cuh is for all; X.cuh for X.cu and X_….cu.
+        let family = name.split('_').next().unwrap_or(name);
+        let shared = ["common", family].into_iter().filter(|shared| named("cuh").contains(shared));
+        let shared: String = shared.map(|name| format!("SHARED_{}, ", name.to_uppercase())).collect();
+        writeln!(text, "    ({name:?}, &[{shared}OWN_{}]),", name.to_uppercase()).expect("text grows");
     }
     text.push_str("];\n");
     std::fs::write(Path::new(&out).join("kernels.rs"), text).expect("the table of kernels");

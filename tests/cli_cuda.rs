@@ -31,6 +31,11 @@ fn a_model_is_trained_evaluated_and_asked_on_the_device() {
     let tiny = Tiny::new();
     let train = format!("train {QUICK} --precision f32");
     run(command(&tiny, &format!("{train} --device cuda --out gpu"))).ok();
+    // In bf16 too, and evaluated in it.
+    run(command(&tiny, &format!("train {QUICK} --max-updates 2 --precision bf16 --device cuda --out half"))).ok();
+    let eval = "eval --model half --tasks tasks.yml --json --device cuda --precision bf16";
+    let result: serde_json::Value = serde_json::from_str(&run(command(&tiny, eval)).ok()).unwrap();
+    assert_eq!(result["precision"], "bf16");
     run(command(&tiny, &format!("{train} --device cpu --out cpu"))).ok();
     let results = |out: &str, device: &str| {
         let arguments = format!("eval --model {out} --tasks tasks.yml --json --device {device}");
@@ -128,9 +133,10 @@ fn what_is_missing_is_named() {
     without.env("MANYHEAD_NVRTC", tiny.path("model"));
     let message = run(without).refused(1);
     assert!(message.contains("MANYHEAD_NVRTC"), "{message}");
-    for (flags, expected) in [("--device cuda:7", "cuda:7"), ("--device cuda --precision bf16", "bf16")] {
-        let message = run(command(&tiny, &format!("train {QUICK} --out out {flags}"))).err;
-        assert!(message.contains(expected), "{message}");
-    }
+    let message = run(command(&tiny, &format!("train {QUICK} --out out --device cuda:7"))).err;
+    assert!(message.contains("cuda:7"), "{message}");
+    let embed = "embed --encoder model --input tasks.yml --device cuda --precision int8";
+    let message = run(command(&tiny, embed)).err;
+    assert!(message.contains("--precision int8 on a CUDA device") && message.contains("f32 or bf16"), "{message}");
     assert!(tiny.list("out").is_empty(), "{:?}", tiny.list("out"));
 }

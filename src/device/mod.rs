@@ -89,12 +89,12 @@ impl Device {
         })
     }
 
-    /// The same device with products in `precision`; it shares the threads. A CUDA device computes in f32 whatever is asked
-    /// for: see [`Device::check_precision`].
+    /// The same device with products in `precision`; it shares the threads. A CUDA device has no int8 and computes in f32
+    /// where it is asked for (see [`Device::check_precision`]); in bf16 its attention is f32.
     pub fn with_precision(&self, precision: Precision) -> Device {
         match self {
             Device::Cpu(cpu) => Device::Cpu(cpu.with_precision(precision)),
-            Device::Cuda(cuda) => Device::Cuda(cuda.clone()),
+            Device::Cuda(cuda) => Device::Cuda(cuda.with_precision(precision)),
         }
     }
 
@@ -102,9 +102,9 @@ impl Device {
     /// A precision that this device does not have; `name` is the option that asked for it.
     pub fn check_precision(&self, name: &str, precision: Precision) -> Result<()> {
         match self {
-            Device::Cuda(_) if precision != Precision::F32 => {
+            Device::Cuda(_) if precision == Precision::Int8 => {
                 let what = format!("{name} {} on a CUDA device", precision.name());
-                Err(Error::unsupported(what, "use f32 there, or --device cpu"))
+                Err(Error::unsupported(what, "use f32 or bf16 there, or --device cpu"))
             }
             _ => Ok(()),
         }
@@ -114,12 +114,12 @@ impl Device {
     pub fn precision(&self) -> Precision {
         match self {
             Device::Cpu(cpu) => cpu.precision(),
-            Device::Cuda(_) => Precision::F32,
+            Device::Cuda(cuda) => cuda.precision(),
         }
     }
 
-    /// The precision that `--precision` names: `f32`, `bf16`, `int8`, or `auto`, which is bf16 where this device multiplies
-    /// it faster than f32.
+    /// The precision that `--precision` names: `f32`, `bf16`, `int8`, or `auto`, which is bf16 where this processor multiplies
+    /// it faster than f32, and f32 on a CUDA device.
     ///
     /// # Errors
     /// Any other name; one that this device does not have.

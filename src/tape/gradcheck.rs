@@ -47,15 +47,23 @@ pub fn cpu_devices() -> Vec<Device> {
     isas.flat_map(|isa| [1, 3].map(|threads| Device::Cpu(Cpu::new(threads, isa).unwrap()))).collect()
 }
 
-/// The same in bf16, on every instruction set: where it has no instructions for it operands are rounded all the same.
+/// The same in bf16.
 pub fn bf16_devices() -> Vec<Device> {
+    let mut devices = cpu_bf16_devices();
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    devices.push(crate::device::cuda::for_tests::device().with_precision(Precision::Bf16));
+    devices
+}
+
+/// CPUs in bf16, with every instruction set: where it has no instructions for it operands are rounded all the same.
+pub fn cpu_bf16_devices() -> Vec<Device> {
     let with = |threads, isa| Device::Cpu(Cpu::new(threads, isa).unwrap()).with_precision(Precision::Bf16);
     Isa::usable().flat_map(|isa| [1, 3].map(|threads| with(threads, isa))).collect()
 }
 
-/// The same in int8, for inference.
+/// CPUs in int8, for inference.
 pub fn int8_devices() -> Vec<Device> {
-    bf16_devices().iter().map(|device| device.with_precision(Precision::Int8)).collect()
+    cpu_bf16_devices().iter().map(|device| device.with_precision(Precision::Int8)).collect()
 }
 
 /// Relative error in L2 of a row whose largest number is `peak` times its root mean square, quantised in int8: errors are
@@ -227,13 +235,25 @@ pub fn check_bf16(
     run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
+    check_bf16_on(&bf16_devices(), inputs, random, roundings, run, reference);
+}
+
+/// [`check_bf16`] on some of the devices.
+pub fn check_bf16_on(
+    devices: &[Device],
+    inputs: &[Input],
+    random: Option<Random>,
+    roundings: [u32; 2],
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
     let tolerances = roundings.map(|n| 2.0 * BF16 * (n as f64 / 3.0).sqrt());
-    let len = check_on(&bf16_devices(), tolerances, inputs, random, run, reference);
+    let len = check_on(devices, tolerances, inputs, random, run, reference);
     // It is bf16 that has been checked: hardly a number of the output is what f32 makes of it (but zeros of dropout).
     let zeros = vec![0.0; len];
-    for device in bf16_devices() {
+    for device in devices {
         let [rounded, exact] =
-            [&device, &device.with_precision(Precision::F32)].map(|d| run_on(d, inputs, random, run, &zeros).remove(0));
+            [device, &device.with_precision(Precision::F32)].map(|d| run_on(d, inputs, random, run, &zeros).remove(0));
         let same = rounded.iter().zip(&exact).filter(|(a, b)| a == b && **a != 0.0).count();
         assert!(10 * same <= rounded.len(), "{device:?}: {same} of {} numbers are those of f32", rounded.len());
     }

@@ -36,12 +36,16 @@ fn image(file: &str) -> Arc<Vec<u8>> {
         use sys::CUdevice_attribute_enum as attribute;
         let arch = 10 * number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
             + number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-        let (driver, cache) = (Cuda::driver_version().unwrap(), cache_dir(None).unwrap());
-        let compiled =
-            cuda::kernels(file, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let compiled = compiled(file, arch);
         Arc::new(if gpu::is_real() { compiled.cubin } else { compiled.ptx })
     });
     made.clone()
+}
+
+/// kernels/`file`.cu for an architecture (80: sm_80).
+pub fn compiled(file: &str, arch: u32) -> cuda::Compiled {
+    let (driver, cache) = (Cuda::driver_version().unwrap(), cache_dir(None).unwrap());
+    cuda::kernels(file, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// Numbers on the device.

@@ -1,18 +1,19 @@
-//! Matrix products of linear layers, stacks of them, and the feed-forward layer.
+//! Matrix products of linear layers, stacks of them, and the feed-forward layer, in f32. What the tests of `linear_bf16.rs`
+//! share is here too.
 
 use crate::harness::*;
 
 /// What one number of a product may be off, by the largest one of the result: a chain of `depth` roundings of 2⁻²⁴, each of
 /// a partial sum no larger than that, adds up like √depth. Twice that, for the unluckiest of some thousand numbers.
-fn chain(depth: usize) -> f64 {
+pub fn chain(depth: usize) -> f64 {
     2.0 * 6e-8 * (depth as f64).sqrt().max(1.0)
 }
 
 /// Rows and columns of a block's tile: the suffix of its kernels.
 #[derive(Clone, Copy, Debug)]
-struct Tile(u32);
+pub struct Tile(u32);
 
-const TILES: [Tile; 2] = [Tile(64), Tile(128)];
+pub const TILES: [Tile; 2] = [Tile(64), Tile(128)];
 
 impl Tile {
     fn kernel(self, name: &str) -> String {
@@ -22,26 +23,41 @@ impl Tile {
     /// For a result of `rows` × `columns`.
     fn launch(self, rows: usize, columns: usize, depth: usize) -> Launch {
         let [x, y] = [rows, columns].map(|len| (len as u32).div_ceil(self.0));
-        let (threads, shared) = if self.0 == 128 { (256, 73_728) } else { (128, 36_864) };
-        Launch { grid: [x, y, depth as u32], block: [threads, 1, 1], shared }
+        let threads = if self.0 == 128 { 256 } else { 128 };
+        Launch { grid: [x, y, depth as u32], block: [threads, 1, 1], shared: 0 }
     }
 }
 
-/// Launches the kernels of one tile size.
+/// The kernels of one file and tile size.
 #[derive(Clone, Copy)]
-struct Kernels<'a>(&'a Gpu, Tile);
+pub struct Kernels<'a> {
+    pub gpu: &'a Gpu,
+    pub file: File,
+    pub tile: Tile,
+}
+
+/// A file of kernels, and the shared memory of its small and its large tiles.
+#[derive(Clone, Copy)]
+pub struct File {
+    pub name: &'static str,
+    pub shared: [u32; 2],
+}
+
+const F32: File = File { name: "linear", shared: [36_864, 73_728] };
 
 /// No activation.
-const IDENTITY: i32 = -1;
+pub const IDENTITY: i32 = -1;
 
 impl Kernels<'_> {
     fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
-        let Kernels(gpu, tile) = self;
-        gpu.launch("linear", &tile.kernel(name), tile.launch(rows, columns, depth), arguments);
+        let Kernels { gpu, file, tile } = self;
+        let shared = file.shared[(tile.0 == 128) as usize];
+        let launch = Launch { shared, ..tile.launch(rows, columns, depth) };
+        gpu.launch(file.name, &tile.kernel(name), launch, arguments);
     }
 
     /// y = f(z), z = x · Wᵀ + b, of a stack of layers.
-    fn forward(
+    pub fn forward(
         self,
         [y, z]: [Option<Buffer>; 2],
         x: Buffer,
@@ -59,7 +75,7 @@ impl Kernels<'_> {
     }
 
     /// dx (+)= Σ dy · W, times f′(z) if there is a z; h = f(z).
-    fn input_gradient(
+    pub fn input_gradient(
         self,
         (dx, accumulate): (Buffer, bool),
         dy: Buffer,
@@ -78,7 +94,7 @@ impl Kernels<'_> {
     }
 
     /// dW (+)= dyᵀ · x, or partial sums of it.
-    fn weight_gradient(
+    pub fn weight_gradient(
         self,
         (dw, accumulate): (Buffer, bool),
         dy: Buffer,
@@ -93,27 +109,27 @@ impl Kernels<'_> {
 }
 
 /// A [rows, columns] · B [columns, out]ᵀ, by strides: element (i, k) of A is `a[i · a_row + k · a_column]`.
-fn multiply(shape: [usize; 3], a: &[f64], [ai, ak]: [usize; 2], b: &[f64], [bj, bk]: [usize; 2]) -> Vec<f64> {
+pub fn multiply(shape: [usize; 3], a: &[f64], [ai, ak]: [usize; 2], b: &[f64], [bj, bk]: [usize; 2]) -> Vec<f64> {
     let [rows, columns, depth] = shape;
     let element = |i: usize, j: usize| (0..depth).map(|k| a[i * ai + k * ak] * b[j * bj + k * bk]).sum();
     (0..rows * columns).map(|e| element(e / columns, e % columns)).collect()
 }
 
 /// x · Wᵀ + b.
-fn layer(x: &[f64], weight: &[f64], bias: &[f64], [rows, width, out]: [usize; 3]) -> Vec<f64> {
+pub fn layer(x: &[f64], weight: &[f64], bias: &[f64], [rows, width, out]: [usize; 3]) -> Vec<f64> {
     let mut y = multiply([rows, out, width], x, [width, 1], weight, [width, 1]);
     y.chunks_mut(out).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
     y
 }
 
 /// A result that is not aligned has to be something first.
-fn output(gpu: &Gpu, len: usize, offset: usize) -> Buffer {
+pub fn output(gpu: &Gpu, len: usize, offset: usize) -> Buffer {
     if offset == 0 { gpu.room::<f32>(len) } else { gpu.upload_at(&vec![f32::NAN; len], offset) }
 }
 
 /// (rows, width, out): one number; less than a quad; ragged in every direction; whole tiles and steps; one step and a bit
 /// of it; several tiles and the edge of the next.
-const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [5, 32, 3], [65, 33, 70], [64, 64, 64], [3, 100, 130], [130, 36, 132]];
+pub const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [5, 32, 3], [65, 33, 70], [64, 64, 64], [3, 100, 130], [130, 36, 132]];
 
 #[test]
 fn the_three_products_of_a_layer_are_those_of_f64() {
@@ -129,7 +145,7 @@ fn the_three_products_of_a_layer_are_those_of_f64() {
         let dw = multiply([out, width, rows], &wide_dy, [1, out], &wide_x, [1, width]);
         let shape = [rows, width, out];
         for (tile, offset) in TILES.into_iter().flat_map(|tile| [(tile, 0), (tile, 1)]) {
-            let kernels = Kernels(&gpu, tile);
+            let kernels = Kernels { gpu: &gpu, file: F32, tile };
             let what = |name: &str| format!("{name} of {rows} × {width} × {out}, {tile:?}, offset {offset}");
             let [x, weight, bias, dy] = [&x, &weight, &bias, &dy].map(|values| gpu.upload_at(values, offset));
 
@@ -168,7 +184,7 @@ fn weight_gradients_add_up_their_chunks() {
     let (x, dy) = (gpu.upload(&x), gpu.upload(&dy));
     for tile in TILES {
         let partials = gpu.room::<f32>(chunks as usize * out * width);
-        Kernels(&gpu, tile).weight_gradient((partials, false), dy, x, [rows, width, out], chunk);
+        Kernels { gpu: &gpu, file: F32, tile }.weight_gradient((partials, false), dy, x, [rows, width, out], chunk);
         let (to, len) = (gpu.upload(&start), (out * width) as u32);
         let launch = Launch::new([len.div_ceil(32), 1, 1], [32, 8, 1]);
         gpu.launch("vector", "sum_partials", launch, &[&to, &1i32, &partials, &chunks, &len]);
@@ -182,16 +198,26 @@ fn weight_gradients_add_up_their_chunks() {
     assert_close("db", &gpu.read(to), &db, chain(rows));
 }
 
-/// A row has the same bits alone and among others, in tiles of either size.
 #[test]
 fn a_row_does_not_depend_on_its_neighbours_or_on_the_tile() {
+    rows_are_alone(F32);
+}
+
+/// A row has the same bits alone and among others, in tiles of either size.
+pub fn rows_are_alone(file: File) {
     let gpu = Gpu::new();
     let (rows, width, out) = (131usize, 70usize, 67usize);
     let (x, weight) = (normals(1, rows * width), gpu.upload(&normals(2, out * width)));
     let run = |tile: Tile, x: &[f32]| {
         let (rows, y) = (x.len() / width, gpu.room::<f32>(x.len() / width * out));
         let layers = [(weight, None)];
-        Kernels(&gpu, tile).forward([Some(y), None], gpu.upload(x), &layers, [rows, width, out], IDENTITY);
+        Kernels { gpu: &gpu, file, tile }.forward(
+            [Some(y), None],
+            gpu.upload(x),
+            &layers,
+            [rows, width, out],
+            IDENTITY,
+        );
         gpu.read::<f32>(y)
     };
     let [small, large] = TILES.map(|tile| run(tile, &x));
@@ -224,17 +250,17 @@ fn stacked_projections_are_layers_of_one_input() {
         for tile in TILES {
             let what = format!("{layers} layers of {rows} × {width} × {out}, {tile:?}");
             let to = output(&gpu, layers * rows * out, offset);
-            Kernels(&gpu, tile).forward([Some(to), None], x, &stack, [rows, width, out], IDENTITY);
+            Kernels { gpu: &gpu, file: F32, tile }.forward([Some(to), None], x, &stack, [rows, width, out], IDENTITY);
             assert_close(&what, &gpu.read(to), &y, chain(width));
             let to = up(&start);
-            Kernels(&gpu, tile).input_gradient((to, true), dy, &weights, [rows, width, out], None);
+            Kernels { gpu: &gpu, file: F32, tile }.input_gradient((to, true), dy, &weights, [rows, width, out], None);
             assert_close(&what, &gpu.read(to), &plus(&start, &dx), chain(layers * out));
         }
     }
 }
 
 /// f(z) of activation number `function` (common.cuh), in f64.
-fn activate(function: i32, z: f64) -> f64 {
+pub fn activate(function: i32, z: f64) -> f64 {
     let sigmoid = 1.0 / (1.0 + (-z).exp());
     match function {
         // ∫ of the normal density by Simpson's rule: its error is below 1e-13 where it matters.
@@ -292,7 +318,7 @@ fn the_feed_forward_layer_and_its_gradients() {
         let tolerance = chain(width) + chain(inner) + 4e-7;
         for tile in TILES {
             let what = |name: &str| format!("{name}, function {function}, {tile:?}");
-            let kernels = Kernels(&gpu, tile);
+            let kernels = Kernels { gpu: &gpu, file: F32, tile };
             let room = |len: usize| gpu.room::<f32>(len);
             let [to_h, to_z, only_h, dz, again, dx] =
                 [inner, inner, inner, inner, inner, width].map(|n| room(rows * n));
@@ -329,14 +355,18 @@ fn the_feed_forward_layer_and_its_gradients() {
     }
 }
 
-/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
 #[test]
 fn no_pointer_need_be_aligned() {
+    alignment_does_not_matter(F32);
+}
+
+/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
+pub fn alignment_does_not_matter(file: File) {
     let gpu = Gpu::new();
     let (rows, width, out, layers) = (5, 36, 8, 3);
     let shape = [rows, width, out];
     let run = |tile: Tile, shifted: usize| -> Vec<Vec<f32>> {
-        let kernels = Kernels(&gpu, tile);
+        let kernels = Kernels { gpu: &gpu, file, tile };
         gpu.shift(shifted);
         let (x, dy) = (gpu.upload(&normals(1, rows * width)), gpu.upload(&normals(2, layers * rows * out)));
         let layer = |l: u64| (gpu.upload(&normals(10 + l, out * width)), Some(gpu.upload(&normals(20 + l, out))));

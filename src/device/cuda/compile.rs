@@ -10,8 +10,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::nvrtc::{self, Compiled};
 
-/// A file of `kernels/`: name without `.cu`, source.
-type Source = (&'static str, &'static str);
+/// A file of `kernels/`: name, text.
+type Part = (&'static str, &'static str);
+
+/// What is compiled as one: the name of its own file without `.cu`; the files that are put in front of it, and that.
+type Source = (&'static str, &'static [Part]);
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
@@ -41,11 +44,10 @@ pub fn kernels(file: &str, driver: u32, device: u32, cache: Option<&Path>) -> Re
     Ok(compiled)
 }
 
-/// The text that is compiled: common.cuh and the file's own, each line with its name and number.
+/// The text that is compiled: what is shared and the file's own, each line with its name and number.
 fn source(file: &str) -> Option<(&'static str, String)> {
-    let (name, own) = KERNELS.iter().find(|(name, _)| *name == file)?;
-    let text = format!("#line 1 \"kernels/common.cuh\"\n{COMMON}\n#line 1 \"kernels/{name}.cu\"\n{own}");
-    Some((name, text))
+    let (name, parts) = KERNELS.iter().find(|(name, _)| *name == file)?;
+    Some((name, parts.iter().map(|(name, text)| format!("#line 1 \"kernels/{name}\"\n{text}\n")).collect()))
 }
 
 /// The names of all files of `kernels/`.
@@ -169,8 +171,14 @@ mod tests {
     #[test]
     fn every_kernel_file_is_there_with_the_shared_one_before_it() {
         assert!(files().count() > 15 && files().any(|name| name == "linear"));
-        let (_, text) = source("linear").unwrap();
-        assert!(text.starts_with("#line 1 \"kernels/common.cuh\"") && text.contains("kernels/linear.cu"));
+        let (_, text) = source("add").unwrap();
+        assert!(text.starts_with("#line 1 \"kernels/common.cuh\""));
+        for name in ["linear", "linear_bf16"] {
+            let (_, text) = source(name).unwrap();
+            let place = |part: &str| text.find(&format!("#line 1 \"kernels/{part}\"")).unwrap();
+            assert!(place("common.cuh") < place("linear.cuh") && place("linear.cuh") < place(&format!("{name}.cu")));
+        }
+        assert!(!source("lookup").unwrap().1.contains("kernels/linear.cuh"));
         assert_eq!(source("nothing"), None);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
 use super::{Cuda, CudaOptions, Inner, locked};
-use crate::device::{Cpu, Device, Isa, cache_dir};
+use crate::device::{Cpu, Device, Isa, Precision, cache_dir};
 use crate::interop::fetch;
 
 /// One device for all tests that run at a time, so that kernels are loaded for them once. (It does not outlive them: memory
@@ -15,7 +15,10 @@ pub fn device() -> Device {
     static SHARED: Mutex<Weak<Inner>> = Mutex::new(Weak::new());
     let mut shared = locked(&SHARED);
     let cuda = match shared.upgrade() {
-        Some(inner) => Cuda { inner, lists: Arc::default(), host: Cpu::new(1, Isa::Portable).unwrap() },
+        Some(inner) => {
+            let (host, precision) = (Cpu::new(1, Isa::Portable).unwrap(), Precision::F32);
+            Cuda { inner, lists: Arc::default(), host, precision }
+        }
         None => open(),
     };
     *shared = Arc::downgrade(&cuda.inner);

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytemuck::Pod;
 
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Precision};
 use crate::error::{Error, Result};
 pub use compile::kernels;
 use driver::{Driver, Failure, Function, Module};
@@ -46,6 +46,7 @@ pub struct Cuda {
     /// Lists of numbers that were uploaded, for as long as somebody on the host has them.
     lists: Arc<Mutex<HashMap<usize, List>>>,
     host: Cpu,
+    precision: Precision,
 }
 
 type List = (Weak<[u32]>, Arc<Memory>);
@@ -153,7 +154,7 @@ impl Cuda {
                  folder that MANYHEAD_NVRTC names ({error})"
             ))
         })?;
-        Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host })
+        Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host, precision: Precision::F32 })
     }
 
     /// The name of the first device that a driver finds, or, in one line, why there is none.
@@ -179,6 +180,17 @@ impl Cuda {
         let version = driver::start().ok()?.version;
         let fits = nvrtc::open(version, cache).is_ok_and(|compiler| compiler.version.0 <= version as i32);
         (!fits).then_some(version)
+    }
+
+    /// The same device with products of linear layers in `precision`: f32, or operands in bf16 and sums in f32. There are no
+    /// products in int8; where they are asked for they are f32.
+    pub fn with_precision(&self, precision: Precision) -> Cuda {
+        Cuda { precision: precision.unquantised(), ..self.clone() }
+    }
+
+    /// What products of linear layers are computed from.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The host's threads.

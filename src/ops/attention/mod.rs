@@ -8,6 +8,8 @@
 //! matrix of tokens × tokens is kept, only the log-sum-exp `[tokens, heads]`. The backward pass computes the
 //! probabilities P again. With D = rowsum(dy ∘ y) and mask M (0 or 1 / (1 − p)):
 //! dv = (P ∘ M)ᵀ · dy, dP = (dy · vᵀ) ∘ M, dS = P ∘ (dP − D), dq = scale · dS · k, dk = scale · dSᵀ · q.
+//!
+//! On a CUDA device all of it is f32, whatever the precision of products is.
 
 mod cpu;
 mod cuda;

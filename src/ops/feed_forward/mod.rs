@@ -6,7 +6,7 @@
 //!
 //! With a device in int8 both products are quantised as in [`super::linear`]; h is, too, row by row, before the second one.
 //!
-//! Of the wide values `[rows, F]` only z is kept, in the precision of products; h is computed again.
+//! Of the wide values `[rows, F]` only z is kept, in the precision of products (on a CUDA device in f32); h is computed again.
 
 mod cpu;
 mod cuda;

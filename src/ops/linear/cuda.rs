@@ -1,38 +1,36 @@
-//! Linear layers on a CUDA device: the products of kernels/linear.cu, for this op, for stacks of layers, and for the two
-//! halves of the feed-forward layer.
+//! Linear layers on a CUDA device, for this op, for stacks of layers, and for the two halves of the feed-forward layer: the
+//! products of kernels/linear.cu, or in bf16 those of kernels/linear_bf16.cu, which take the same arguments.
 
+use crate::device::Precision;
 use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
 use crate::error::Result;
 use crate::tape::Slot;
 
-/// Rows and columns of a block's tile. A result has the same bits in either.
-#[derive(Clone, Copy)]
-enum Tile {
-    Large,
-    Small,
+/// A file of kernels, and bytes of shared memory of its large tiles and its small ones.
+struct Products {
+    file: &'static str,
+    shared: [usize; 2],
 }
 
-impl Tile {
-    /// The large one where it fills the device: it reads a third less, but has a quarter of the blocks.
-    fn new(cuda: &Cuda, rows: usize, columns: usize, depth: usize) -> Tile {
-        let blocks = rows.div_ceil(128) * columns.div_ceil(128) * depth;
-        if blocks >= cuda.multiprocessors() as usize { Tile::Large } else { Tile::Small }
-    }
+const F32: Products = Products { file: "linear", shared: [73_728, 36_864] };
+const BF16: Products = Products { file: "linear_bf16", shared: [69_632, 18_432] };
 
-    fn launch(self, rows: usize, columns: usize, depth: usize) -> Launch {
-        let (edge, threads, shared) = match self {
-            Tile::Large => (128, 256, 73_728),
-            Tile::Small => (64, 128, 36_864),
-        };
-        Launch::new([rows.div_ceil(edge), columns.div_ceil(edge), depth], [threads, 1, 1]).with_shared(shared)
-    }
-
-    fn of(self, kernels: [&'static str; 2]) -> &'static str {
-        match self {
-            Tile::Large => kernels[0],
-            Tile::Small => kernels[1],
-        }
-    }
+/// Launches one of the products for a result of rows × columns, depth times; of its two kernels the one with large tiles
+/// where these fill the device: it reads less, but has a quarter of the blocks. A result has the same bits in either.
+fn launch(
+    cuda: &Cuda,
+    [large, small]: [&'static str; 2],
+    [rows, columns, depth]: [usize; 3],
+    arguments: &[Argument],
+) -> Result<()> {
+    let products = if cuda.precision() == Precision::Bf16 { BF16 } else { F32 };
+    let [blocks, more_blocks] = [128, 64].map(|edge| [rows.div_ceil(edge), columns.div_ceil(edge), depth]);
+    let fills = blocks.iter().product::<usize>() >= cuda.multiprocessors() as usize;
+    let (kernel, grid, threads, shared) = match fills {
+        true => (large, blocks, 256, products.shared[0]),
+        false => (small, more_blocks, 128, products.shared[1]),
+    };
+    cuda.launch(products.file, kernel, Launch::new(grid, [threads, 1, 1]).with_shared(shared), arguments)
 }
 
 /// The number that stands for f(z) = z.
@@ -74,10 +72,8 @@ pub fn forward(
     let [m, k, n] = sizes.arguments()?;
     let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
     cuda.host().count_product(rows, weights.len() * out, sizes.width);
-    let tile = Tile::new(cuda, rows, out, weights.len());
     let arguments = [y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()];
-    let kernel = tile.of(["linear_forward_128", "linear_forward_64"]);
-    cuda.launch("linear", kernel, tile.launch(rows, out, weights.len()), &arguments)
+    launch(cuda, ["linear_forward_128", "linear_forward_64"], [rows, out, weights.len()], &arguments)
 }
 
 /// What the gradient of a layer's input goes through, if that is f(z): z, room for f(z) if it is wanted again, f.
@@ -98,7 +94,6 @@ pub fn input_gradient(
     let (z, h) = (activated.map(|(z, _, _)| z), activated.and_then(|(_, h, _)| h));
     let function = activated.map_or(IDENTITY, |(_, _, function)| function);
     cuda.host().count_product(rows, width, weights.len() * sizes.out);
-    let tile = Tile::new(cuda, rows, width, 1);
     let layers = size("linear", weights.len())?;
     let arguments = [
         dx.into(),
@@ -115,8 +110,7 @@ pub fn input_gradient(
         k,
         function.into(),
     ];
-    let kernel = tile.of(["linear_input_gradient_128", "linear_input_gradient_64"]);
-    cuda.launch("linear", kernel, tile.launch(rows, width, 1), &arguments)
+    launch(cuda, ["linear_input_gradient_128", "linear_input_gradient_64"], [rows, width, 1], &arguments)
 }
 
 /// Rows that one part of a sum over rows has. Of the number of rows alone, as the order of the sum depends on it; at most
@@ -135,20 +129,18 @@ pub fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_
         return if dw.accumulate { Ok(()) } else { cuda.fill(dw.span, 0.0) };
     }
     cuda.host().count_product(out, width, rows);
-    let tile = Tile::new(cuda, out, width, chunks);
-    let (kernel, launch) =
-        (tile.of(["linear_weight_gradient_128", "linear_weight_gradient_64"]), tile.launch(out, width, chunks));
+    let kernels = ["linear_weight_gradient_128", "linear_weight_gradient_64"];
     let rest = [upstream.into(), x.into(), m, n, k, size("linear", chunk)?];
     let arguments = |to: Span<'_>, accumulate: bool| {
         let [a, b, c, d, e, f] = rest;
         [to.into(), accumulate.into(), a, b, c, d, e, f]
     };
     if chunks == 1 {
-        return cuda.launch("linear", kernel, launch, &arguments(dw.span, dw.accumulate));
+        return launch(cuda, kernels, [out, width, chunks], &arguments(dw.span, dw.accumulate));
     }
     let partials = cuda.room::<f32>(chunks * out * width)?;
     let span = partials.floats(chunks * out * width);
-    cuda.launch("linear", kernel, launch, &arguments(span, false))?;
+    launch(cuda, kernels, [out, width, chunks], &arguments(span, false))?;
     flat::sum_partials(cuda, dw.span, dw.accumulate, span, (chunks, out * width))
 }
 

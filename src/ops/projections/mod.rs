@@ -2,7 +2,7 @@
 //!
 //! x `[rows, H]`, W_j `[out, H]`, b_j `[out]`. The result is `[J, rows, words]`: not numbers but words in the precision of
 //! products (two bf16 in one word, or f32 as they are; in int8, where the products are quantised as in [`super::linear`],
-//! f32), which [`super::attention_of_projections`] reads; its gradient
+//! f32, and on a CUDA device always f32), which [`super::attention_of_projections`] reads; its gradient
 //! comes back in the same form. dx = Σ_j dy_j · W_j, dW_j = dy_jᵀ · x, db_j = Σ_rows dy_j.
 
 mod cpu;
