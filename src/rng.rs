@@ -65,11 +65,16 @@ impl Stream {
     /// [`Stream::uniform`], and less exact, but fast.
     pub fn fill(&self, cpu: &Cpu, law: Law, scale: f32, values: &mut [f32]) {
         const BLOCKS: usize = 16;
-        let key = [self.seed as u32, (self.seed >> 32) as u32];
-        let mask = Mask::new(key, [self.instance, self.step as u32, (self.step >> 32) as u32], 0, 1.0);
+        let mask = self.mask();
         cpu.for_pieces([values], BLOCKS * noise::BLOCK, |start, [values]| {
             noise::draw(cpu.isa(), &mask, law, start / noise::BLOCK, scale, values);
         });
+    }
+
+    /// Its key and counter, as a device takes them: a mask that drops nothing.
+    pub(crate) fn mask(&self) -> Mask {
+        let key = [self.seed as u32, (self.seed >> 32) as u32];
+        Mask::new(key, [self.instance, self.step as u32, (self.step >> 32) as u32], 0, 1.0)
     }
 
     /// Fisher–Yates with this stream's uniforms.
@@ -103,7 +108,7 @@ impl Dropout {
         Mask::new(key, [instance, step as u32, (step >> 32) as u32], self.threshold(), self.scale())
     }
 
-    pub(crate) fn threshold(&self) -> u32 {
+    fn threshold(&self) -> u32 {
         (self.p as f64 * 4_294_967_296.0) as u32
     }
 

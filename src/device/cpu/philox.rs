@@ -36,6 +36,12 @@ impl Mask {
         });
         Mask { keys, counter, threshold, scale }
     }
+
+    /// `Mask` of kernels/common.cuh: key, counter, threshold, bits of the scale.
+    pub(in crate::device) fn words(&self) -> [u32; 7] {
+        let ([low, high], [instance, step, upper]) = (self.keys[0].map(|key| key as u32), self.counter);
+        [low, high, instance, step, upper, self.threshold, self.scale.to_bits()]
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -1,10 +1,9 @@
 //! Work on flat arrays that is not an op's own: kernels/vector.cu and kernels/noise.cu.
 
 use super::{Argument, Cuda, Launch, Span};
-use crate::device::cpu::Law;
 use crate::device::cpu::noise::BLOCK;
+use crate::device::cpu::{Law, Mask};
 use crate::error::Result;
-use crate::rng::{Dropout, Stream};
 
 /// target (+)= `by` · values.
 pub fn add_scaled(cuda: &Cuda, target: Span<'_>, accumulate: bool, values: Span<'_>, by: f32) -> Result<()> {
@@ -91,14 +90,13 @@ pub fn mean_of_doubles(
     cuda.launch("vector", "mean_of_doubles", Launch::new([1, 1, 1], [256, 1, 1]), &arguments)
 }
 
-/// Fills `values` with the numbers of [`Stream::fill`], bit for bit.
-pub fn noise(cuda: &Cuda, stream: Stream, law: Law, scale: f32, values: Span<'_>) -> Result<()> {
+/// Fills `values` with the random numbers of a stream, whose key and counter `stream` has: those of the CPU, bit for bit.
+pub fn noise(cuda: &Cuda, stream: Mask, law: Law, scale: f32, values: Span<'_>) -> Result<()> {
     let number = match law {
         Law::Normal => 0i32,
         Law::Uniform => 1,
     };
-    // A mask that drops nothing has the key and the counter of its stream.
-    let mask = Argument::mask(Some(Dropout { p: 0.0, stream }));
+    let mask = Argument::mask(Some(stream));
     let launch = Launch::new([values.len().div_ceil(BLOCK), 1, 1], [64, 1, 1]);
     let arguments = [values.into(), (values.len() as u64).into(), number.into(), scale.into(), mask];
     cuda.launch("noise", "noise", launch, &arguments)

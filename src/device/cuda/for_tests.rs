@@ -99,7 +99,7 @@ mod tests {
                     stream.fill(cuda.host(), law, 0.37, &mut expected[..len]);
                     expected[len] = 9.0;
                     let memory = cuda.upload(&vec![9.0f32; len + 1]).unwrap();
-                    flat::noise(&cuda, stream, law, 0.37, memory.floats(len)).unwrap();
+                    flat::noise(&cuda, stream.mask(), law, 0.37, memory.floats(len)).unwrap();
                     assert_eq!(cuda.read_values::<f32>(&memory, len + 1).unwrap(), expected, "{law:?} {len}");
                 }
             }

@@ -1,8 +1,8 @@
 //! What a kernel is launched with, checked before the driver sees it.
 
 use super::memory::{Memory, Span};
+use crate::device::cpu::Mask;
 use crate::error::{Error, Result};
-use crate::rng::Dropout;
 
 /// Blocks, threads of a block, bytes of dynamic shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,22 +127,8 @@ impl Argument {
     }
 
     /// A dropout mask as kernels take it (`Mask` of common.cuh); None drops nothing.
-    pub fn mask(dropout: Option<Dropout>) -> Argument {
-        let (key, counter, threshold, scale) = match dropout {
-            None => ([0; 2], [0; 3], 0, 1.0),
-            Some(dropout) => {
-                let stream = dropout.stream;
-                let key = [stream.seed as u32, (stream.seed >> 32) as u32];
-                let counter = [stream.instance, stream.step as u32, (stream.step >> 32) as u32];
-                (key, counter, dropout.threshold(), dropout.scale())
-            }
-        };
-        Argument::philox(key, counter, threshold, scale)
-    }
-
-    /// The same from its parts.
-    pub fn philox(key: [u32; 2], counter: [u32; 3], threshold: u32, scale: f32) -> Argument {
-        let words = [key[0], key[1], counter[0], counter[1], counter[2], threshold, scale.to_bits()];
+    pub fn mask(mask: Option<Mask>) -> Argument {
+        let words = mask.unwrap_or(Mask::new([0; 2], [0; 3], 0, 1.0)).words();
         let mut mask = Argument::word(0, 4);
         bytemuck::cast_slice_mut::<u64, u32>(&mut mask.words)[..words.len()].copy_from_slice(&words);
         Argument { bytes: 4 * words.len(), ..mask }

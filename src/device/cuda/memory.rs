@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::error::{Error, Result};
 
 /// A piece of device memory; it goes back to the device's free ones when dropped.

@@ -8,6 +8,7 @@ mod compile;
 pub(crate) mod flat;
 #[cfg(all(test, feature = "cuda", feature = "cli"))]
 pub mod for_tests;
+mod inner;
 mod launch;
 mod memory;
 
@@ -25,7 +26,7 @@ use driver::nvrtc;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytemuck::Pod;
@@ -33,9 +34,9 @@ use bytemuck::Pod;
 use super::cpu::{Cpu, Precision};
 use crate::error::{Error, Result};
 pub use compile::kernels;
-use driver::{Driver, Failure, Function, Module};
+use driver::{Driver, Failure};
+use inner::{Inner, STAGING, Staging};
 pub(crate) use launch::{Argument, Launch, size};
-use memory::{Free, size_of_class};
 pub use memory::{Memory, Span};
 pub use nvrtc::Compiled;
 
@@ -68,35 +69,6 @@ pub struct Counters {
     /// Bytes that were copied to the device, and from it.
     pub copied: [u64; 2],
 }
-
-struct Inner {
-    driver: Driver,
-    ordinal: usize,
-    name: String,
-    arch: u32,
-    shared: u32,
-    multiprocessors: u32,
-    /// 12 is CUDA 12.
-    driver_version: u32,
-    cache: Option<PathBuf>,
-    free: Mutex<Free>,
-    staging: Mutex<Staging>,
-    functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
-    modules: Mutex<HashMap<&'static str, Module>>,
-    counters: [AtomicU64; 4],
-}
-
-/// Whether the driver, of which a process has one, takes PTX and no machine code.
-static TEXT_ONLY: AtomicBool = AtomicBool::new(false);
-
-/// Pinned memory that small uploads go through, from its beginning on; begun anew when the stream has been waited for.
-struct Staging {
-    pointer: usize,
-    position: usize,
-}
-
-/// Bytes of the pinned memory: some dozen batches.
-const STAGING: usize = 1 << 20;
 
 /// Nothing panics while one of the device's tables is locked; if a thread was stopped all the same, they are still whole.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -381,152 +353,4 @@ fn same_length(to: usize, from: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::shape("cuda", format!("{from} numbers where there is room for {to}")))
-}
-
-impl Inner {
-    fn label(&self) -> String {
-        format!("cuda:{} ({})", self.ordinal, self.name)
-    }
-
-    fn error(&self, what: &str, failure: Failure) -> Error {
-        match failure {
-            Failure::Memory => self.no_memory(0),
-            other => Error::device(self.label(), format!("{what}: {other}")),
-        }
-    }
-
-    fn no_memory(&self, wanted: usize) -> Error {
-        let (free, total) = self.driver.memory().unwrap_or_default();
-        Error::DeviceMemory { device: self.label(), wanted, free, total }
-    }
-
-    /// Does what may need memory of the driver's own; once more without what is kept for later if there is none.
-    fn with_memory<T>(&self, work: impl Fn() -> std::result::Result<T, Failure>) -> std::result::Result<T, Failure> {
-        let done = work();
-        if !matches!(done, Err(Failure::Memory)) {
-            return done;
-        }
-        let kept = locked(&self.free).drain();
-        kept.into_iter().for_each(|address| self.driver.free(address));
-        work()
-    }
-
-    /// Memory of at least this size, with its own.
-    fn take(&self, bytes: usize) -> Result<(u64, usize)> {
-        let size = size_of_class(bytes);
-        if let Some(kept) = locked(&self.free).take(size) {
-            return Ok(kept);
-        }
-        self.counters[1].fetch_add(1, Ordering::Relaxed);
-        match self.with_memory(|| self.driver.allocate(size)) {
-            Ok(address) => Ok((address, size)),
-            Err(Failure::Memory) => Err(self.no_memory(bytes)),
-            Err(failure) => Err(self.error("allocate", failure)),
-        }
-    }
-
-    fn give(&self, address: u64, bytes: usize) {
-        locked(&self.free).give(address, bytes);
-    }
-
-    fn fill(&self, to: Span<'_>, value: f32) -> Result<()> {
-        if to.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: a span of living memory.
-        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.len()) };
-        filled.map_err(|failure| self.error("fill", failure))
-    }
-
-    fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.counters[2].fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let mut staging = locked(&self.staging);
-        let uploaded = if bytes.len() > STAGING / 2 {
-            // SAFETY: the memory at `address` was taken for these bytes, which are borrowed until the copy is done.
-            let copied = unsafe { self.driver.upload(address, bytes) };
-            staging.position = 0;
-            copied.and_then(|()| self.driver.synchronize())
-        } else {
-            if staging.position + bytes.len() > STAGING {
-                self.driver.synchronize().map_err(|failure| self.error("upload", failure))?;
-                staging.position = 0;
-            }
-            // SAFETY: inside of the pinned memory, a part that no copy reads any more: since it was last used the stream
-            // has been waited for. The lock keeps others out.
-            let staged = unsafe {
-                std::slice::from_raw_parts_mut((staging.pointer as *mut u8).add(staging.position), bytes.len())
-            };
-            staged.copy_from_slice(bytes);
-            staging.position += bytes.len();
-            // SAFETY: the memory at `address` was taken for these bytes; the staged ones stay until the next wait.
-            unsafe { self.driver.upload(address, staged) }
-        };
-        uploaded.map_err(|failure| self.error("upload", failure))
-    }
-
-    fn download(&self, bytes: &mut [u8], address: u64) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.counters[3].fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        // Locked before the wait: nothing is staged while it lasts.
-        let mut staging = locked(&self.staging);
-        // SAFETY: the memory at `address` has as many bytes.
-        unsafe { self.driver.download(bytes, address) }.map_err(|failure| self.error("download", failure))?;
-        staging.position = 0;
-        Ok(())
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        let mut staging = locked(&self.staging);
-        self.driver.synchronize().map_err(|failure| self.error("synchronize", failure))?;
-        staging.position = 0;
-        Ok(())
-    }
-
-    fn function(&self, file: &'static str, kernel: &'static str) -> Result<Arc<Function>> {
-        if let Some(function) = locked(&self.functions).get(&(file, kernel)) {
-            return Ok(function.clone());
-        }
-        let wrong = |message: String| Error::device(self.label(), format!("kernels/{file}.cu: {message}"));
-        let module = {
-            // Locked while it compiles: another thread that wants the same waits for it.
-            let mut modules = locked(&self.modules);
-            match modules.get(file) {
-                Some(module) => *module,
-                None => {
-                    let compiled =
-                        compile::kernels(file, self.driver_version, self.arch, self.cache.as_deref()).map_err(wrong)?;
-                    let mut module = Err(Failure::Image(String::new()));
-                    if !TEXT_ONLY.load(Ordering::Relaxed) {
-                        module = self.with_memory(|| self.driver.load(&compiled.cubin));
-                    }
-                    if matches!(module, Err(Failure::Image(_))) {
-                        module = self.with_memory(|| self.driver.load(&compiled.ptx));
-                        TEXT_ONLY.store(module.is_ok(), Ordering::Relaxed);
-                    }
-                    let module = module.map_err(|failure| self.error(&format!("kernels/{file}.cu"), failure))?;
-                    modules.insert(file, module);
-                    module
-                }
-            }
-        };
-        let found = self.with_memory(|| self.driver.function(module, kernel, self.shared));
-        let found = found.map_err(|failure| self.error(&format!("kernels/{file}.cu: {kernel}"), failure))?;
-        let found = Arc::new(found);
-        locked(&self.functions).insert((file, kernel), found.clone());
-        Ok(found)
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let _ = self.driver.synchronize();
-        locked(&self.free).drain().into_iter().for_each(|address| self.driver.free(address));
-        locked(&self.modules).drain().for_each(|(_, module)| self.driver.unload(module));
-        self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
-    }
 }

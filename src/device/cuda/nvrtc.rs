@@ -20,28 +20,27 @@ pub struct Compiled {
 type Program = *mut c_void;
 /// 0 is success.
 type Status = c_int;
+// SAFETY: the types of these functions, here and below, are those of NVRTC's header; whoever calls one says why it may.
+type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status;
 type Number = unsafe extern "C" fn(*mut c_int) -> Status;
+type Message = unsafe extern "C" fn(Status) -> *const c_char;
+type Create = unsafe extern "C" fn(*mut Program, Text, Text, c_int, *const Text, *const Text) -> Status;
+// SAFETY: as above.
+type Compile = unsafe extern "C" fn(Program, c_int, *const Text) -> Status;
+type Destroy = unsafe extern "C" fn(*mut Program) -> Status;
 type Size = unsafe extern "C" fn(Program, *mut usize) -> Status;
 type Bytes = unsafe extern "C" fn(Program, *mut c_char) -> Status;
+type Text = *const c_char;
 
 /// The functions of an NVRTC that was found; all of them are there since CUDA 11.2.
 struct Functions {
-    version: Symbol<unsafe extern "C" fn(*mut c_int, *mut c_int) -> Status>,
+    version: Symbol<Version>,
     architecture_count: Symbol<Number>,
     architectures: Symbol<Number>,
-    error: Symbol<unsafe extern "C" fn(Status) -> *const c_char>,
-    create: Symbol<
-        unsafe extern "C" fn(
-            *mut Program,
-            *const c_char,
-            *const c_char,
-            c_int,
-            *const *const c_char,
-            *const *const c_char,
-        ) -> Status,
-    >,
-    compile: Symbol<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status>,
-    destroy: Symbol<unsafe extern "C" fn(*mut Program) -> Status>,
+    error: Symbol<Message>,
+    create: Symbol<Create>,
+    compile: Symbol<Compile>,
+    destroy: Symbol<Destroy>,
     ptx: (Symbol<Size>, Symbol<Bytes>),
     cubin: (Symbol<Size>, Symbol<Bytes>),
     log: (Symbol<Size>, Symbol<Bytes>),

@@ -80,7 +80,7 @@ fn op(p: &Problem<'_>, queries: &Memory, keys: &Memory) -> Result<Argument> {
         size("attention", p.head_dim())?,
         p.scale.into(),
         p.causal.into(),
-        Argument::mask(p.dropout),
+        Argument::mask(p.dropout.map(|dropout| dropout.mask())),
         size("attention", p.mask_stride)?,
     ])
 }

@@ -9,7 +9,7 @@ pub fn apply(cuda: &Cuda, dropout: Dropout, values: Span<'_>, target: Span<'_>, 
     if target.is_empty() {
         return Ok(());
     }
-    let mask = Argument::mask(Some(dropout));
+    let mask = Argument::mask(Some(dropout.mask()));
     let arguments = [target.into(), accumulate.into(), values.into(), (target.len() as u64).into(), mask];
     cuda.launch("dropout", "dropout", Launch::flat(target.len(), 4), &arguments)
 }

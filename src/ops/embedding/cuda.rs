@@ -49,7 +49,7 @@ pub fn forward(
         size("embedding", tokens)?,
         size("embedding", width)?,
         norm.epsilon.into(),
-        Argument::mask(dropout),
+        Argument::mask(dropout.map(|dropout| dropout.mask())),
     ];
     cuda.launch("embedding", "embedding_forward", Launch::rows(tokens, rows_block(width)), &arguments)
 }

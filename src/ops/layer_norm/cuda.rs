@@ -21,6 +21,10 @@ pub struct Norm<'a> {
     pub epsilon: f32,
 }
 
+fn mask(dropout: Option<Dropout>) -> Argument {
+    Argument::mask(dropout.map(|dropout| dropout.mask()))
+}
+
 /// A warp a row while a row has no more than a few quads for each lane, else a block a row.
 pub fn rows_block(width: usize) -> [u32; 2] {
     if width <= 1024 { [32, 4] } else { [256, 1] }
@@ -47,7 +51,7 @@ pub fn forward(
         size("layer_norm", rows)?,
         size("layer_norm", width)?,
         norm.epsilon.into(),
-        Argument::mask(inputs.dropout),
+        mask(inputs.dropout),
     ];
     cuda.launch("layer_norm", "layer_norm_forward", Launch::rows(rows, rows_block(width)), &arguments)
 }
@@ -90,8 +94,8 @@ pub fn rows_backward(
         kept.weight.into(),
         size("layer_norm", kept.rows)?,
         size("layer_norm", kept.width)?,
-        Argument::mask(kept.output),
-        Argument::mask(input),
+        mask(kept.output),
+        mask(input),
     ];
     cuda.launch("layer_norm", "layer_norm_backward", Launch::rows(kept.rows, rows_block(kept.width)), &arguments)
 }
@@ -113,7 +117,7 @@ pub fn weights_backward(cuda: &Cuda, kept: Kept<'_>, dw: Option<&Slot<'_>>, db: 
         size("layer_norm", rows)?,
         size("layer_norm", width)?,
         size("layer_norm", flat::CHUNK)?,
-        Argument::mask(kept.output),
+        mask(kept.output),
     ];
     let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
     cuda.launch("layer_norm", "layer_norm_partials", launch, &arguments)?;

@@ -38,7 +38,7 @@ impl BatchNoise {
         let stream = Stream { seed: self.seed, step: self.batch, instance: FIRST_INSTANCE + term };
         match device {
             Device::Cpu(cpu) => stream.fill(cpu, law, scale, values.host_mut()),
-            Device::Cuda(cuda) => flat::noise(cuda, stream, law, scale, values.on_mut(cuda)?)?,
+            Device::Cuda(cuda) => flat::noise(cuda, stream.mask(), law, scale, values.on_mut(cuda)?)?,
         }
         Ok(())
     }

@@ -1,0 +1,191 @@
+//! What the handles of a device share: its driver, memory that is free, kernels that are loaded.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::driver::{Driver, Failure, Function, Module};
+use super::memory::{Free, Span, size_of_class};
+use super::{compile, locked};
+use crate::error::{Error, Result};
+
+pub(super) struct Inner {
+    pub(super) driver: Driver,
+    pub(super) ordinal: usize,
+    pub(super) name: String,
+    pub(super) arch: u32,
+    pub(super) shared: u32,
+    pub(super) multiprocessors: u32,
+    /// 12 is CUDA 12.
+    pub(super) driver_version: u32,
+    pub(super) cache: Option<PathBuf>,
+    pub(super) free: Mutex<Free>,
+    pub(super) staging: Mutex<Staging>,
+    pub(super) functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
+    pub(super) modules: Mutex<HashMap<&'static str, Module>>,
+    pub(super) counters: [AtomicU64; 4],
+}
+
+/// Whether the driver, of which a process has one, takes PTX and no machine code.
+static TEXT_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Pinned memory that small uploads go through, from its beginning on; begun anew when the stream has been waited for.
+pub(super) struct Staging {
+    pub(super) pointer: usize,
+    pub(super) position: usize,
+}
+
+/// Bytes of the pinned memory: some dozen batches.
+pub(super) const STAGING: usize = 1 << 20;
+
+impl Inner {
+    pub(super) fn label(&self) -> String {
+        format!("cuda:{} ({})", self.ordinal, self.name)
+    }
+
+    pub(super) fn error(&self, what: &str, failure: Failure) -> Error {
+        match failure {
+            Failure::Memory => self.no_memory(0),
+            other => Error::device(self.label(), format!("{what}: {other}")),
+        }
+    }
+
+    pub(super) fn no_memory(&self, wanted: usize) -> Error {
+        let (free, total) = self.driver.memory().unwrap_or_default();
+        Error::DeviceMemory { device: self.label(), wanted, free, total }
+    }
+
+    /// Does what may need memory of the driver's own; once more without what is kept for later if there is none.
+    pub(super) fn with_memory<T>(
+        &self,
+        work: impl Fn() -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let done = work();
+        if !matches!(done, Err(Failure::Memory)) {
+            return done;
+        }
+        let kept = locked(&self.free).drain();
+        kept.into_iter().for_each(|address| self.driver.free(address));
+        work()
+    }
+
+    /// Memory of at least this size, with its own.
+    pub(super) fn take(&self, bytes: usize) -> Result<(u64, usize)> {
+        let size = size_of_class(bytes);
+        if let Some(kept) = locked(&self.free).take(size) {
+            return Ok(kept);
+        }
+        self.counters[1].fetch_add(1, Ordering::Relaxed);
+        match self.with_memory(|| self.driver.allocate(size)) {
+            Ok(address) => Ok((address, size)),
+            Err(Failure::Memory) => Err(self.no_memory(bytes)),
+            Err(failure) => Err(self.error("allocate", failure)),
+        }
+    }
+
+    pub(super) fn give(&self, address: u64, bytes: usize) {
+        locked(&self.free).give(address, bytes);
+    }
+
+    pub(super) fn fill(&self, to: Span<'_>, value: f32) -> Result<()> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: a span of living memory.
+        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.len()) };
+        filled.map_err(|failure| self.error("fill", failure))
+    }
+
+    pub(super) fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.counters[2].fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut staging = locked(&self.staging);
+        let uploaded = if bytes.len() > STAGING / 2 {
+            // SAFETY: the memory at `address` was taken for these bytes, which are borrowed until the copy is done.
+            let copied = unsafe { self.driver.upload(address, bytes) };
+            staging.position = 0;
+            copied.and_then(|()| self.driver.synchronize())
+        } else {
+            if staging.position + bytes.len() > STAGING {
+                self.driver.synchronize().map_err(|failure| self.error("upload", failure))?;
+                staging.position = 0;
+            }
+            // SAFETY: inside of the pinned memory, a part that no copy reads any more: since it was last used the stream
+            // has been waited for. The lock keeps others out.
+            let staged = unsafe {
+                std::slice::from_raw_parts_mut((staging.pointer as *mut u8).add(staging.position), bytes.len())
+            };
+            staged.copy_from_slice(bytes);
+            staging.position += bytes.len();
+            // SAFETY: the memory at `address` was taken for these bytes; the staged ones stay until the next wait.
+            unsafe { self.driver.upload(address, staged) }
+        };
+        uploaded.map_err(|failure| self.error("upload", failure))
+    }
+
+    pub(super) fn download(&self, bytes: &mut [u8], address: u64) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.counters[3].fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        // Locked before the wait: nothing is staged while it lasts.
+        let mut staging = locked(&self.staging);
+        // SAFETY: the memory at `address` has as many bytes.
+        unsafe { self.driver.download(bytes, address) }.map_err(|failure| self.error("download", failure))?;
+        staging.position = 0;
+        Ok(())
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        let mut staging = locked(&self.staging);
+        self.driver.synchronize().map_err(|failure| self.error("synchronize", failure))?;
+        staging.position = 0;
+        Ok(())
+    }
+
+    pub(super) fn function(&self, file: &'static str, kernel: &'static str) -> Result<Arc<Function>> {
+        if let Some(function) = locked(&self.functions).get(&(file, kernel)) {
+            return Ok(function.clone());
+        }
+        let wrong = |message: String| Error::device(self.label(), format!("kernels/{file}.cu: {message}"));
+        let module = {
+            // Locked while it compiles: another thread that wants the same waits for it.
+            let mut modules = locked(&self.modules);
+            match modules.get(file) {
+                Some(module) => *module,
+                None => {
+                    let compiled =
+                        compile::kernels(file, self.driver_version, self.arch, self.cache.as_deref()).map_err(wrong)?;
+                    let mut module = Err(Failure::Image(String::new()));
+                    if !TEXT_ONLY.load(Ordering::Relaxed) {
+                        module = self.with_memory(|| self.driver.load(&compiled.cubin));
+                    }
+                    if matches!(module, Err(Failure::Image(_))) {
+                        module = self.with_memory(|| self.driver.load(&compiled.ptx));
+                        TEXT_ONLY.store(module.is_ok(), Ordering::Relaxed);
+                    }
+                    let module = module.map_err(|failure| self.error(&format!("kernels/{file}.cu"), failure))?;
+                    modules.insert(file, module);
+                    module
+                }
+            }
+        };
+        let found = self.with_memory(|| self.driver.function(module, kernel, self.shared));
+        let found = found.map_err(|failure| self.error(&format!("kernels/{file}.cu: {kernel}"), failure))?;
+        let found = Arc::new(found);
+        locked(&self.functions).insert((file, kernel), found.clone());
+        Ok(found)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.driver.synchronize();
+        locked(&self.free).drain().into_iter().for_each(|address| self.driver.free(address));
+        locked(&self.modules).drain().for_each(|(_, module)| self.driver.unload(module));
+        self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
+    }
+}
