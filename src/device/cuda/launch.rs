@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_struct_is_laid_out_as_in_c() {
-        let mask = Argument::philox([1, 2], [3, 4, 5], 6, 0.5);
+        let mask = Argument::mask(Some(Mask::new([1, 2], [3, 4, 5], 6, 0.5)));
         let one: [Argument; 5] = [7u32.into(), 8u64.into(), 1.0f32.into(), mask, 9u32.into()];
         let all = Argument::fields(&one).unwrap();
         let word = |low: u32, high: u32| low as u64 | (high as u64) << 32;
