@@ -153,7 +153,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         ("--steps 0", &["--steps", "0"]),
         ("--batch 0", &["--batch", "0"]),
         ("--threads 5000", &["--threads", "5000", "1024"]),
-        ("--device cuda", &["cuda", "--device cpu"]),
+        ("--device gpu", &["gpu", "auto, cpu, cuda, cuda:N"]),
         ("--encoder-config nowhere", &["nowhere"]),
         ("--encoder-config broken", &["broken/config.json", "JSON"]),
     ] {
