@@ -133,41 +133,47 @@ pub const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [5, 32, 3], [65, 33, 70], [64, 6
 
 #[test]
 fn the_three_products_of_a_layer_are_those_of_f64() {
+    check_products(F32, wide, chain);
+}
+
+/// The three products of one layer by the kernels of `file`, against f64 products of `operands`: of x, W and dy as the kernels
+/// take them. `tolerance`: of a sum of so many terms.
+pub fn check_products(file: File, operands: fn(&[f32]) -> Vec<f64>, tolerance: fn(usize) -> f64) {
     let gpu = Gpu::new();
     for [rows, width, out] in SHAPES {
         let (x, weight) = (normals(1, rows * width), normals(2, out * width));
         let (bias, dy) = (normals(3, out), normals(4, rows * out));
         let (start_dx, start_dw) = (normals(5, rows * width), normals(6, out * width));
-        let [wide_x, wide_weight, wide_bias, wide_dy] = [&x, &weight, &bias, &dy].map(|values| wide(values));
-        let y = layer(&wide_x, &wide_weight, &wide_bias, [rows, width, out]);
-        let unbiased = layer(&wide_x, &wide_weight, &[], [rows, width, out]);
-        let dx = multiply([rows, width, out], &wide_dy, [out, 1], &wide_weight, [1, width]);
-        let dw = multiply([out, width, rows], &wide_dy, [1, out], &wide_x, [1, width]);
+        let [of_x, of_weight, of_dy] = [&x, &weight, &dy].map(|values| operands(values));
+        let y = layer(&of_x, &of_weight, &wide(&bias), [rows, width, out]);
+        let unbiased = layer(&of_x, &of_weight, &[], [rows, width, out]);
+        let dx = multiply([rows, width, out], &of_dy, [out, 1], &of_weight, [1, width]);
+        let dw = multiply([out, width, rows], &of_dy, [1, out], &of_x, [1, width]);
         let shape = [rows, width, out];
         for (tile, offset) in TILES.into_iter().flat_map(|tile| [(tile, 0), (tile, 1)]) {
-            let kernels = Kernels { gpu: &gpu, file: F32, tile };
+            let kernels = Kernels { gpu: &gpu, file, tile };
             let what = |name: &str| format!("{name} of {rows} × {width} × {out}, {tile:?}, offset {offset}");
             let [x, weight, bias, dy] = [&x, &weight, &bias, &dy].map(|values| gpu.upload_at(values, offset));
 
             let to = output(&gpu, rows * out, offset);
             kernels.forward([Some(to), None], x, &[(weight, Some(bias))], shape, IDENTITY);
-            assert_close(&what("y"), &gpu.read(to), &y, chain(width));
+            assert_close(&what("y"), &gpu.read(to), &y, tolerance(width));
             kernels.forward([Some(to), None], x, &[(weight, None)], shape, IDENTITY);
-            assert_close(&what("y without a bias"), &gpu.read(to), &unbiased, chain(width));
+            assert_close(&what("y without a bias"), &gpu.read(to), &unbiased, tolerance(width));
 
             let to = output(&gpu, rows * width, offset);
             kernels.input_gradient((to, false), dy, &[weight], shape, None);
-            assert_close(&what("dx"), &gpu.read(to), &dx, chain(out));
+            assert_close(&what("dx"), &gpu.read(to), &dx, tolerance(out));
             let to = gpu.upload_at(&start_dx, offset);
             kernels.input_gradient((to, true), dy, &[weight], shape, None);
-            assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), chain(out));
+            assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), tolerance(out));
 
             let to = output(&gpu, out * width, offset);
             kernels.weight_gradient((to, false), dy, x, shape, rows);
-            assert_close(&what("dW"), &gpu.read(to), &dw, chain(rows));
+            assert_close(&what("dW"), &gpu.read(to), &dw, tolerance(rows));
             let to = gpu.upload_at(&start_dw, offset);
             kernels.weight_gradient((to, true), dy, x, shape, rows + 5);
-            assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), chain(rows));
+            assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), tolerance(rows));
         }
     }
 }

@@ -70,40 +70,7 @@ fn operands_are_rounded_to_the_nearest() {
 
 #[test]
 fn the_three_products_of_a_layer_are_those_of_rounded_operands() {
-    let gpu = Gpu::new();
-    for [rows, width, out] in SHAPES {
-        let (x, weight) = (normals(1, rows * width), normals(2, out * width));
-        let (bias, dy) = (normals(3, out), normals(4, rows * out));
-        let (start_dx, start_dw) = (normals(5, rows * width), normals(6, out * width));
-        let [round_x, round_weight, round_dy] = [&x, &weight, &dy].map(|values| round_all(values));
-        let shape = [rows, width, out];
-        let y = layer(&round_x, &round_weight, &wide(&bias), shape);
-        let dx = multiply([rows, width, out], &round_dy, [out, 1], &round_weight, [1, width]);
-        let dw = multiply([out, width, rows], &round_dy, [1, out], &round_x, [1, width]);
-        for (tile, offset) in TILES.into_iter().flat_map(|tile| [(tile, 0), (tile, 1)]) {
-            let kernels = Kernels { gpu: &gpu, file: BF16, tile };
-            let what = |name: &str| format!("{name} of {rows} × {width} × {out}, {tile:?}, offset {offset}");
-            let [x, weight, bias, dy] = [&x, &weight, &bias, &dy].map(|values| gpu.upload_at(values, offset));
-
-            let to = output(&gpu, rows * out, offset);
-            kernels.forward([Some(to), None], x, &[(weight, Some(bias))], shape, IDENTITY);
-            assert_close(&what("y"), &gpu.read(to), &y, tolerance(width));
-
-            let to = output(&gpu, rows * width, offset);
-            kernels.input_gradient((to, false), dy, &[weight], shape, None);
-            assert_close(&what("dx"), &gpu.read(to), &dx, tolerance(out));
-            let to = gpu.upload_at(&start_dx, offset);
-            kernels.input_gradient((to, true), dy, &[weight], shape, None);
-            assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), tolerance(out));
-
-            let to = output(&gpu, out * width, offset);
-            kernels.weight_gradient((to, false), dy, x, shape, rows);
-            assert_close(&what("dW"), &gpu.read(to), &dw, tolerance(rows));
-            let to = gpu.upload_at(&start_dw, offset);
-            kernels.weight_gradient((to, true), dy, x, shape, rows + 5);
-            assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), tolerance(rows));
-        }
-    }
+    check_products(BF16, round_all, tolerance);
 }
 
 /// Each chunk of tokens has its own sums: no whole steps, and a last one of a single token.

@@ -8,7 +8,7 @@ use super::launch::Launch;
 
 /// Why a call of the driver failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // the driver that is there makes them
+#[allow(dead_code, reason = "the driver that is there makes them")]
 pub enum Failure {
     Memory,
     Image(String),
@@ -57,7 +57,7 @@ macro_rules! never {
     )* };
 }
 
-#[allow(unused_variables)]
+#[allow(unused_variables, reason = "nothing after `open` can be called")]
 impl Driver {
     pub fn open(ordinal: usize) -> Result<Driver, Failure> {
         Err(Failure::Other(ABSENT.into()))
