@@ -3,6 +3,8 @@
 // - rows: a kernel that works row by row takes blocks of (32, n) threads, a warp a row, or of (threads, 1), a block a
 //   row; `row_sum` and its kin reduce over the threads of a row and give all of them the same bits.
 // - quads: rows are read and written as quads of four numbers, by 16 bytes where pointers and width allow it.
+// - numbers: `number` is how activations and their gradients are stored: f32, or, where the host puts NUMBER_BF16 or
+//   NUMBER_F16 in front, 16 bits. What is computed, and statistics, are f32 always; a kernel rounds where it stores.
 // - dropout: the masks of `src/rng.rs`, bit by bit.
 // - tiles: what matrix products and attention have in common.
 //
@@ -14,6 +16,62 @@ typedef unsigned long long u64;
 #define FULL_WARP 0xffffffffu
 #define INFINITY_F __int_as_float(0x7f800000)
 #define INFINITY_D __longlong_as_double(0x7ff0000000000000ll)
+
+// ------------------------------------------------------------------------------------------------------------- numbers
+
+#ifdef NUMBER_F32
+typedef float number;
+__device__ __forceinline__ float widened(float v) { return v; }
+#else
+#define NUMBER_16
+struct number {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ float widened(number v) {
+#ifdef NUMBER_BF16
+    return __uint_as_float((unsigned)v.bits << 16);
+#else
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(v.bits));
+    return wide;
+#endif
+}
+
+// Two numbers of one word; the first one is in its lower half.
+__device__ __forceinline__ float2 widened2(unsigned pair) {
+#ifdef NUMBER_BF16
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+#else
+    return make_float2(widened(number{(unsigned short)pair}), widened(number{(unsigned short)(pair >> 16)}));
+#endif
+}
+
+// Two numbers rounded to the nearest, ties to even, as one word; the first one is in its lower half.
+__device__ __forceinline__ unsigned rounded2(float low, float high) {
+    unsigned pair;
+#ifdef NUMBER_BF16
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+#endif
+    return pair;
+}
+#endif
+
+// A number to be stored: to the nearest, ties to even.
+__device__ __forceinline__ void store1(float* to, float v) { *to = v; }
+#ifdef NUMBER_16
+__device__ __forceinline__ void store1(number* to, float v) {
+    unsigned short bits;
+#ifdef NUMBER_BF16
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+#else
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+#endif
+    to->bits = bits;
+}
+#endif
 
 // ------------------------------------------------------------------------------------------------------------- dropout
 
@@ -84,6 +142,36 @@ __device__ __forceinline__ float4 load4(const float* row, unsigned column, unsig
     return v;
 }
 
+#ifdef NUMBER_16
+// The same of 16-bit numbers, by 8 bytes. `vector`: the row begins at a multiple of 8 bytes.
+__device__ __forceinline__ float4 load4(const number* row, unsigned column, unsigned width, bool vector) {
+    if (vector) {
+        uint2 words = *(const uint2*)(row + column);
+        float2 low = widened2(words.x), high = widened2(words.y);
+        return make_float4(low.x, low.y, high.x, high.y);
+    }
+    float4 v = make_float4(widened(row[column]), 0.0f, 0.0f, 0.0f);
+    if (column + 1 < width) v.y = widened(row[column + 1]);
+    if (column + 2 < width) v.z = widened(row[column + 2]);
+    if (column + 3 < width) v.w = widened(row[column + 3]);
+    return v;
+}
+
+__device__ __forceinline__ void store4(number* row, unsigned column, unsigned width, bool vector, float4 v) {
+    if (vector) {
+        // In assembly, as below.
+        u64 to = __cvta_generic_to_global(row + column);
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(rounded2(v.x, v.y)), "r"(rounded2(v.z, v.w))
+                     : "memory");
+        return;
+    }
+    store1(row + column, v.x);
+    if (column + 1 < width) store1(row + column + 1, v.y);
+    if (column + 2 < width) store1(row + column + 2, v.z);
+    if (column + 3 < width) store1(row + column + 3, v.w);
+}
+#endif
+
 __device__ __forceinline__ void store4(float* row, unsigned column, unsigned width, bool vector, float4 v) {
     if (vector) {
         // In assembly: in some kernels the compiler merges a plain store with those below, into four of four bytes.
@@ -108,8 +196,9 @@ __device__ __forceinline__ float4 scale4(float4 a, float f) { return make_float4
 __device__ __forceinline__ float sum4(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 
 // row (+)= v.
+template <class Number>
 __device__ __forceinline__ void put4(
-    float* row, unsigned column, unsigned width, bool vector, float4 v, int accumulate
+    Number* row, unsigned column, unsigned width, bool vector, float4 v, int accumulate
 ) {
     if (accumulate) v = add4(load4(row, column, width, vector), v);
     store4(row, column, width, vector, v);

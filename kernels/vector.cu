@@ -16,6 +16,29 @@ extern "C" __global__ void scaled(
     }
 }
 
+// Numbers in another form: `rounding` copies f32 into numbers, `widening` numbers into f32, adding them to what is there if
+// they are to be accumulated. Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
+extern "C" __global__ void rounding(number* __restrict__ target, const float* __restrict__ values, u64 len) {
+    bool vector = aligned16(target) && aligned16(values);
+    u64 stride = (u64)gridDim.x * blockDim.x * 4;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < len; i += stride) {
+        unsigned count = len - i < 4 ? (unsigned)(len - i) : 4;
+        bool whole = vector && count == 4;
+        store4(target + i, 0, count, whole, load4(values + i, 0, count, whole));
+    }
+}
+extern "C" __global__ void widening(
+    float* __restrict__ target, int accumulate, const number* __restrict__ values, u64 len
+) {
+    bool vector = aligned16(target) && aligned16(values);
+    u64 stride = (u64)gridDim.x * blockDim.x * 4;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < len; i += stride) {
+        unsigned count = len - i < 4 ? (unsigned)(len - i) : 4;
+        bool whole = vector && count == 4;
+        put4(target + i, 0, count, whole, load4(values + i, 0, count, whole), accumulate);
+    }
+}
+
 // Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width], in their
 // order. partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads,
 // 1).

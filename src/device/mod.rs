@@ -7,6 +7,7 @@ mod buffer;
 mod cache;
 pub mod cpu;
 pub mod cuda;
+mod dtype;
 pub(crate) mod pages;
 mod workspace;
 
@@ -17,6 +18,7 @@ pub use buffer::Buffer;
 pub use cache::{CACHE_VARIABLE, cache_dir};
 pub use cpu::{Cpu, Isa, Precision};
 pub use cuda::{Cuda, CudaOptions};
+pub use dtype::Dtype;
 pub use workspace::Workspace;
 
 /// A device that tensors live on.

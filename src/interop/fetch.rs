@@ -135,8 +135,7 @@ pub fn minilm(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
 /// # Errors
 /// A named folder without one of the libraries; a machine that there is no package for; what a fetch can fail of.
 pub fn nvrtc(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    if let Some(folder) = std::env::var_os(NVRTC_VARIABLE).filter(|folder| !folder.is_empty()) {
-        let folder = PathBuf::from(folder);
+    if let Some(folder) = named_folder() {
         if let Some(missing) = NVRTC_LIBRARIES.iter().find(|library| !folder.join(library).is_file()) {
             let message = format!("there is no {missing} in {}", folder.display());
             return Err(Error::argument(NVRTC_VARIABLE, message));
@@ -146,13 +145,21 @@ pub fn nvrtc(cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
     fetch_nvrtc(true, cache, progress)
 }
 
-/// The folder of an NVRTC in `cache` that makes what a driver of this CUDA version loads (12: CUDA 12), fetched if it is not
-/// there.
+/// The folder that [`NVRTC_VARIABLE`] names.
+fn named_folder() -> Option<PathBuf> {
+    std::env::var_os(NVRTC_VARIABLE).filter(|folder| !folder.is_empty()).map(PathBuf::from)
+}
+
+/// The folder of an NVRTC that makes what a driver of this CUDA version loads (12: CUDA 12): what [`NVRTC_VARIABLE`] names,
+/// else one in `cache`, fetched if it is not there.
 ///
 /// # Errors
 /// As [`nvrtc`].
 pub fn nvrtc_for(driver: u32, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-    fetch_nvrtc(driver >= 13, cache, progress)
+    match named_folder() {
+        Some(folder) => Ok(folder),
+        None => fetch_nvrtc(driver >= 13, cache, progress),
+    }
 }
 
 fn fetch_nvrtc(new: bool, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {

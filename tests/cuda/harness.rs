@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
-use manyhead::device::{Cuda, cache_dir, cuda};
+use manyhead::device::{Cuda, Dtype, cache_dir, cuda};
 use manyhead::rng::Stream;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -21,13 +21,13 @@ use crate::gpu;
 /// The folder that a process leaves the digests of its tests in.
 pub const DIGESTS: &str = "MANYHEAD_CUDA_DIGESTS";
 
-/// What the driver loads of kernels/`file`.cu: machine code, or PTX on the software GPU, as the engine compiles and keeps them.
+/// What the driver loads of some kernels: machine code, or PTX on the software GPU, as the engine compiles and keeps them.
 /// Compiled once in a process; who wants another file's does not wait for it.
-fn image(file: &str) -> Arc<Vec<u8>> {
+fn image(kernels: cuda::Kernels) -> Arc<Vec<u8>> {
     type Slot = Arc<OnceLock<Arc<Vec<u8>>>>;
-    static CACHE: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
+    static CACHE: Mutex<Option<HashMap<cuda::Kernels, Slot>>> = Mutex::new(None);
     // Nothing panics while the table is locked.
-    let slot = CACHE.lock().unwrap().get_or_insert_default().entry(file.into()).or_default().clone();
+    let slot = CACHE.lock().unwrap().get_or_insert_default().entry(kernels).or_default().clone();
     let made = slot.get_or_init(|| {
         gpu::nvrtc();
         let device = result::device::get(0).unwrap();
@@ -36,16 +36,16 @@ fn image(file: &str) -> Arc<Vec<u8>> {
         use sys::CUdevice_attribute_enum as attribute;
         let arch = 10 * number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
             + number(attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-        let compiled = compiled(file, arch);
+        let compiled = compiled(kernels, arch);
         Arc::new(if gpu::is_real() { compiled.cubin } else { compiled.ptx })
     });
     made.clone()
 }
 
-/// kernels/`file`.cu for an architecture (80: sm_80).
-pub fn compiled(file: &str, arch: u32) -> cuda::Compiled {
+/// Some kernels for an architecture (80: sm_80).
+pub fn compiled(kernels: cuda::Kernels, arch: u32) -> cuda::Compiled {
     let (driver, cache) = (Cuda::driver_version().unwrap(), cache_dir(None).unwrap());
-    cuda::kernels(file, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    cuda::kernels(kernels, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{kernels:?}: {error}"))
 }
 
 /// Numbers on the device.
@@ -58,7 +58,9 @@ pub struct Buffer {
 /// A context of its own, so that a finding of one test does not end the others'.
 pub struct Gpu {
     context: sys::CUcontext,
-    modules: RefCell<HashMap<String, sys::CUmodule>>,
+    modules: RefCell<HashMap<cuda::Kernels, sys::CUmodule>>,
+    /// What the kernels call `number`.
+    numbers: Dtype,
     allocations: RefCell<Vec<u64>>,
     digest: RefCell<Xxh3>,
     /// The allocation that is shifted, counted from 1; how many there have been since.
@@ -67,12 +69,18 @@ pub struct Gpu {
 
 impl Gpu {
     pub fn new() -> Gpu {
+        Gpu::of(Dtype::F32)
+    }
+
+    /// One whose kernels have numbers of this kind.
+    pub fn of(numbers: Dtype) -> Gpu {
         gpu::driver();
         // SAFETY: the device was given by the driver; the context is destroyed once, in `drop`.
         let context = unsafe { result::ctx::create_v4(std::ptr::null_mut(), 0, result::device::get(0).unwrap()) };
         Gpu {
             context: context.unwrap(),
             modules: RefCell::default(),
+            numbers,
             allocations: RefCell::default(),
             digest: RefCell::new(Xxh3::new()),
             shifted: Cell::new((0, 0)),
@@ -126,11 +134,12 @@ impl Gpu {
     }
 
     /// Launches a kernel of kernels/`file`.cu and waits for it; a finding is an error.
-    pub fn launch(&self, file: &str, kernel: &str, launch: Launch, arguments: &[&dyn Argument]) {
+    pub fn launch(&self, file: &'static str, kernel: &str, launch: Launch, arguments: &[&dyn Argument]) {
         let mut modules = self.modules.borrow_mut();
-        let module = *modules.entry(file.into()).or_insert_with(|| {
+        let kernels = (file, self.numbers).into();
+        let module = *modules.entry(kernels).or_insert_with(|| {
             // SAFETY: machine code, or text that ends in NUL; the module is unloaded with the context.
-            unsafe { result::module::load_data(image(file).as_ptr().cast()) }
+            unsafe { result::module::load_data(image(kernels).as_ptr().cast()) }
                 .unwrap_or_else(|error| panic!("loading {file}: {error:?}"))
         });
         let Launch { grid: [x, y, z], block, shared } = launch;

@@ -234,7 +234,7 @@ fn registers_suffice() {
     gpu::driver();
     gpu::nvrtc();
     for arch in [80, 90] {
-        let code = compiled(BF16.name, arch).cubin;
+        let code = compiled(BF16.name.into(), arch).cubin;
         // Of the six kernels and of what they call.
         let frames = attributes(&code, FRAME_SIZE);
         assert!(frames.len() >= 6 && frames.iter().all(|bytes| *bytes == 0), "sm_{arch}: {frames:?}");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::nvrtc::{self, Compiled};
+use crate::device::Dtype;
 
 /// A file of `kernels/`: name, text.
 type Part = (&'static str, &'static str);
@@ -18,12 +19,34 @@ type Source = (&'static str, &'static [Part]);
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// Compiles kernels/`file`.cu for a `device` (80: sm_80) of a `driver` (12: CUDA 12), or takes it from the folder `cache`.
+/// A file of kernels, and how the numbers are stored that it calls `number`. A file alone is one for f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Kernels {
+    /// kernels/`file`.cu.
+    pub file: &'static str,
+    /// What `number` stands for.
+    pub numbers: Dtype,
+}
+
+impl From<&'static str> for Kernels {
+    fn from(file: &'static str) -> Kernels {
+        Kernels { file, numbers: Dtype::F32 }
+    }
+}
+
+impl From<(&'static str, Dtype)> for Kernels {
+    fn from((file, numbers): (&'static str, Dtype)) -> Kernels {
+        Kernels { file, numbers }
+    }
+}
+
+/// Compiles kernels for a `device` (80: sm_80) of a `driver` (12: CUDA 12), or takes them from the folder `cache`.
 ///
 /// # Errors
 /// No such file, no compiler, or what the compiler says.
-pub fn kernels(file: &str, driver: u32, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
-    let (name, source) = source(file).ok_or_else(|| format!("there is no kernels/{file}.cu"))?;
+pub fn kernels(kernels: Kernels, driver: u32, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
+    let Kernels { file: name, numbers } = kernels;
+    let source = source(kernels).ok_or_else(|| format!("there is no kernels/{name}.cu"))?;
     let compiler = nvrtc::open(driver, cache)?;
     let architecture = compiler.architecture(device).ok_or_else(|| {
         format!("NVRTC {}.{} compiles for no architecture up to sm_{device}", compiler.version.0, compiler.version.1)
@@ -31,7 +54,7 @@ pub fn kernels(file: &str, driver: u32, device: u32, cache: Option<&Path>) -> Re
     let options = [format!("--gpu-architecture=sm_{architecture}"), "-lineinfo".to_string()];
     let entry = cache.map(|cache| {
         let key = format!("{:?}\n{}\n{source}", compiler.version, options.join(" "));
-        cache.join("kernels").join(format!("{name}-{:032x}", xxh3_128(key.as_bytes())))
+        cache.join("kernels").join(format!("{name}-{}-{:032x}", numbers.name(), xxh3_128(key.as_bytes())))
     });
     if let Some(kept) = entry.as_deref().and_then(read) {
         return Ok(kept);
@@ -44,10 +67,16 @@ pub fn kernels(file: &str, driver: u32, device: u32, cache: Option<&Path>) -> Re
     Ok(compiled)
 }
 
-/// The text that is compiled: what is shared and the file's own, each line with its name and number.
-fn source(file: &str) -> Option<(&'static str, String)> {
-    let (name, parts) = KERNELS.iter().find(|(name, _)| *name == file)?;
-    Some((name, parts.iter().map(|(name, text)| format!("#line 1 \"kernels/{name}\"\n{text}\n")).collect()))
+/// The text that is compiled: what numbers are, what is shared, and the file's own, each line with its name and number.
+fn source(kernels: Kernels) -> Option<String> {
+    let (_, parts) = KERNELS.iter().find(|(name, _)| *name == kernels.file)?;
+    let number = match kernels.numbers {
+        Dtype::F32 => "#define NUMBER_F32\n",
+        Dtype::Bf16 => "#define NUMBER_BF16\n",
+        Dtype::F16 => "#define NUMBER_F16\n",
+    };
+    let parts = parts.iter().map(|(name, text)| format!("#line 1 \"kernels/{name}\"\n{text}\n"));
+    Some(std::iter::once(number.to_string()).chain(parts).collect())
 }
 
 /// The names of all files of `kernels/`.
@@ -127,7 +156,7 @@ mod tests {
         crate::interop::fetch::nvrtc(&cache, &|message| eprintln!("{message}")).unwrap();
         nvrtc::open(13, Some(&cache)).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let made = kernels("add", 13, 80, Some(folder.path())).unwrap();
+        let made = kernels("add".into(), 13, 80, Some(folder.path())).unwrap();
         assert!(made.ptx.ends_with(b"\0") && made.cubin.starts_with(b"\x7fELF"));
         let entries = || -> Vec<PathBuf> {
             std::fs::read_dir(folder.path().join("kernels")).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -136,23 +165,23 @@ mod tests {
         let whole = std::fs::read(entry).unwrap();
         for damaged in [&whole[..whole.len() / 2], &[], b"something else"] {
             std::fs::write(entry, damaged).unwrap();
-            assert_eq!(kernels("add", 13, 80, Some(folder.path())).unwrap(), made);
+            assert_eq!(kernels("add".into(), 13, 80, Some(folder.path())).unwrap(), made);
             assert_eq!(std::fs::read(entry).unwrap(), whole);
         }
         // A device between two architectures that the compiler knows takes the older one.
-        let newer = kernels("add", 13, 90, Some(folder.path())).unwrap();
+        let newer = kernels("add".into(), 13, 90, Some(folder.path())).unwrap();
         assert_ne!(newer, made);
-        assert_eq!(kernels("add", 13, 91, Some(folder.path())).unwrap(), newer);
+        assert_eq!(kernels("add".into(), 13, 91, Some(folder.path())).unwrap(), newer);
         assert_eq!(entries().len(), 2);
         // Two processes at once: whoever is last writes the same.
         std::fs::remove_file(&entries()[0]).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| assert_eq!(kernels("add", 13, 80, Some(folder.path())).unwrap(), made));
+                scope.spawn(|| assert_eq!(kernels("add".into(), 13, 80, Some(folder.path())).unwrap(), made));
             }
         });
-        assert!(kernels("nothing", 13, 80, None).unwrap_err().contains("nothing.cu"));
-        assert!(kernels("add", 13, 10, None).unwrap_err().contains("sm_10"));
+        assert!(kernels("nothing".into(), 13, 80, None).unwrap_err().contains("nothing.cu"));
+        assert!(kernels("add".into(), 13, 10, None).unwrap_err().contains("sm_10"));
     }
 
     #[cfg(all(feature = "cuda", feature = "cli"))]
@@ -171,14 +200,16 @@ mod tests {
     #[test]
     fn every_kernel_file_is_there_with_the_shared_one_before_it() {
         assert!(files().count() > 15 && files().any(|name| name == "linear"));
-        let (_, text) = source("add").unwrap();
-        assert!(text.starts_with("#line 1 \"kernels/common.cuh\""));
+        let text = source("add".into()).unwrap();
+        assert!(text.starts_with("#define NUMBER_F32\n#line 1 \"kernels/common.cuh\""));
         for name in ["linear", "linear_bf16"] {
-            let (_, text) = source(name).unwrap();
+            let text = source(name.into()).unwrap();
             let place = |part: &str| text.find(&format!("#line 1 \"kernels/{part}\"")).unwrap();
             assert!(place("common.cuh") < place("linear.cuh") && place("linear.cuh") < place(&format!("{name}.cu")));
         }
-        assert!(!source("lookup").unwrap().1.contains("kernels/linear.cuh"));
-        assert_eq!(source("nothing"), None);
+        assert!(!source("lookup".into()).unwrap().contains("kernels/linear.cuh"));
+        assert_eq!(source("nothing".into()), None);
+        let texts = Dtype::ALL.map(|numbers| source(("add", numbers).into()).unwrap());
+        assert!(texts[0] != texts[1] && texts[1] != texts[2]);
     }
 }

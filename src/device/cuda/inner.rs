@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::compile::{self, Kernels};
 use super::driver::{Driver, Failure, Function, Module};
+use super::locked;
 use super::memory::{Free, Span, size_of_class};
-use super::{compile, locked};
 use crate::error::{Error, Result};
 
 pub(super) struct Inner {
@@ -22,8 +23,8 @@ pub(super) struct Inner {
     pub(super) cache: Option<PathBuf>,
     pub(super) free: Mutex<Free>,
     pub(super) staging: Mutex<Staging>,
-    pub(super) functions: Mutex<HashMap<(&'static str, &'static str), Arc<Function>>>,
-    pub(super) modules: Mutex<HashMap<&'static str, Module>>,
+    pub(super) functions: Mutex<HashMap<(Kernels, &'static str), Arc<Function>>>,
+    pub(super) modules: Mutex<HashMap<Kernels, Module>>,
     pub(super) counters: [AtomicU64; 4],
 }
 
@@ -146,19 +147,20 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn function(&self, file: &'static str, kernel: &'static str) -> Result<Arc<Function>> {
-        if let Some(function) = locked(&self.functions).get(&(file, kernel)) {
+    pub(super) fn function(&self, kernels: Kernels, kernel: &'static str) -> Result<Arc<Function>> {
+        if let Some(function) = locked(&self.functions).get(&(kernels, kernel)) {
             return Ok(function.clone());
         }
+        let file = kernels.file;
         let wrong = |message: String| Error::device(self.label(), format!("kernels/{file}.cu: {message}"));
         let module = {
             // Locked while it compiles: another thread that wants the same waits for it.
             let mut modules = locked(&self.modules);
-            match modules.get(file) {
+            match modules.get(&kernels) {
                 Some(module) => *module,
                 None => {
-                    let compiled =
-                        compile::kernels(file, self.driver_version, self.arch, self.cache.as_deref()).map_err(wrong)?;
+                    let cache = self.cache.as_deref();
+                    let compiled = compile::kernels(kernels, self.driver_version, self.arch, cache).map_err(wrong)?;
                     let mut module = Err(Failure::Image(String::new()));
                     if !TEXT_ONLY.load(Ordering::Relaxed) {
                         module = self.with_memory(|| self.driver.load(&compiled.cubin));
@@ -168,7 +170,7 @@ impl Inner {
                         TEXT_ONLY.store(module.is_ok(), Ordering::Relaxed);
                     }
                     let module = module.map_err(|failure| self.error(&format!("kernels/{file}.cu"), failure))?;
-                    modules.insert(file, module);
+                    modules.insert(kernels, module);
                     module
                 }
             }
@@ -176,7 +178,7 @@ impl Inner {
         let found = self.with_memory(|| self.driver.function(module, kernel, self.shared));
         let found = found.map_err(|failure| self.error(&format!("kernels/{file}.cu: {kernel}"), failure))?;
         let found = Arc::new(found);
-        locked(&self.functions).insert((file, kernel), found.clone());
+        locked(&self.functions).insert((kernels, kernel), found.clone());
         Ok(found)
     }
 }

@@ -33,7 +33,7 @@ use bytemuck::Pod;
 
 use super::cpu::{Cpu, Precision};
 use crate::error::{Error, Result};
-pub use compile::kernels;
+pub use compile::{Kernels, kernels};
 use driver::{Driver, Failure};
 use inner::{Inner, STAGING, Staging};
 pub(crate) use launch::{Argument, Launch, size};
@@ -119,7 +119,7 @@ impl Cuda {
             counters: Default::default(),
         };
         // What the compiler makes may be too new for the driver: better known here than in the first step.
-        inner.function("add", "add_forward").map_err(|error| {
+        inner.function("add".into(), "add_forward").map_err(|error| {
             let ((major, minor), version) = (compiler.version, started.version);
             refused(format!(
                 "a driver of CUDA {version} does not load what NVRTC {major}.{minor} makes; put one up to {version} into the \
@@ -282,14 +282,14 @@ impl Cuda {
         self.inner.synchronize()
     }
 
-    /// Launches a kernel of kernels/`file`.cu; nothing if the grid has no block.
+    /// Launches a kernel; nothing if the grid has no block.
     ///
     /// # Errors
     /// A launch that the device does not take, arguments of other sizes than the kernel's, a pointer that is missing, a
     /// kernel that does not compile, a failure of the driver: with the kernel's name and the launch.
     pub(crate) fn launch(
         &self,
-        file: &'static str,
+        kernels: impl Into<Kernels>,
         kernel: &'static str,
         launch: Launch,
         arguments: &[Argument],
@@ -298,7 +298,7 @@ impl Cuda {
             return Ok(());
         }
         let inner = &self.inner;
-        let function = inner.function(file, kernel)?;
+        let function = inner.function(kernels.into(), kernel)?;
         let wrong = |message: String| {
             let Launch { grid, block, shared } = launch;
             let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
