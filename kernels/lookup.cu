@@ -1,4 +1,5 @@
-// Embedding lookup (src/ops/lookup): y[t] = table[ids[t]]; d(table)[i] = Σ_{t: ids[t] = i} dy[t].
+// Embedding lookup (src/ops/lookup): y[t] = table[ids[t]]; d(table)[i] = Σ_{t: ids[t] = i} dy[t]. Tables and their gradients
+// are f32.
 //
 // The scatter is deterministic without atomics: the host sorts the tokens by id, stably, and cuts each id's tokens into
 // pieces of at most a fixed number. A piece is added up in the order of its tokens. If it is its id's only one, it goes
@@ -8,7 +9,7 @@
 // y[t] = table[ids[t]]. table [entries, width], ids [tokens], within the table; y [tokens, width].
 // Grid: ceil(tokens / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_forward(
-    float* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens,
+    number* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens,
     unsigned width
 ) {
     unsigned token = my_row();
@@ -26,7 +27,7 @@ extern "C" __global__ void lookup_forward(
 // rows [pieces]: the piece's id; slots [pieces]: its row of partials [.., width], or 0xffffffff if it goes into the
 // table (then no other piece has its id). Grid: ceil(pieces / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_scatter(
-    float* __restrict__ table, float* __restrict__ partials, const float* __restrict__ dy,
+    float* __restrict__ table, float* __restrict__ partials, const number* __restrict__ dy,
     const unsigned* __restrict__ order, const unsigned* __restrict__ starts, const unsigned* __restrict__ rows,
     const unsigned* __restrict__ slots, unsigned pieces, unsigned width
 ) {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::device::cuda::Span;
-use crate::device::{Buffer, Cuda, Workspace};
+use crate::device::{Buffer, Cuda, Dtype, Workspace};
 use crate::error::{Error, Result};
 
 /// Up to four extents. Most ops see a tensor as `[rows, width]`, the width being the last extent.
@@ -87,8 +87,16 @@ impl Tensor {
     /// # Errors
     /// A device without memory for it.
     pub fn take(workspace: &mut Workspace, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::take_as(workspace, shape, Dtype::F32)
+    }
+
+    /// The same of numbers that are stored in some form where they are on a CUDA device.
+    ///
+    /// # Errors
+    /// As [`Tensor::take`].
+    pub fn take_as(workspace: &mut Workspace, shape: impl Into<Shape>, dtype: Dtype) -> Result<Tensor> {
         let shape = shape.into();
-        Ok(Tensor { shape, buffer: workspace.take(shape.len())? })
+        Ok(Tensor { shape, buffer: workspace.take_as(shape.len(), dtype)? })
     }
 
     /// Gives the buffer back to the workspace.
@@ -122,19 +130,19 @@ impl Tensor {
         &mut self.buffer
     }
 
-    /// The elements on a CUDA device.
+    /// The elements on a CUDA device, as they are stored.
     ///
     /// # Errors
     /// As [`Buffer::on`].
     pub fn on(&self, cuda: &Cuda) -> Result<Span<'_>> {
-        self.buffer.on(cuda)
+        self.buffer.on_as(cuda, self.buffer.dtype())
     }
 
-    /// The elements on a CUDA device, to be written there.
+    /// The elements on a CUDA device, as they are stored, to be written there.
     ///
     /// # Errors
     /// As [`Buffer::on`].
     pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
-        self.buffer.on_mut(cuda)
+        self.buffer.on_mut_as(cuda, self.buffer.dtype())
     }
 }

@@ -5,18 +5,21 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::cuda::{Cuda, Memory, Span};
+use super::dtype::Dtype;
 use super::pages;
 use crate::error::{Error, Result};
 
-/// `len` floats. They are copied to where they are asked for, once; whoever writes them on one side makes the other side's
-/// copy void. Where they are on neither side they are zeros.
+/// `len` numbers, f32 on the host; on a device also in 16 bits. They are copied to where and converted to what they are asked
+/// for, once; whoever writes them in one place makes the copies in all others void. Where they are nowhere they are zeros.
 #[derive(Debug, Default)]
 pub struct Buffer {
     len: usize,
     /// At least `len` floats, if they are up to date here.
     host: OnceLock<Vec<f32>>,
-    /// The same on a device.
-    device: OnceLock<Memory>,
+    /// The same on a device, in each form in which it is up to date there.
+    device: [OnceLock<Memory>; Dtype::ALL.len()],
+    /// The form in which they were written there.
+    dtype: Dtype,
     /// NaN in their place, for who cannot fail.
     lost: OnceLock<Vec<f32>>,
 }
@@ -43,9 +46,11 @@ impl Buffer {
         Buffer { len: len.min(data.len()), host: OnceLock::from(data), ..Buffer::default() }
     }
 
-    /// `len` floats of unspecified content on a device.
-    pub(super) fn on_device(len: usize, memory: Memory) -> Buffer {
-        Buffer { len, device: OnceLock::from(memory), ..Buffer::default() }
+    /// `len` numbers of unspecified content on a device.
+    pub(super) fn on_device(len: usize, memory: Memory, dtype: Dtype) -> Buffer {
+        let buffer = Buffer { len, dtype, ..Buffer::default() };
+        let _ = buffer.device[dtype as usize].set(memory);
+        buffer
     }
 
     /// How many floats.
@@ -58,6 +63,26 @@ impl Buffer {
         self.len == 0
     }
 
+    /// How they were written on a device; f32 if they were not.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The numbers in some form on whatever device they are; None if they are on none.
+    fn memory(&self, dtype: Dtype) -> Result<Option<&Memory>> {
+        let place = &self.device[dtype as usize];
+        if let (None, Some(written)) = (place.get(), self.device[self.dtype as usize].get()) {
+            let _ = place.set(written.converted(self.len, self.dtype, dtype)?);
+        }
+        Ok(place.get())
+    }
+
+    /// Forgets what is on devices.
+    fn leave_devices(&mut self) {
+        self.device = Default::default();
+        self.dtype = Dtype::F32;
+    }
+
     /// The numbers on the host.
     ///
     /// # Errors
@@ -67,7 +92,7 @@ impl Buffer {
             return Ok(&data[..self.len]);
         }
         let mut data = pages::zeros(self.len);
-        if let Some(memory) = self.device.get() {
+        if let Some(memory) = self.memory(Dtype::F32)? {
             memory.download(&mut data)?;
         }
         Ok(&self.host.get_or_init(|| data)[..self.len])
@@ -86,14 +111,14 @@ impl Buffer {
         if self.host().is_err() {
             self.host = OnceLock::from(vec![f32::NAN; self.len]);
         }
-        self.device.take();
+        self.leave_devices();
         self.host.get_mut().map_or(&mut [], |data| &mut data[..self.len])
     }
 
     /// The vector behind it, to grow; out of date on a device from here on.
     pub(crate) fn grow(&mut self, work: impl FnOnce(&mut Vec<f32>) -> Result<()>) -> Result<()> {
         self.host()?;
-        self.device.take();
+        self.leave_devices();
         let mut data = self.host.take().unwrap_or_default();
         data.truncate(self.len);
         let done = work(&mut data);
@@ -102,15 +127,24 @@ impl Buffer {
         done
     }
 
-    /// The numbers on a device.
+    /// The numbers on a device, as f32.
     ///
     /// # Errors
     /// No memory for them there, a failure of the driver; they are on another device.
     pub fn on(&self, cuda: &Cuda) -> Result<Span<'_>> {
+        self.on_as(cuda, Dtype::F32)
+    }
+
+    /// The numbers on a device, in some form.
+    ///
+    /// # Errors
+    /// As [`Buffer::on`]; they are in another form of 16 bits.
+    pub fn on_as(&self, cuda: &Cuda, dtype: Dtype) -> Result<Span<'_>> {
         if self.len == 0 {
             return Ok(Span::NONE);
         }
-        if self.device.get().is_none() {
+        let written = &self.device[self.dtype as usize];
+        if written.get().is_none() {
             let memory = match self.host.get() {
                 Some(data) => cuda.upload(&data[..self.len])?,
                 None => {
@@ -119,27 +153,41 @@ impl Buffer {
                     memory
                 }
             };
-            let _ = self.device.set(memory);
+            let _ = written.set(memory);
         }
-        let memory = self.device.get().filter(|memory| cuda.has(memory));
+        let memory = self.memory(dtype)?.filter(|memory| cuda.has(memory));
         let memory = memory.ok_or_else(|| {
             Error::device(format!("{cuda:?}"), "the numbers lie on another device; load the model on this one")
         })?;
-        Ok(memory.floats(self.len))
+        Ok(memory.numbers(self.len, dtype))
     }
 
-    /// The numbers on a device, to be changed there; out of date on the host, and on another device, from here on.
+    /// The numbers on a device, as f32, to be changed there; out of date everywhere else from here on.
     ///
     /// # Errors
     /// No memory for them there, a failure of a driver.
     pub fn on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
-        if self.device.get().is_some_and(|memory| !cuda.has(memory)) {
+        self.on_mut_as(cuda, Dtype::F32)
+    }
+
+    /// The same in some form, which is that in which they are written from here on.
+    ///
+    /// # Errors
+    /// As [`Buffer::on_mut`]; they are in another form of 16 bits.
+    pub fn on_mut_as(&mut self, cuda: &Cuda, dtype: Dtype) -> Result<Span<'_>> {
+        if self.device.iter().filter_map(OnceLock::get).any(|memory| !cuda.has(memory)) {
             self.host()?;
-            self.device.take();
+            self.leave_devices();
         }
-        self.on(cuda)?;
-        self.host.take();
-        self.on(cuda)
+        self.on_as(cuda, dtype)?;
+        if self.len > 0 {
+            self.host.take();
+            self.dtype = dtype;
+            for other in Dtype::ALL.into_iter().filter(|other| *other != dtype) {
+                self.device[other as usize].take();
+            }
+        }
+        self.on_as(cuda, dtype)
     }
 
     /// A part of the numbers on the host; of those on a device only that part is copied. The part must be one.
@@ -147,7 +195,7 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::host`].
     pub fn part(&self, part: Range<usize>) -> Result<Cow<'_, [f32]>> {
-        match (self.host.get(), self.device.get()) {
+        match (self.host.get(), self.memory(Dtype::F32)?) {
             (None, Some(memory)) => {
                 let mut data = vec![0.0; part.len()];
                 memory.download_part(part, &mut data)?;
@@ -165,10 +213,14 @@ impl Buffer {
         if values.len() != self.len {
             return Err(Error::shape("buffer", format!("{} numbers for a buffer of {}", values.len(), self.len)));
         }
-        match self.device.get() {
+        if self.dtype != Dtype::F32 {
+            self.leave_narrow()?;
+        }
+        match self.device[Dtype::F32 as usize].get() {
             Some(memory) => {
                 memory.upload(values)?;
                 self.host.take();
+                self.forget_narrow();
             }
             None => self.host_mut().copy_from_slice(values),
         }
@@ -180,14 +232,30 @@ impl Buffer {
     /// # Errors
     /// Those of the device.
     pub fn fill(&mut self, part: Range<usize>, value: f32) -> Result<()> {
-        match self.device.get() {
+        if self.dtype != Dtype::F32 {
+            self.leave_narrow()?;
+        }
+        match self.device[Dtype::F32 as usize].get() {
             Some(memory) => {
                 memory.fill(part, value)?;
                 self.host.take();
+                self.forget_narrow();
             }
             None => self.host_mut().get_mut(part).into_iter().for_each(|part| part.fill(value)),
         }
         Ok(())
+    }
+
+    /// From here on f32 is the form in which they are written, where they are.
+    fn leave_narrow(&mut self) -> Result<()> {
+        self.memory(Dtype::F32)?;
+        self.dtype = Dtype::F32;
+        Ok(())
+    }
+
+    fn forget_narrow(&mut self) {
+        self.device[Dtype::Bf16 as usize].take();
+        self.device[Dtype::F16 as usize].take();
     }
 
     /// What is in it, to be used again: memory of the host.

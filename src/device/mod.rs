@@ -91,8 +91,9 @@ impl Device {
         })
     }
 
-    /// The same device with products in `precision`; it shares the threads. A CUDA device has no int8 and computes in f32
-    /// where it is asked for (see [`Device::check_precision`]); in bf16 its attention is f32.
+    /// The same device in another precision; it shares the threads. On the CPU it is that of products. A CUDA device stores
+    /// activations and multiplies in bf16 or f16. Where a device has no such precision (f16 on the CPU, int8 on a CUDA device)
+    /// it computes in f32: see [`Device::check_precision`].
     pub fn with_precision(&self, precision: Precision) -> Device {
         match self {
             Device::Cpu(cpu) => Device::Cpu(cpu.with_precision(precision)),
@@ -103,11 +104,14 @@ impl Device {
     /// # Errors
     /// A precision that this device does not have; `name` is the option that asked for it.
     pub fn check_precision(&self, name: &str, precision: Precision) -> Result<()> {
+        let refused = |device: &str, hint: &'static str| {
+            Err(Error::unsupported(format!("{name} {} on {device}", precision.name()), hint))
+        };
         match self {
             Device::Cuda(_) if precision == Precision::Int8 => {
-                let what = format!("{name} {} on a CUDA device", precision.name());
-                Err(Error::unsupported(what, "use f32 or bf16 there, or --device cpu"))
+                refused("a CUDA device", "use f32 or bf16 there, or --device cpu")
             }
+            Device::Cpu(_) if precision == Precision::F16 => refused("the CPU", "use f32 or bf16 there"),
             _ => Ok(()),
         }
     }
@@ -120,20 +124,27 @@ impl Device {
         }
     }
 
-    /// The precision that `--precision` names: `f32`, `bf16`, `int8`, or `auto`, which is bf16 where this processor multiplies
-    /// it faster than f32, and f32 on a CUDA device.
+    /// How the numbers of a tape are stored: in 16 bits on a CUDA device whose precision has 16.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Device::Cpu(_) => Dtype::F32,
+            Device::Cuda(cuda) => cuda.dtype(),
+        }
+    }
+
+    /// The precision that `--precision` names: `f32`, `bf16`, `f16`, `int8`, or `auto`, which is bf16 where this processor
+    /// multiplies it faster than f32, and f32 on a CUDA device.
     ///
     /// # Errors
     /// Any other name; one that this device does not have.
     pub fn parse_precision(&self, name: &str) -> Result<Precision> {
-        match self {
-            Device::Cpu(cpu) => Precision::parse(name, cpu.isa()),
+        let isa = match self {
+            Device::Cpu(cpu) => cpu.isa(),
             // `auto` is f32 there.
-            Device::Cuda(_) => {
-                let precision = Precision::parse(name, Isa::Portable)?;
-                self.check_precision("--precision", precision).map(|()| precision)
-            }
-        }
+            Device::Cuda(_) => Isa::Portable,
+        };
+        let precision = Precision::parse(name, isa)?;
+        self.check_precision("--precision", precision).map(|()| precision)
     }
 
     /// Waits until all that was asked for is done; on the CPU it is when a call returns.

@@ -7,6 +7,7 @@
 
 use super::buffer::Buffer;
 use super::cuda::Cuda;
+use super::dtype::Dtype;
 use super::{Device, pages};
 use crate::error::Result;
 
@@ -31,8 +32,16 @@ impl Workspace {
     /// # Errors
     /// A device without memory for it.
     pub fn take(&mut self, len: usize) -> Result<Buffer> {
+        self.take_as(len, Dtype::F32)
+    }
+
+    /// The same of numbers that are stored in some form where they are on a CUDA device.
+    ///
+    /// # Errors
+    /// As [`Workspace::take`].
+    pub fn take_as(&mut self, len: usize, dtype: Dtype) -> Result<Buffer> {
         match &self.cuda {
-            Some(cuda) => Ok(Buffer::on_device(len, cuda.room::<f32>(len)?)),
+            Some(cuda) => Ok(Buffer::on_device(len, cuda.room_for(len, dtype)?, dtype)),
             None => Ok(self.take_on_host(len)),
         }
     }

@@ -1,19 +1,26 @@
 //! One node of the backward pass.
 
 use super::{
-    Backward, Gradients, OpTimes, Params, Rows, Slot, TapeMemory, Value, Var, View, is_wanted, shape, view_on,
+    Backward, Gradients, OpTimes, Params, Rows, Slot, TapeMemory, Value, Var, View, forms, is_wanted, shape, stored,
+    view_on,
 };
 use crate::device::cpu::vector;
 use crate::device::cuda::{Span, flat};
-use crate::device::{Device, Workspace};
+use crate::device::{Device, Dtype, Workspace};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
-/// What a backward pass sees of a value: all of it, or its shape alone if it reads no more.
-fn read_view<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Var, reads: bool) -> Result<View<'a>> {
-    match var {
-        Var::Value(_) if !reads => Ok(View::empty(shape(params, values, var)?)),
-        _ => view_on(params, device, values, var),
+/// What a backward pass sees of a value, in some form: all of it, or its shape alone (None) if it reads no more.
+fn read_view<'a>(
+    params: &'a Params,
+    device: &Device,
+    values: &'a [Value],
+    var: Var,
+    form: Option<Dtype>,
+) -> Result<View<'a>> {
+    match (var, form) {
+        (Var::Value(_), None) => Ok(View::empty(shape(params, values, var)?)),
+        (_, form) => view_on(params, device, values, var, form.unwrap_or_default()),
     }
 }
 
@@ -28,7 +35,9 @@ pub(super) fn add_gradient(
         Some(sum) => {
             match device {
                 Device::Cpu(cpu) => vector::add(cpu.isa(), sum.data_mut(), values.data()),
-                Device::Cuda(cuda) => flat::add_scaled(cuda, sum.on_mut(cuda)?, true, values.on(cuda)?, 1.0)?,
+                Device::Cuda(cuda) => {
+                    flat::add(cuda, sum.on_mut(cuda)?, true, values.on(cuda)?)?;
+                }
             }
             values.give(workspace);
         }
@@ -59,11 +68,13 @@ pub(super) fn step_back(
         if is_wanted(params, needed, gradients.is_some(), *var) {
             match *var {
                 Var::Value(value) => {
-                    let shape = shape(params, values, *var)?;
-                    // A value that is an input twice gets a buffer of its own the second time, added up afterwards.
-                    taken = Some(match value_gradients[value].take() {
+                    let (shape, [_, form]) = (shape(params, values, *var)?, forms(&*node.op, node.dtype, position));
+                    // A value that is an input twice gets a buffer of its own the second time, added up afterwards; so does
+                    // a gradient that has been stored in another form.
+                    let there = value_gradients[value].take_if(|tensor| tensor.buffer().dtype() == form);
+                    taken = Some(match there {
                         Some(tensor) => (tensor, true),
-                        None => (Tensor::take(workspace, shape)?, false),
+                        None => (Tensor::take_as(workspace, shape, form)?, false),
                     });
                 }
                 Var::Param(id) => {
@@ -128,17 +139,21 @@ pub(super) fn step_back(
     }
     let mut views = [View::empty(Shape::default()); 8];
     for (i, (slot, var)) in views.iter_mut().zip(&node.inputs).enumerate() {
-        *slot = read_view(params, device, values, *var, node.op.reads_input(i))?;
+        let [form, _] = forms(&*node.op, node.dtype, i);
+        // A parameter is read by all who have one: it is there.
+        let reads = node.op.reads_input(i) || matches!(var, Var::Param(_));
+        *slot = read_view(params, device, values, *var, reads.then_some(form))?;
     }
     let upstream_span = match device {
         Device::Cpu(_) => Span::NONE,
-        Device::Cuda(cuda) => upstream.on(cuda)?,
+        Device::Cuda(cuda) => upstream.buffer().on_as(cuda, stored(values, Var::Value(node.output)))?,
     };
+    let output = node.op.reads_output().then(|| stored(values, Var::Value(node.output)));
     let mut ctx = Backward {
         params,
         device,
         workspace,
-        output: read_view(params, device, values, Var::Value(node.output), node.op.reads_output())?,
+        output: read_view(params, device, values, Var::Value(node.output), output)?,
         upstream: if upstream_span.is_empty() { upstream.data() } else { &[] },
         upstream_span,
         inputs: &views[..count],

@@ -1,6 +1,6 @@
 //! What is put on a tape: tensors, copies of numbers, and values once more, as constants.
 
-use super::values::{Value, view_on};
+use super::values::{Value, stored, view_on};
 use super::{Tape, Var, View};
 use crate::device::cpu::vector;
 use crate::device::cuda::flat;
@@ -28,7 +28,8 @@ impl Tape<'_> {
     /// # Errors
     /// A value of another tape, or one that was given back.
     pub fn detached(&mut self, var: Var) -> Result<Var> {
-        let view = view_on(self.params, &self.device, &self.memory.values, var)?;
+        let form = stored(&self.memory.values, var);
+        let view = view_on(self.params, &self.device, &self.memory.values, var, form)?;
         let copy = copied(&self.device, &mut self.memory.workspace, view)?;
         Ok(self.leaf(copy))
     }
@@ -38,7 +39,8 @@ impl Tape<'_> {
     /// # Errors
     /// A value that the other tape does not have; another device.
     pub fn detached_from(&mut self, other: &Tape<'_>, var: Var) -> Result<Var> {
-        let view = view_on(other.params, &self.device, &other.memory.values, var)?;
+        let form = stored(&other.memory.values, var);
+        let view = view_on(other.params, &self.device, &other.memory.values, var, form)?;
         let copy = copied(&self.device, &mut self.memory.workspace, view)?;
         Ok(self.leaf(copy))
     }
@@ -56,7 +58,10 @@ impl Tape<'_> {
             }
             match &self.device {
                 Device::Cpu(cpu) => vector::add(cpu.isa(), tensor.data_mut(), change.host()?),
-                Device::Cuda(cuda) => flat::add_scaled(cuda, tensor.on_mut(cuda)?, true, change.on(cuda)?, 1.0)?,
+                // In f32 from here on: a small change would drown in 16 bits.
+                Device::Cuda(cuda) => {
+                    flat::add_scaled(cuda, tensor.buffer_mut().on_mut(cuda)?, true, change.on(cuda)?, 1.0)?;
+                }
             }
         }
         Ok(shifted)
@@ -90,7 +95,7 @@ impl Tape<'_> {
 
 /// A copy of a value in a tensor of its own.
 fn copied(device: &Device, workspace: &mut Workspace, View { shape, data, span, .. }: View<'_>) -> Result<Tensor> {
-    let mut tensor = Tensor::take(workspace, shape)?;
+    let mut tensor = Tensor::take_as(workspace, shape, span.dtype())?;
     match device {
         Device::Cpu(_) => tensor.data_mut().copy_from_slice(data),
         Device::Cuda(cuda) => cuda.copy(tensor.on_mut(cuda)?, span)?,

@@ -16,18 +16,18 @@ mod rows;
 mod times;
 mod values;
 
-use crate::device::{Device, Workspace};
+use crate::device::{Device, Dtype, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tensor::{Shape, Tensor};
 use backward::{add_gradient, step_back};
 pub use gradients::Gradients;
-pub use op::{Backward, Forward, Op, Random, Slot, View};
+pub use op::{Backward, Forward, Op, Random, Role, Slot, View};
 pub use packed::Side;
 pub use params::{Entry, LentFloats, ParamId, Params, Part};
 pub use rows::Rows;
 pub use times::OpTimes;
-use values::{Value, shape, view, view_on};
+use values::{Value, forms, shape, stored, view, view_on};
 
 /// A handle to a value on a tape: a parameter, or the result of an op, or a tensor that was put in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,8 @@ struct Node {
     inputs: Vec<Var>,
     output: usize,
     saved: Vec<Tensor>,
+    /// What the op works in.
+    dtype: Dtype,
 }
 
 /// The memory of a tape: hand it from step to step, and a steady-state step allocates no activations.
@@ -198,8 +200,19 @@ impl<'p> Tape<'p> {
         if inputs.len() > views.len() {
             return Err(Error::shape(op.name(), format!("{} inputs, more than eight", inputs.len())));
         }
-        for (slot, var) in views.iter_mut().zip(inputs) {
-            *slot = view_on(self.params, &self.device, &memory.values, *var)?;
+        let mut dtype = self.device.dtype();
+        if dtype != Dtype::F32 {
+            let mut forms = [Dtype::F32; 8];
+            for (form, var) in forms.iter_mut().zip(inputs) {
+                *form = stored(&memory.values, *var);
+            }
+            if op.is_wide(&forms[..inputs.len()]) {
+                dtype = Dtype::F32;
+            }
+        }
+        for (i, (slot, var)) in views.iter_mut().zip(inputs).enumerate() {
+            let [read, _] = forms(&op, dtype, i);
+            *slot = view_on(self.params, &self.device, &memory.values, *var, read)?;
         }
         let mut ctx = Forward {
             params: self.params,
@@ -208,6 +221,7 @@ impl<'p> Tape<'p> {
             inputs: &views[..inputs.len()],
             saved: Vec::new(),
             keep: self.recording,
+            dtype,
         };
         let start = memory.times.as_ref().map(|_| OpTimes::start(&self.device)).transpose()?;
         let output = op.forward(&mut ctx)?;
@@ -218,7 +232,7 @@ impl<'p> Tape<'p> {
         memory.values.push(Value::Here(output));
         let output = memory.values.len() - 1;
         if self.recording {
-            memory.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), output, saved });
+            memory.nodes.push(Node { op: Box::new(op), inputs: inputs.to_vec(), output, saved, dtype });
         }
         Ok(Var::Value(output))
     }

@@ -7,10 +7,21 @@ use super::params::{ParamId, Params};
 use super::rows::Rows;
 use crate::device::cpu::{Cpu, Panels};
 use crate::device::cuda::Span;
-use crate::device::{Cuda, Device, Workspace};
+use crate::device::{Cuda, Device, Dtype, Workspace};
 use crate::error::{Error, Result};
 use crate::rng::{Dropout, Stream};
 use crate::tensor::{Shape, Tensor};
+
+/// What an input is to an op: how it is stored where an op works in 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It comes in 16 bits, and its gradient, too.
+    Activation,
+    /// It comes in 16 bits; its gradient is f32.
+    Weight,
+    /// It comes in f32, as its gradient: biases, weights of a normalisation, tables.
+    Vector,
+}
 
 /// A differentiable operation. The struct holds its options and index data; tensors come as inputs.
 pub trait Op: Send + Sync {
@@ -22,6 +33,17 @@ pub trait Op: Send + Sync {
 
     /// Fills every gradient slot that is wanted, from the gradient of the output.
     fn backward(&self, ctx: &mut Backward<'_>) -> Result<()>;
+
+    /// Whether the op works in f32 on a device that stores numbers in 16 bits, too; `stored` says how those of its inputs are
+    /// stored. The tape converts what it reads and what comes back.
+    fn is_wide(&self, _stored: &[Dtype]) -> bool {
+        false
+    }
+
+    /// What input `i` is to an op that works in 16 bits.
+    fn role(&self, _i: usize) -> Role {
+        Role::Activation
+    }
 
     /// Whether the backward pass reads the elements of input `i`, not only its shape. If not, it sees none.
     fn reads_input(&self, _i: usize) -> bool {
@@ -41,7 +63,7 @@ pub struct View<'a> {
     pub shape: Shape,
     /// Its elements on the host; none for an op that computes on another device.
     pub data: &'a [f32],
-    /// Its elements on a CUDA device; none for an op that computes on the host.
+    /// Its elements on a CUDA device, stored as its [`Role`] says; none for an op that computes on the host.
     pub span: Span<'a>,
     pub(super) param: Option<ParamId>,
 }
@@ -85,6 +107,7 @@ pub struct Forward<'a> {
     pub(super) inputs: &'a [View<'a>],
     pub(super) saved: Vec<Tensor>,
     pub(super) keep: bool,
+    pub(super) dtype: Dtype,
 }
 
 impl<'a> Forward<'a> {
@@ -103,11 +126,19 @@ impl<'a> Forward<'a> {
         self.inputs.len()
     }
 
-    /// A tensor with unspecified content.
+    /// A tensor of activations with unspecified content.
     ///
     /// # Errors
     /// A device without memory for it.
     pub fn take(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::take_as(self.workspace, shape, self.dtype)
+    }
+
+    /// A tensor of statistics or losses, which are f32 always, with unspecified content.
+    ///
+    /// # Errors
+    /// A device without memory for it.
+    pub fn take_wide(&mut self, shape: impl Into<Shape>) -> Result<Tensor> {
         Tensor::take(self.workspace, shape)
     }
 
@@ -174,7 +205,7 @@ pub struct Backward<'a> {
     pub output: View<'a>,
     /// The gradient of the output; on a CUDA device [`Backward::upstream_span`].
     pub upstream: &'a [f32],
-    /// The gradient of the output on a CUDA device.
+    /// The gradient of the output on a CUDA device, stored as the output is.
     pub upstream_span: Span<'a>,
     pub(super) params: &'a Params,
     pub(super) inputs: &'a [View<'a>],
@@ -206,7 +237,7 @@ impl<'a> Backward<'a> {
         Ok(tensor.ok_or_else(|| Error::shape("tape", format!("saved tensor {i} is missing")))?.data())
     }
 
-    /// The same on a CUDA device.
+    /// The same on a CUDA device, as it is stored.
     ///
     /// # Errors
     /// There is no such tensor.

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use super::packed::{PackedWeights, Side};
 use crate::device::cpu::{Cpu, Panels};
 use crate::device::cuda::Span;
-use crate::device::{Buffer, Cuda, pages};
+use crate::device::{Buffer, Cuda, Dtype, pages};
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 
@@ -277,12 +277,12 @@ impl Params {
         self.arena.get().map_or(Ok(()), |arena| arena.host().map(|_| ()))
     }
 
-    /// The whole arena on a device.
+    /// The whole arena on a device: the f32 that the optimizer changes, or a copy in 16 bits, made where it is out of date.
     ///
     /// # Errors
-    /// As [`Buffer::on`].
-    pub fn arena_on(&self, cuda: &Cuda) -> Result<Span<'_>> {
-        self.arena_buffer().on(cuda)
+    /// As [`Buffer::on_as`].
+    pub fn arena_on(&self, cuda: &Cuda, dtype: Dtype) -> Result<Span<'_>> {
+        self.arena_buffer().on_as(cuda, dtype)
     }
 
     /// The whole arena on a device, to be changed there.

@@ -1,31 +1,56 @@
 //! The values of a tape: where they are kept, and how they are looked at on the host or where a device reads them.
 
-use super::op::View;
+use super::op::{Op, Role, View};
 use super::{Params, Var};
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
 /// A value of a tape, or what is left of it once nobody needs it any more.
 pub(super) enum Value {
     Here(Tensor),
-    GivenBack(Shape),
+    GivenBack(Shape, Dtype),
 }
 
 impl Value {
     /// Takes the tensor out.
     pub(super) fn take(&mut self) -> Option<Tensor> {
-        match std::mem::replace(self, Value::GivenBack(self.shape())) {
+        match std::mem::replace(self, Value::GivenBack(self.shape(), self.dtype())) {
             Value::Here(tensor) => Some(tensor),
-            Value::GivenBack(_) => None,
+            Value::GivenBack(..) => None,
         }
     }
 
     pub(super) fn shape(&self) -> Shape {
         match self {
             Value::Here(tensor) => tensor.shape(),
-            Value::GivenBack(shape) => *shape,
+            Value::GivenBack(shape, _) => *shape,
         }
+    }
+
+    /// How it is stored on a CUDA device.
+    pub(super) fn dtype(&self) -> Dtype {
+        match self {
+            Value::Here(tensor) => tensor.buffer().dtype(),
+            Value::GivenBack(_, dtype) => *dtype,
+        }
+    }
+}
+
+/// How a value is stored; parameters are f32.
+pub(super) fn stored(values: &[Value], var: Var) -> Dtype {
+    match var {
+        Var::Param(_) => Dtype::F32,
+        Var::Value(index) => values.get(index).map_or(Dtype::F32, Value::dtype),
+    }
+}
+
+/// How an op that works in `dtype` reads input `i`, and how it writes its gradient.
+pub(super) fn forms(op: &dyn Op, dtype: Dtype, i: usize) -> [Dtype; 2] {
+    match op.role(i) {
+        Role::Activation => [dtype, dtype],
+        Role::Weight => [dtype, Dtype::F32],
+        Role::Vector => [Dtype::F32; 2],
     }
 }
 
@@ -38,16 +63,22 @@ pub(super) fn view<'a>(params: &'a Params, values: &'a [Value], var: Var) -> Res
     }
 }
 
-/// A value where `device` reads it.
-pub(super) fn view_on<'a>(params: &'a Params, device: &Device, values: &'a [Value], var: Var) -> Result<View<'a>> {
+/// A value where `device` reads it; in this form if that is a CUDA device.
+pub(super) fn view_on<'a>(
+    params: &'a Params,
+    device: &Device,
+    values: &'a [Value],
+    var: Var,
+    dtype: Dtype,
+) -> Result<View<'a>> {
     let Device::Cuda(cuda) = device else { return view(params, values, var) };
     let shape = shape(params, values, var)?;
     Ok(match var {
         Var::Param(id) => {
-            let span = params.arena_on(cuda)?.part(params.entry(id).range.clone());
+            let span = params.arena_on(cuda, dtype)?.part(params.entry(id).range.clone());
             View { span, param: Some(id), ..View::empty(shape) }
         }
-        Var::Value(index) => View { span: tensor(values, index)?.on(cuda)?, ..View::empty(shape) },
+        Var::Value(index) => View { span: tensor(values, index)?.buffer().on_as(cuda, dtype)?, ..View::empty(shape) },
     })
 }
 

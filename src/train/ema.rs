@@ -6,7 +6,7 @@
 
 use super::optimizer::cuda;
 use super::pieces;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Dtype};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::tape::Params;
@@ -82,6 +82,6 @@ pub(super) fn follow(device: &Device, shadow: &mut Buffer, params: &Params, shar
             });
             Ok(())
         }
-        Device::Cuda(cuda) => cuda::follow(cuda, shadow.on_mut(cuda)?, params.arena_on(cuda)?, share),
+        Device::Cuda(cuda) => cuda::follow(cuda, shadow.on_mut(cuda)?, params.arena_on(cuda, Dtype::F32)?, share),
     }
 }

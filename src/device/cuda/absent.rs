@@ -99,7 +99,7 @@ impl Driver {
 
     /// # Safety
     /// Cannot be called.
-    pub unsafe fn fill(&self, address: u64, word: u32, count: usize) -> Result<(), Failure> {
+    pub unsafe fn fill(&self, address: u64, word: u32, bytes: usize) -> Result<(), Failure> {
         match self.0 {}
     }
 

@@ -228,14 +228,20 @@ impl Driver {
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(failure)
     }
 
-    /// Fills `count` words.
+    /// Fills `bytes` with a word, or with its lower half where they are no whole words.
     ///
     /// # Safety
     /// There must be room for them at `address`.
-    pub unsafe fn fill(&self, address: u64, word: u32, count: usize) -> Result<(), Failure> {
+    pub unsafe fn fill(&self, address: u64, word: u32, bytes: usize) -> Result<(), Failure> {
         self.current()?;
         // SAFETY: by the caller's promise.
-        unsafe { sys::cuMemsetD32Async(address, word, count, self.stream) }.result().map_err(failure)
+        let filled = unsafe {
+            match bytes % 4 == 0 && address % 4 == 0 {
+                true => sys::cuMemsetD32Async(address, word, bytes / 4, self.stream),
+                false => sys::cuMemsetD16Async(address, word as u16, bytes / 2, self.stream),
+            }
+        };
+        filled.result().map_err(failure)
     }
 
     /// Waits until all that was asked for is done.

@@ -1,6 +1,7 @@
 //! Work on flat arrays that is not an op's own: kernels/vector.cu and kernels/noise.cu.
 
 use super::{Argument, Cuda, Launch, Span};
+use crate::device::Dtype;
 use crate::device::cpu::noise::BLOCK;
 use crate::device::cpu::{Law, Mask};
 use crate::error::Result;
@@ -26,6 +27,28 @@ pub fn scale_into(
     let arguments: [Argument; 6] =
         [target.into(), accumulate.into(), values.into(), scale.into(), by.into(), (target.len() as u64).into()];
     cuda.launch("vector", "scaled", Launch::flat(target.len(), 4), &arguments)
+}
+
+/// target (+)= values, whichever way the two are stored.
+///
+/// # Errors
+/// Another number of them; one form of 16 bits into another.
+pub fn add(cuda: &Cuda, target: Span<'_>, accumulate: bool, values: Span<'_>) -> Result<()> {
+    match (target.dtype(), values.dtype()) {
+        (one, other) if one == other => add_scaled(cuda, target, accumulate, values, 1.0),
+        _ if !accumulate => cuda.copy(target, values),
+        (Dtype::F32, narrow) => {
+            super::same_length(target.len(), values.len())?;
+            let arguments = [target.into(), accumulate.into(), values.into(), (target.len() as u64).into()];
+            cuda.launch(("vector", narrow), "widening", Launch::flat(target.len(), 4), &arguments)
+        }
+        (narrow, _) => {
+            let room = cuda.room_for(values.len(), narrow)?;
+            let rounded = room.numbers(values.len(), narrow);
+            cuda.copy(rounded, values)?;
+            add_scaled(cuda, target, accumulate, rounded, 1.0)
+        }
+    }
 }
 
 /// Rows that one chunk of a sum over rows has: fixed, as the order of the sum depends on it.

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use super::compile::{self, Kernels};
 use super::driver::{Driver, Failure, Function, Module};
+use super::launch::{Argument, Launch};
 use super::locked;
-use super::memory::{Free, Span, size_of_class};
+use super::memory::{Free, Memory, Span, size_of_class};
+use crate::device::Dtype;
 use crate::error::{Error, Result};
 
 pub(super) struct Inner {
@@ -89,13 +91,52 @@ impl Inner {
         locked(&self.free).give(address, bytes);
     }
 
-    pub(super) fn fill(&self, to: Span<'_>, value: f32) -> Result<()> {
+    pub(super) fn fill(self: &Arc<Self>, to: Span<'_>, value: f32) -> Result<()> {
         if to.is_empty() {
             return Ok(());
         }
-        // SAFETY: a span of living memory.
-        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.len()) };
+        if to.dtype() != Dtype::F32 && value != 0.0 {
+            // The device rounds it. Seldom: what is filled with something else than zeros is f32.
+            let wide = Inner::room(self, 4 * to.len())?;
+            self.fill(wide.floats(to.len()), value)?;
+            return self.convert(to, wide.floats(to.len()));
+        }
+        // SAFETY: a span of living memory. Zero is zero in every form, and half a word is left over at most.
+        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.bytes()) };
         filled.map_err(|failure| self.error("fill", failure))
+    }
+
+    /// A piece of memory of at least this size.
+    pub(super) fn room(inner: &Arc<Inner>, bytes: usize) -> Result<Memory> {
+        let (address, bytes) = inner.take(bytes)?;
+        Ok(Memory::new(inner.clone(), address, bytes))
+    }
+
+    /// Copies numbers within the device; where the two are stored in other ways, they are rounded or widened.
+    pub(super) fn convert(&self, to: Span<'_>, from: Span<'_>) -> Result<()> {
+        same_length(to.len(), from.len())?;
+        if to.is_empty() {
+            return Ok(());
+        }
+        let (launch, len) = (Launch::flat(to.len(), 4), Argument::from(to.len() as u64));
+        match (to.dtype(), from.dtype()) {
+            (one, other) if one == other => {
+                // SAFETY: both are spans of living memory of this length.
+                let copied = unsafe { self.driver.copy(to.address(), from.address(), to.bytes()) };
+                copied.map_err(|failure| self.error("copy", failure))
+            }
+            (narrow, Dtype::F32) => {
+                self.launch(("vector", narrow).into(), "rounding", launch, &[to.into(), from.into(), len])
+            }
+            (Dtype::F32, narrow) => {
+                let arguments = [to.into(), false.into(), from.into(), len];
+                self.launch(("vector", narrow).into(), "widening", launch, &arguments)
+            }
+            (to, from) => {
+                let what = format!("numbers that are stored as {} and asked for as {}", from.name(), to.name());
+                Err(Error::unsupported(what, "one precision of 16 bits in a run"))
+            }
+        }
     }
 
     pub(super) fn upload(&self, address: u64, bytes: &[u8]) -> Result<()> {
@@ -147,6 +188,62 @@ impl Inner {
         Ok(())
     }
 
+    /// As [`super::Cuda::launch`].
+    pub(super) fn launch(
+        &self,
+        kernels: Kernels,
+        kernel: &'static str,
+        launch: Launch,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if launch.is_empty() {
+            return Ok(());
+        }
+        let function = self.function(kernels, kernel)?;
+        let wrong = |message: String| {
+            let Launch { grid, block, shared } = launch;
+            let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
+            Error::device(self.label(), format!("{kernel} ({shape}): {message}"))
+        };
+        launch.check(function.max_threads, function.max_shared).map_err(wrong)?;
+        if launch.shared > UNASKED_SHARED {
+            self.driver.allow_shared(&function).map_err(|failure| wrong(failure.to_string()))?;
+        }
+        if let Some(sizes) = &function.parameters {
+            let given = arguments.iter().map(Argument::bytes);
+            if !given.clone().eq(sizes.iter().copied()) {
+                return Err(wrong(format!(
+                    "arguments of {:?} bytes, the kernel has {sizes:?}",
+                    given.collect::<Vec<_>>()
+                )));
+            }
+        }
+        let misfit = arguments.iter().enumerate().find(|(_, argument)| argument.misfits(kernels.numbers));
+        if let Some((position, argument)) = misfit {
+            let (stored, read) = (argument.dtype().name(), kernels.numbers.name());
+            return Err(wrong(format!("argument {position} is stored as {stored}, the kernel reads {read}")));
+        }
+        if let Some(position) = arguments.iter().position(Argument::is_missing) {
+            return Err(wrong(format!("argument {position} is missing")));
+        }
+        let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
+        if arguments.len() > values.len() {
+            return Err(wrong(format!("{} arguments, of at most {MOST_ARGUMENTS}", arguments.len())));
+        }
+        values[..arguments.len()].copy_from_slice(arguments);
+        let mut pointers = [std::ptr::null_mut(); MOST_ARGUMENTS];
+        pointers.iter_mut().zip(&mut values).for_each(|(pointer, value)| *pointer = value.pointer());
+        self.counters[0].fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as many pointers as arguments, each to as many bytes as the kernel's parameter has (or, on drivers that
+        // cannot say, as the kernel's source says); addresses are those of living memory, or null where the kernel's
+        // comment allows it.
+        let launched = unsafe { self.driver.launch(&function, launch, &mut pointers[..arguments.len()]) };
+        launched.map_err(|failure| match failure {
+            Failure::Memory => self.no_memory(0),
+            other => wrong(other.to_string()),
+        })
+    }
+
     pub(super) fn function(&self, kernels: Kernels, kernel: &'static str) -> Result<Arc<Function>> {
         if let Some(function) = locked(&self.functions).get(&(kernels, kernel)) {
             return Ok(function.clone());
@@ -190,4 +287,17 @@ impl Drop for Inner {
         locked(&self.modules).drain().for_each(|(_, module)| self.driver.unload(module));
         self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
     }
+}
+
+/// Bytes of dynamic shared memory that a kernel gets without being allowed them.
+const UNASKED_SHARED: u32 = 48 << 10;
+
+/// More than any kernel has.
+const MOST_ARGUMENTS: usize = 32;
+
+pub(super) fn same_length(to: usize, from: usize) -> Result<()> {
+    if to == from {
+        return Ok(());
+    }
+    Err(Error::shape("cuda", format!("{from} numbers where there is room for {to}")))
 }

@@ -1,6 +1,7 @@
 //! What a kernel is launched with, checked before the driver sees it.
 
 use super::memory::{Memory, Span};
+use crate::device::Dtype;
 use crate::device::cpu::Mask;
 use crate::error::{Error, Result};
 
@@ -75,6 +76,8 @@ pub struct Argument {
     alignment: usize,
     /// Whether it has a pointer that is null where there should be numbers.
     missing: bool,
+    /// How the numbers are stored that it is the address of; f32 of anything else.
+    dtype: Dtype,
 }
 
 impl Argument {
@@ -86,6 +89,15 @@ impl Argument {
         self.missing
     }
 
+    /// Whether it is the address of numbers that kernels of another kind would misread.
+    pub(super) fn misfits(&self, numbers: Dtype) -> bool {
+        self.dtype != Dtype::F32 && self.dtype != numbers
+    }
+
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
     pub(super) fn pointer(&mut self) -> *mut std::ffi::c_void {
         self.words.as_mut_ptr().cast()
     }
@@ -93,7 +105,7 @@ impl Argument {
     fn word(word: u64, bytes: usize) -> Argument {
         let mut words = [0; WORDS];
         words[0] = word;
-        Argument { words, bytes, alignment: bytes, missing: false }
+        Argument { words, bytes, alignment: bytes, missing: false, dtype: Dtype::F32 }
     }
 
     /// The address of memory, or a null pointer where there is none.
@@ -111,7 +123,7 @@ impl Argument {
     /// # Errors
     /// It has more than 64 bytes.
     pub fn fields(fields: &[Argument]) -> Result<Argument> {
-        let mut all = Argument { words: [0; WORDS], bytes: 0, alignment: 1, missing: false };
+        let mut all = Argument { alignment: 1, ..Argument::word(0, 0) };
         for field in fields {
             let start = all.bytes.next_multiple_of(field.alignment);
             let from = bytemuck::bytes_of(&field.words);
@@ -121,6 +133,7 @@ impl Argument {
             all.bytes = start + field.bytes;
             all.alignment = all.alignment.max(field.alignment);
             all.missing |= field.missing;
+            all.dtype = if field.dtype == Dtype::F32 { all.dtype } else { field.dtype };
         }
         all.bytes = all.bytes.next_multiple_of(all.alignment);
         Ok(all)
@@ -161,7 +174,7 @@ impl From<bool> for Argument {
 /// The address of numbers, which must be there.
 impl From<Span<'_>> for Argument {
     fn from(span: Span<'_>) -> Argument {
-        Argument { missing: span.address() == 0, ..Argument::word(span.address(), 8) }
+        Argument { missing: span.address() == 0, dtype: span.dtype(), ..Argument::word(span.address(), 8) }
     }
 }
 

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::inner::Inner;
+use crate::device::Dtype;
 use crate::error::{Error, Result};
 
 /// A piece of device memory; it goes back to the device's free ones when dropped.
@@ -72,7 +73,19 @@ impl Memory {
 
     /// Its first `len` floats (all if it is smaller).
     pub fn floats(&self, len: usize) -> Span<'_> {
-        Span { address: self.address, len: len.min(self.bytes / 4), lifetime: PhantomData }
+        self.numbers(len, Dtype::F32)
+    }
+
+    /// Its first `len` numbers of a kind (all if it is smaller).
+    pub fn numbers(&self, len: usize, dtype: Dtype) -> Span<'_> {
+        Span { address: self.address, len: len.min(self.bytes / dtype.bytes()), dtype, lifetime: PhantomData }
+    }
+
+    /// Its first `len` numbers in another form, in memory of their own.
+    pub(in crate::device) fn converted(&self, len: usize, from: Dtype, to: Dtype) -> Result<Memory> {
+        let memory = Inner::room(&self.inner, len.saturating_mul(to.bytes()))?;
+        self.inner.convert(memory.numbers(len, to), self.numbers(len, from))?;
+        Ok(memory)
     }
 }
 
@@ -82,7 +95,7 @@ impl Drop for Memory {
     }
 }
 
-/// Floats in device memory, borrowed.
+/// Numbers in device memory, borrowed.
 ///
 /// There is no mutable form: what two kernels do to the same numbers is ordered by the stream, and no reference to them
 /// exists on the host.
@@ -90,17 +103,18 @@ impl Drop for Memory {
 pub struct Span<'a> {
     address: u64,
     len: usize,
+    dtype: Dtype,
     lifetime: PhantomData<&'a ()>,
 }
 
 impl<'a> Span<'a> {
     /// No numbers.
-    pub const NONE: Span<'static> = Span { address: 0, len: 0, lifetime: PhantomData };
+    pub const NONE: Span<'static> = Span { address: 0, len: 0, dtype: Dtype::F32, lifetime: PhantomData };
 
     /// Numbers that are not there.
     #[cfg(test)]
     pub(super) fn missing(len: usize) -> Span<'static> {
-        Span { address: 0, len, lifetime: PhantomData }
+        Span { address: 0, len, dtype: Dtype::F32, lifetime: PhantomData }
     }
 
     pub(super) fn address(self) -> u64 {
@@ -110,6 +124,16 @@ impl<'a> Span<'a> {
     /// How many numbers.
     pub fn len(self) -> usize {
         self.len
+    }
+
+    /// How they are stored.
+    pub fn dtype(self) -> Dtype {
+        self.dtype
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(self) -> usize {
+        self.len * self.dtype.bytes()
     }
 
     /// Whether there are none.
@@ -122,7 +146,8 @@ impl<'a> Span<'a> {
         if range.start > range.end || range.end > self.len {
             return Span::NONE;
         }
-        Span { address: self.address + 4 * range.start as u64, len: range.len(), lifetime: PhantomData }
+        let address = self.address + (self.dtype.bytes() * range.start) as u64;
+        Span { address, len: range.len(), ..self }
     }
 }
 
@@ -186,8 +211,12 @@ mod tests {
 
     #[test]
     fn a_part_out_of_range_is_none() {
-        let all = Span { address: 1 << 20, len: 10, lifetime: PhantomData };
-        assert_eq!(all.part(2..5), Span { address: (1 << 20) + 8, len: 3, lifetime: PhantomData });
+        for dtype in Dtype::ALL {
+            let all = Span { address: 1 << 20, len: 10, dtype, lifetime: PhantomData };
+            let address = (1 << 20) + 2 * dtype.bytes() as u64;
+            assert_eq!(all.part(2..5), Span { address, len: 3, dtype, lifetime: PhantomData });
+        }
+        let all = Span { address: 1 << 20, len: 10, dtype: Dtype::F32, lifetime: PhantomData };
         assert!(all.part(5..11).is_empty() && all.part(10..10).is_empty());
     }
 }

@@ -32,10 +32,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytemuck::Pod;
 
 use super::cpu::{Cpu, Precision};
+use super::dtype::Dtype;
 use crate::error::{Error, Result};
 pub use compile::{Kernels, kernels};
 use driver::{Driver, Failure};
-use inner::{Inner, STAGING, Staging};
+use inner::{Inner, STAGING, Staging, same_length};
 pub(crate) use launch::{Argument, Launch, size};
 pub use memory::{Memory, Span};
 pub use nvrtc::Compiled;
@@ -165,6 +166,15 @@ impl Cuda {
         self.precision
     }
 
+    /// How the numbers of a tape are stored: in 16 bits where the precision has 16.
+    pub fn dtype(&self) -> Dtype {
+        match self.precision {
+            Precision::F32 | Precision::Int8 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::F16 => Dtype::F16,
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         &self.host
@@ -201,9 +211,15 @@ impl Cuda {
     /// # Errors
     /// [`Error::DeviceMemory`].
     pub fn room<T: Pod>(&self, count: usize) -> Result<Memory> {
-        let bytes = count.saturating_mul(size_of::<T>());
-        let (address, bytes) = self.inner.take(bytes)?;
-        Ok(Memory::new(self.inner.clone(), address, bytes))
+        Inner::room(&self.inner, count.saturating_mul(size_of::<T>()))
+    }
+
+    /// Memory for `count` numbers of a kind, with unspecified content.
+    ///
+    /// # Errors
+    /// [`Error::DeviceMemory`].
+    pub fn room_for(&self, count: usize, dtype: Dtype) -> Result<Memory> {
+        Inner::room(&self.inner, count.saturating_mul(dtype.bytes()))
     }
 
     /// Whether memory lies on this device.
@@ -233,21 +249,21 @@ impl Cuda {
         Ok(memory)
     }
 
-    /// Overwrites numbers on the device.
+    /// Overwrites numbers on the device, which are f32.
     ///
     /// # Errors
     /// Another number of them; those of the driver.
     pub fn write(&self, to: Span<'_>, values: &[f32]) -> Result<()> {
-        same_length(to.len(), values.len())?;
+        same_length(to.bytes(), 4 * values.len())?;
         self.inner.upload(to.address(), bytemuck::cast_slice(values))
     }
 
-    /// Reads numbers back, when all that was launched before is done.
+    /// Reads numbers back, which are f32, when all that was launched before is done.
     ///
     /// # Errors
     /// Another number of them; those of the driver, also of a kernel that was launched before.
     pub fn read(&self, from: Span<'_>, values: &mut [f32]) -> Result<()> {
-        same_length(from.len(), values.len())?;
+        same_length(from.bytes(), 4 * values.len())?;
         self.inner.download(bytemuck::cast_slice_mut(values), from.address())
     }
 
@@ -261,15 +277,12 @@ impl Cuda {
         Ok(values)
     }
 
-    /// Copies numbers within the device.
+    /// Copies numbers within the device; where the two are stored in other ways, they are rounded or widened.
+    ///
+    /// # Errors
+    /// Another number of them; one form of 16 bits into another.
     pub fn copy(&self, to: Span<'_>, from: Span<'_>) -> Result<()> {
-        same_length(to.len(), from.len())?;
-        if to.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: both are spans of living memory of this length.
-        let copied = unsafe { self.inner.driver.copy(to.address(), from.address(), 4 * to.len()) };
-        copied.map_err(|failure| self.inner.error("copy", failure))
+        self.inner.convert(to, from)
     }
 
     /// Fills numbers with one value.
@@ -294,63 +307,9 @@ impl Cuda {
         launch: Launch,
         arguments: &[Argument],
     ) -> Result<()> {
-        if launch.is_empty() {
-            return Ok(());
-        }
-        let inner = &self.inner;
-        let function = inner.function(kernels.into(), kernel)?;
-        let wrong = |message: String| {
-            let Launch { grid, block, shared } = launch;
-            let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
-            Error::device(inner.label(), format!("{kernel} ({shape}): {message}"))
-        };
-        launch.check(function.max_threads, function.max_shared).map_err(wrong)?;
-        if launch.shared > UNASKED_SHARED {
-            inner.driver.allow_shared(&function).map_err(|failure| wrong(failure.to_string()))?;
-        }
-        if let Some(sizes) = &function.parameters {
-            let given = arguments.iter().map(Argument::bytes);
-            if !given.clone().eq(sizes.iter().copied()) {
-                return Err(wrong(format!(
-                    "arguments of {:?} bytes, the kernel has {sizes:?}",
-                    given.collect::<Vec<_>>()
-                )));
-            }
-        }
-        if let Some(position) = arguments.iter().position(Argument::is_missing) {
-            return Err(wrong(format!("argument {position} is missing")));
-        }
-        let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
-        if arguments.len() > values.len() {
-            return Err(wrong(format!("{} arguments, of at most {MOST_ARGUMENTS}", arguments.len())));
-        }
-        values[..arguments.len()].copy_from_slice(arguments);
-        let mut pointers = [std::ptr::null_mut(); MOST_ARGUMENTS];
-        pointers.iter_mut().zip(&mut values).for_each(|(pointer, value)| *pointer = value.pointer());
-        inner.counters[0].fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as many pointers as arguments, each to as many bytes as the kernel's parameter has (or, on drivers that
-        // cannot say, as the kernel's source says); addresses are those of living memory, or null where the kernel's
-        // comment allows it.
-        let launched = unsafe { inner.driver.launch(&function, launch, &mut pointers[..arguments.len()]) };
-        launched.map_err(|failure| match failure {
-            Failure::Memory => inner.no_memory(0),
-            other => wrong(other.to_string()),
-        })
+        self.inner.launch(kernels.into(), kernel, launch, arguments)
     }
 }
-
-/// Bytes of dynamic shared memory that a kernel gets without being allowed them.
-const UNASKED_SHARED: u32 = 48 << 10;
-
-/// More than any kernel has.
-const MOST_ARGUMENTS: usize = 32;
 
 /// Kernels use what came with the A100.
 const OLDEST_ARCH: u32 = 80;
-
-fn same_length(to: usize, from: usize) -> Result<()> {
-    if to == from {
-        return Ok(());
-    }
-    Err(Error::shape("cuda", format!("{from} numbers where there is room for {to}")))
-}

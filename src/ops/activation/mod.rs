@@ -18,7 +18,7 @@ mod tests;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Tape, Var};
 use crate::tensor::Tensor;
 
 /// An elementwise function.
@@ -94,6 +94,13 @@ impl Op for BiasActivation {
 
     fn reads_output(&self) -> bool {
         false
+    }
+
+    fn role(&self, i: usize) -> Role {
+        match i {
+            1 => Role::Vector,
+            _ => Role::Activation,
+        }
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

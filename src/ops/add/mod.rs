@@ -6,9 +6,9 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::Device;
 use crate::device::cpu::vector;
 use crate::device::cuda::flat;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -29,6 +29,11 @@ pub fn add(tape: &mut Tape<'_>, a: Var, b: Var) -> Result<Var> {
 impl Op for Add {
     fn name(&self) -> &'static str {
         "add"
+    }
+
+    fn is_wide(&self, stored: &[Dtype]) -> bool {
+        // Losses.
+        stored.iter().all(|dtype| *dtype == Dtype::F32)
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

@@ -250,7 +250,7 @@ impl Op for Attention {
         let (problem, places) = self.problem(ctx.device, &shapes)?;
         self.check(&problem)?;
         let (mut y, mut log_sum_exp) =
-            (ctx.take([problem.rows, problem.width])?, ctx.take([problem.rows, self.heads])?);
+            (ctx.take([problem.rows, problem.width])?, ctx.take_wide([problem.rows, self.heads])?);
         match ctx.device {
             Device::Cpu(cpu) => {
                 let qkv = self.operands(&inputs, &places);

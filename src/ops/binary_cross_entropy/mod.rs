@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -33,6 +33,10 @@ pub fn binary_cross_entropy(tape: &mut Tape<'_>, logits: Var, targets: &Arc<[f32
 impl Op for BinaryCrossEntropy {
     fn name(&self) -> &'static str {
         "binary_cross_entropy"
+    }
+
+    fn is_wide(&self, _stored: &[Dtype]) -> bool {
+        true
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

@@ -180,8 +180,8 @@ impl Op for CrossEntropy {
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let problem = self.problem(ctx.input(0))?;
         problem.check_targets()?;
-        let mut statistics = ctx.take([self.targets.len(), STATISTICS])?;
-        let mut loss = ctx.take([1])?;
+        let mut statistics = ctx.take_wide([self.targets.len(), STATISTICS])?;
+        let mut loss = ctx.take_wide([1])?;
         match ctx.device {
             Device::Cpu(cpu) => {
                 cpu::forward(cpu, problem, statistics.data_mut());
@@ -191,7 +191,7 @@ impl Op for CrossEntropy {
             }
             Device::Cuda(cuda) => {
                 // One f64.
-                let mut divisor = ctx.take([2])?;
+                let mut divisor = ctx.take_wide([2])?;
                 let to = [statistics.on_mut(cuda)?, loss.on_mut(cuda)?, divisor.on_mut(cuda)?];
                 cuda::forward(cuda, problem, self.options.reduction, to)?;
                 ctx.save(statistics);

@@ -187,7 +187,7 @@ impl Op for DivergenceOp {
         let (first, second) = (ctx.input(0), ctx.input(1));
         let problem = self.problem(first, second)?;
         let divisor = self.divisor(&problem);
-        let (mut values, mut value) = (ctx.take([problem.rows])?, ctx.take([1])?);
+        let (mut values, mut value) = (ctx.take_wide([problem.rows])?, ctx.take_wide([1])?);
         // Without a backward pass nobody wants the gradients.
         let length = if ctx.recording() { first.shape.len() } else { 0 };
         let mut slopes = [ctx.take([length])?, ctx.take([length])?];

@@ -16,9 +16,10 @@ use super::layer_norm;
 use super::lookup::{self, check_ids};
 use crate::device::Device;
 use crate::device::cpu::vector;
+use crate::device::cuda::flat;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
-use crate::tape::{Backward, Forward, Op, Slot, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Slot, Tape, Var};
 use crate::tensor::Tensor;
 
 /// What the op works on.
@@ -89,6 +90,10 @@ impl Op for Embedding {
         "embedding"
     }
 
+    fn role(&self, _i: usize) -> Role {
+        Role::Vector
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (token_type, delta) = self.optional();
         let (word, position) = (ctx.input(0), ctx.input(1));
@@ -110,7 +115,7 @@ impl Op for Embedding {
             return Err(Error::shape("embedding", message));
         }
         let shape = [tokens, width];
-        let (mut y, mut normalised, mut scales) = (ctx.take(shape)?, ctx.take(shape)?, ctx.take([tokens])?);
+        let (mut y, mut normalised, mut scales) = (ctx.take(shape)?, ctx.take(shape)?, ctx.take_wide([tokens])?);
         let Embedding { epsilon, dropout, .. } = *self;
         match ctx.device {
             Device::Cpu(cpu) => {
@@ -165,12 +170,15 @@ impl Op for Embedding {
                 let kept = layer_norm::cuda::Kept { rows, width, upstream, normalised, scales, weight, output };
                 let mut slots: Vec<_> =
                     tables.iter().filter_map(|(input, ids)| Some((ctx.slot(*input)?, *ids))).collect();
-                let room = cuda.room::<f32>(tokens * width)?;
-                let ds = room.floats(tokens * width);
+                let room = cuda.room_for(tokens * width, upstream.dtype())?;
+                let ds = room.numbers(tokens * width, upstream.dtype());
                 let target = Slot { data: &mut [], span: ds, accumulate: false };
-                let target = (!slots.is_empty()).then_some(&target);
-                layer_norm::cuda::rows_backward(cuda, kept, None, target, ddelta.as_ref())?;
+                let target = (!slots.is_empty() || ddelta.is_some()).then_some(&target);
+                layer_norm::cuda::rows_backward(cuda, kept, None, target, None)?;
                 layer_norm::cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+                if let Some(slot) = ddelta {
+                    flat::add(cuda, slot.span, slot.accumulate, ds)?;
+                }
                 for (slot, ids) in &mut slots {
                     lookup::cuda::scatter_add(cuda, width, ids, ds, slot)?;
                 }

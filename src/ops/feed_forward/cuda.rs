@@ -16,8 +16,8 @@ pub fn forward(
     z: Option<Span<'_>>,
     y: Span<'_>,
 ) -> Result<()> {
-    let room = cuda.room::<f32>(rows * wide)?;
-    let h = room.floats(rows * wide);
+    let room = cuda.room_for(rows * wide, x.dtype())?;
+    let h = room.numbers(rows * wide, x.dtype());
     let to = (h, z, function.number());
     product(cuda, Sizes { rows, width, out: wide }, x, &[inner[0]], &[Some(inner[1])], to)?;
     let sizes = Sizes { rows, width: wide, out: y.len() / rows.max(1) };
@@ -41,8 +41,9 @@ pub fn backward(
     if dx.is_none() && inner_weight.is_none() && inner_bias.is_none() && outer_weight.is_none() {
         return Ok(());
     }
-    let room = [cuda.room::<f32>(rows * wide)?, cuda.room::<f32>(rows * wide)?];
-    let [dz, h] = room.each_ref().map(|room| room.floats(rows * wide));
+    let dtype = x.dtype();
+    let room = [cuda.room_for(rows * wide, dtype)?, cuda.room_for(rows * wide, dtype)?];
+    let [dz, h] = room.each_ref().map(|room| room.numbers(rows * wide, dtype));
     input_gradient(cuda, second, upstream, &[outer], (dz, false), Some((z, Some(h), function.number())))?;
     if let Some(slot) = outer_weight {
         weight_gradient(cuda, second, upstream, h, &slot)?;

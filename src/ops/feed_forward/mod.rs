@@ -16,7 +16,7 @@ mod tests;
 use super::{Activation, check_quantised_width};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Side, Tape, Var};
 use crate::tensor::Tensor;
 
 /// The weights of the layer.
@@ -50,6 +50,14 @@ impl Op for FeedForward {
 
     fn reads_output(&self) -> bool {
         false
+    }
+
+    fn role(&self, i: usize) -> Role {
+        match i {
+            0 => Role::Activation,
+            1 | 3 => Role::Weight,
+            _ => Role::Vector,
+        }
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

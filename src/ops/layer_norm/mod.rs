@@ -15,7 +15,7 @@ pub(in crate::ops) mod tests;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
-use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Tape, Var};
 use crate::tensor::Tensor;
 
 /// What the op works on.
@@ -64,6 +64,13 @@ impl Op for LayerNorm {
         false
     }
 
+    fn role(&self, i: usize) -> Role {
+        match i {
+            1 | 2 => Role::Vector,
+            _ => Role::Activation,
+        }
+    }
+
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {
         let (x, weight, bias) = (ctx.input(0), ctx.input(1), ctx.input(2));
         let residual = (ctx.inputs() > 3).then(|| ctx.input(3));
@@ -74,7 +81,7 @@ impl Op for LayerNorm {
             return Err(Error::shape("layer_norm", message));
         }
         let mut y = ctx.take(x.shape)?;
-        let mut kept = if ctx.recording() { Some([ctx.take(x.shape)?, ctx.take([rows])?]) } else { None };
+        let mut kept = if ctx.recording() { Some([ctx.take(x.shape)?, ctx.take_wide([rows])?]) } else { None };
         match ctx.device {
             Device::Cpu(cpu) => {
                 let row = cpu::Row { width, weight: weight.data, bias: bias.data, epsilon: self.epsilon };

@@ -14,7 +14,7 @@ mod tests;
 use super::check_quantised_width;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Side, Tape, Var};
 use crate::tensor::Tensor;
 
 struct Linear {
@@ -52,6 +52,14 @@ impl Op for Linear {
 
     fn reads_output(&self) -> bool {
         false
+    }
+
+    fn role(&self, i: usize) -> Role {
+        match i {
+            1 => Role::Weight,
+            2 => Role::Vector,
+            _ => Role::Activation,
+        }
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

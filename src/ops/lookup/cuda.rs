@@ -11,7 +11,7 @@ use crate::tape::Slot;
 pub fn gather(cuda: &Cuda, width: usize, table: Span<'_>, ids: &Arc<[u32]>, y: Span<'_>) -> Result<()> {
     let list = cuda.list(ids)?;
     let arguments = [y.into(), table.into(), (&*list).into(), size("lookup", ids.len())?, size("lookup", width)?];
-    cuda.launch("lookup", "lookup_forward", Launch::rows(ids.len(), rows_block(width)), &arguments)
+    cuda.launch(("lookup", y.dtype()), "lookup_forward", Launch::rows(ids.len(), rows_block(width)), &arguments)
 }
 
 /// Tokens that one piece of the scatter has at most: fixed, as the order of the sum depends on it. Four thousand tokens of
@@ -100,7 +100,7 @@ pub fn scatter_add(cuda: &Cuda, width: usize, ids: &[u32], rows: Span<'_>, table
         pieces,
         width,
     ];
-    cuda.launch("lookup", "lookup_scatter", launch, &arguments)?;
+    cuda.launch(("lookup", rows.dtype()), "lookup_scatter", launch, &arguments)?;
     let (launch, count) = (Launch::rows(made.combined.len(), BLOCK), size(made.combined.len())?);
     let arguments = [table.into(), partials.into(), combined.into(), combined_starts.into(), count, width];
     cuda.launch("lookup", "lookup_combine", launch, &arguments)

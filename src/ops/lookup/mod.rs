@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Tape, Var};
 use crate::tensor::Tensor;
 
 struct Lookup {
@@ -41,6 +41,10 @@ pub(in crate::ops) fn check_ids(op: &'static str, what: &str, ids: &[u32], entri
 impl Op for Lookup {
     fn name(&self) -> &'static str {
         "lookup"
+    }
+
+    fn role(&self, _i: usize) -> Role {
+        Role::Vector
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

@@ -11,7 +11,7 @@ mod tests;
 use std::sync::Arc;
 
 use super::Reduction;
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -51,6 +51,10 @@ impl SquaredError {
 impl Op for SquaredError {
     fn name(&self) -> &'static str {
         "mse"
+    }
+
+    fn is_wide(&self, _stored: &[Dtype]) -> bool {
+        true
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

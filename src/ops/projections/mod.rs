@@ -12,7 +12,7 @@ mod tests;
 use super::{check_quantised_width, linear};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tape::{Backward, Forward, Op, Side, Tape, Var};
+use crate::tape::{Backward, Forward, Op, Role, Side, Tape, Var};
 use crate::tensor::Tensor;
 
 /// Layers in a stack, at most.
@@ -40,6 +40,14 @@ impl Op for Projections {
 
     fn reads_output(&self) -> bool {
         false
+    }
+
+    fn role(&self, i: usize) -> Role {
+        match i {
+            0 => Role::Activation,
+            i if i % 2 == 1 => Role::Weight,
+            _ => Role::Vector,
+        }
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

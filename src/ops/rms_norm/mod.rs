@@ -8,7 +8,7 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::Device;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var};
 use crate::tensor::Tensor;
@@ -25,6 +25,10 @@ pub fn rms_norm(tape: &mut Tape<'_>, x: Var, weight: Var, epsilon: f32) -> Resul
 impl Op for RmsNorm {
     fn name(&self) -> &'static str {
         "rms_norm"
+    }
+
+    fn is_wide(&self, _stored: &[Dtype]) -> bool {
+        true
     }
 
     fn forward(&self, ctx: &mut Forward<'_>) -> Result<Tensor> {

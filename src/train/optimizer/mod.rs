@@ -20,7 +20,7 @@ pub(in crate::train) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, Dtype};
 use crate::error::{Error, Result};
 use crate::tape::{Gradients, Params, Rows};
 
@@ -236,7 +236,7 @@ impl Optimizer {
                     let moments = [self.first.on_mut(cuda)?, self.second.on_mut(cuda)?];
                     let gradients = gradients.arena_on(cuda)?;
                     params.arena_on_mut(cuda)?;
-                    let values = params.arena_on(cuda)?;
+                    let values = params.arena_on(cuda, Dtype::F32)?;
                     cuda::step(cuda, kind, params.entries(), factors, values, gradients, moments)
                 };
                 // A step that was not taken has not been counted.
