@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::ema::Ema;
+use super::loss_scale::LossScale;
 use super::step::Step;
 use crate::error::{Error, Result};
 use crate::hash;
@@ -41,17 +42,23 @@ pub struct State {
     pub stale: u64,
     /// The options that decide the weights, and the fingerprint of the data.
     pub run: Vec<(String, String)>,
+    /// The scale of the loss, in f16.
+    pub loss_scale: Option<LossScale>,
 }
 
 impl State {
     fn to_json(&self) -> Value {
         let run: serde_json::Map<String, Value> =
             self.run.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-        json!({
+        let mut state = json!({
             "version": 1, "epoch": self.epoch, "position": self.position, "batches": self.batches,
             "updates": self.updates, "best_epoch": self.best.map(|best| best.0),
             "best_mean": self.best.map(|best| best.1), "stale": self.stale, "run": run,
-        })
+        });
+        if let Some(LossScale { scale, held }) = self.loss_scale {
+            state["loss_scale"] = json!({"scale": scale, "held": held});
+        }
+        state
     }
 
     fn from_json(path: &Path, value: &Value) -> Result<State> {
@@ -61,6 +68,14 @@ impl State {
         };
         let run = value.get("run").and_then(Value::as_object);
         let run = run.ok_or_else(|| Error::config(path, "run", "is missing"))?.iter();
+        let loss_scale = match value.get("loss_scale") {
+            None => None,
+            Some(found) => {
+                let scale = found.get("scale").and_then(Value::as_f64).zip(found.get("held").and_then(Value::as_u64));
+                let restored = scale.and_then(|(scale, held)| LossScale::restored(scale, held));
+                Some(restored.ok_or_else(|| Error::config(path, "loss_scale", "is none that a run can have"))?)
+            }
+        };
         let best_mean = value.get("best_mean").and_then(Value::as_f64);
         Ok(State {
             epoch: number("epoch")?,
@@ -70,6 +85,7 @@ impl State {
             stale: number("stale")?,
             best: best_mean.and_then(|mean| Some((number("best_epoch").ok()?, mean))),
             run: run.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_string())).collect(),
+            loss_scale,
         })
     }
 

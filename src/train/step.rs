@@ -2,6 +2,7 @@
 
 use super::adversarial::{BatchNoise, BatchOptions, BatchReport, ModelBatch, Terms};
 use super::clip::{check_norm, clip_factor, grad_norm};
+use super::loss_scale::LossScale;
 use super::optimizer::Optimizer;
 use super::options::{TrainOptions, Untouched};
 use crate::device::Precision;
@@ -27,6 +28,8 @@ pub struct Step {
     terms: Terms,
     /// Whether a batch of this update has spoilt its gradients.
     spoilt: bool,
+    /// In f16.
+    loss_scale: Option<LossScale>,
 }
 
 impl Step {
@@ -34,6 +37,7 @@ impl Step {
     /// [`MultiTaskModel::freeze`] and [`MultiTaskModel::set_head_rates`], which [`super::Trainer`] calls.
     pub fn new(model: &MultiTaskModel, options: &TrainOptions) -> Result<Step> {
         let params = model.encoder().params();
+        let precision = options.precision.unwrap_or(model.encoder().device().precision());
         Ok(Step {
             gradients: Gradients::new(params),
             optimizer: Optimizer::new(options.optimizer, params)?,
@@ -46,6 +50,7 @@ impl Step {
             updates: 0,
             terms: Terms::new(&options.adversarial, model.tasks().map(Some), params)?,
             spoilt: false,
+            loss_scale: (precision == Precision::F16).then(LossScale::default),
         })
     }
 
@@ -84,6 +89,8 @@ impl Step {
         tape.check_slots(self.check);
         let objective = ModelBatch { model, task, batch, labels };
         let noise = BatchNoise { seed: self.seed, batch: drawn };
+        // A power of two.
+        let scale = scale * self.loss_scale.map_or(1.0, |loss| loss.scale as f32);
         let options = BatchOptions { task, update: self.updates, scale, check: self.check };
         let report = self.terms.batch(&mut tape, &objective, &noise, options, &mut self.gradients)?;
         self.memory = tape.finish();
@@ -97,7 +104,8 @@ impl Step {
     }
 
     /// Changes the weights by the gradients of the batches since the last update. Returns the gradient's norm before
-    /// clipping; NaN, and the weights stay as they are, if a term has spoilt the gradients.
+    /// clipping; NaN, and the weights stay as they are, if a term has spoilt the gradients, or if they are too large for f16
+    /// with the present scale of the loss, which is lowered then.
     pub fn update(&mut self, model: &mut MultiTaskModel, learning_rate: f64) -> Result<f64> {
         if std::mem::take(&mut self.spoilt) {
             self.gradients.clear();
@@ -109,13 +117,33 @@ impl Step {
         if self.untouched == Untouched::Zero {
             self.gradients.zero_untouched(params)?;
         }
-        let norm = grad_norm(&device, params, &self.gradients)?;
+        let mut norm = grad_norm(&device, params, &self.gradients)?;
+        let mut unscaled = 1.0;
+        if let Some(loss) = &mut self.loss_scale {
+            unscaled = 1.0 / loss.scale;
+            norm *= unscaled;
+            if !loss.allows(norm.is_finite()) {
+                self.gradients.clear();
+                self.updates += 1;
+                return Ok(f64::NAN);
+            }
+        }
         check_norm(norm, self.updates)?;
-        let scale = clip_factor(norm, self.clip);
+        let scale = clip_factor(norm, self.clip) * unscaled as f32;
         self.optimizer.step(&device, params, &self.gradients, learning_rate, scale)?;
         self.updates += 1;
         self.gradients.clear();
         Ok(norm)
+    }
+
+    /// What the loss is multiplied by in f16.
+    pub fn loss_scale(&self) -> Option<LossScale> {
+        self.loss_scale
+    }
+
+    /// Goes on from such a scale, in f16.
+    pub(super) fn set_loss_scale(&mut self, scale: LossScale) {
+        self.loss_scale = self.loss_scale.map(|_| scale);
     }
 
     /// Updates so far.

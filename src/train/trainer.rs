@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
             warmup: warmup_updates(options.warmup, totals.updates)?,
             total: totals.updates,
         };
-        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run };
+        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run, loss_scale: None };
         // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
         model.encoder_mut().params.try_own()?;
         let step = Step::new(model, options)?;
@@ -308,6 +308,9 @@ impl<'a> Run<'a> {
             checkpoint::read_newest(&folder, &self.state.run, params, &mut self.step, self.ema.as_mut(), damaged)?
         {
             self.step.set_updates(state.updates);
+            if let Some(scale) = state.loss_scale {
+                self.step.set_loss_scale(scale);
+            }
             self.best = state.best;
             self.state = state;
         }
@@ -388,6 +391,7 @@ impl<'a> Run<'a> {
         }
         let learning_rate = self.schedule.learning_rate(self.state.updates);
         let grad_norm = self.step.update(model, learning_rate)?;
+        self.state.loss_scale = self.step.loss_scale();
         if grad_norm.is_nan() {
             let message = format!("update {}: the gradients were not finite; it is left out", self.state.updates);
             observer.event(&Event::Message(&message))?;
