@@ -8,7 +8,7 @@
 // y[t] = table[ids[t]]. table [entries, width], ids [tokens], within the table; y [tokens, width].
 // Grid: ceil(tokens / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_forward(
-    float* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens,
+    number* __restrict__ y, const float* __restrict__ table, const unsigned* __restrict__ ids, unsigned tokens,
     unsigned width
 ) {
     unsigned token = my_row();
@@ -26,7 +26,7 @@ extern "C" __global__ void lookup_forward(
 // rows [pieces]: the piece's id; slots [pieces]: its row of partials [.., width], or 0xffffffff if it goes into the
 // table (then no other piece has its id). Grid: ceil(pieces / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void lookup_scatter(
-    float* __restrict__ table, float* __restrict__ partials, const float* __restrict__ dy,
+    float* __restrict__ table, float* __restrict__ partials, const number* __restrict__ dy,
     const unsigned* __restrict__ order, const unsigned* __restrict__ starts, const unsigned* __restrict__ rows,
     const unsigned* __restrict__ slots, unsigned pieces, unsigned width
 ) {
