@@ -2,7 +2,7 @@
 
 // x [rows, width], bias [width] or null. Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void activation_forward(
-    float* __restrict__ y, const float* __restrict__ x, const float* __restrict__ bias, unsigned rows, unsigned width,
+    number* __restrict__ y, const number* __restrict__ x, const float* __restrict__ bias, unsigned rows, unsigned width,
     int function
 ) {
     unsigned row = my_row();
@@ -22,7 +22,7 @@ extern "C" __global__ void activation_forward(
 
 // dx (+)= dy · f′(x + b). Grid and block as above.
 extern "C" __global__ void activation_backward(
-    float* __restrict__ dx, int accumulate, const float* __restrict__ dy, const float* __restrict__ x,
+    number* __restrict__ dx, int accumulate, const number* __restrict__ dy, const number* __restrict__ x,
     const float* __restrict__ bias, unsigned rows, unsigned width, int function
 ) {
     unsigned row = my_row();
@@ -44,7 +44,7 @@ extern "C" __global__ void activation_backward(
 // partials [ceil(rows / chunk), width], to be added up by `sum_partials` (vector.cu).
 // Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads, 1).
 extern "C" __global__ void activation_partials(
-    float* __restrict__ partials, const float* __restrict__ dy, const float* __restrict__ x,
+    float* __restrict__ partials, const number* __restrict__ dy, const number* __restrict__ x,
     const float* __restrict__ bias, unsigned rows, unsigned width, int function, unsigned chunk
 ) {
     unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
@@ -53,7 +53,7 @@ extern "C" __global__ void activation_partials(
     float sum = 0.0f, shift = bias ? bias[column] : 0.0f;
     for (unsigned row = first; row < last; row++) {
         u64 at = (u64)row * width + column;
-        sum += dy[at] * activate(function, x[at] + shift).slope;
+        sum += widened(dy[at]) * activate(function, widened(x[at]) + shift).slope;
     }
     partials[(u64)blockIdx.x * width + column] = sum;
 }

@@ -2,7 +2,7 @@
 //
 // Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
 extern "C" __global__ void add_forward(
-    float* __restrict__ y, const float* __restrict__ a, const float* __restrict__ b, u64 len
+    number* __restrict__ y, const number* __restrict__ a, const number* __restrict__ b, u64 len
 ) {
     bool vector = aligned16(y) && aligned16(a) && aligned16(b);
     u64 stride = (u64)gridDim.x * blockDim.x * 4;

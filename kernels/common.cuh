@@ -131,6 +131,12 @@ __device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4
 
 __device__ __forceinline__ bool aligned16(const void* pointer) { return ((u64)pointer & 15) == 0; }
 
+// The alignment that a quad of numbers needs.
+__device__ __forceinline__ bool aligned_quad(const float* pointer) { return aligned16(pointer); }
+#ifdef NUMBER_16
+__device__ __forceinline__ bool aligned_quad(const number* pointer) { return ((u64)pointer & 7) == 0; }
+#endif
+
 // Numbers `column` .. `column` + 3 of a row of `width`; 0 beyond its end. `vector`: the row begins at a multiple of 16
 // bytes and its width is a multiple of 4.
 __device__ __forceinline__ float4 load4(const float* row, unsigned column, unsigned width, bool vector) {
@@ -267,7 +273,7 @@ __device__ __forceinline__ unsigned my_row() { return blockIdx.x * blockDim.y + 
 // Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element
 // in the mask.
 __device__ __forceinline__ float normalise_row(
-    float* y, float* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
+    number* y, number* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
     float sum, const Mask& mask, u64 at
 ) {
     float mean = row_sum(sum) / (float)width;

@@ -30,7 +30,7 @@ __device__ __forceinline__ float lane4(float4 v, unsigned i) {
 // count. logits; targets [rows]; class_weights [width] or null. Grid: ceil(rows / blockDim.y). Block: (32, n), or
 // (threads, 1).
 extern "C" __global__ void cross_entropy_forward(
-    float* __restrict__ statistics, const float* __restrict__ logits, const int* __restrict__ targets,
+    float* __restrict__ statistics, const number* __restrict__ logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights, unsigned rows, unsigned width,
     float smoothing
 ) {
@@ -43,7 +43,7 @@ extern "C" __global__ void cross_entropy_forward(
         return;
     }
     Row row = row_of(index, groups, width, aligned16(logits));
-    const float* x = logits + row.start;
+    const number* x = logits + row.start;
     // Maximum and sum in one pass: a thread's sum is relative to the largest logit that it has seen so far.
     float largest = -INFINITY_F, sum = 0.0f;
     for (unsigned c = threadIdx.x * 4; c < row.width; c += blockDim.x * 4) {
@@ -61,7 +61,7 @@ extern "C" __global__ void cross_entropy_forward(
     float maximum = row_max(largest);
     if (sum != 0.0f) sum *= expf(largest - maximum);
     float log_sum = logf(row_sum(sum));
-    float loss = (class_weights ? class_weights[target] : 1.0f) * (log_sum - (x[target] - maximum));
+    float loss = (class_weights ? class_weights[target] : 1.0f) * (log_sum - (widened(x[target]) - maximum));
     if (smoothing != 0.0f) {
         float open = 0.0f, soft = 0.0f;
         for (unsigned c = threadIdx.x * 4; c < row.width; c += blockDim.x * 4) {
@@ -111,16 +111,16 @@ extern "C" __global__ void cross_entropy_reduce(
 
 // dlogits (+)= the gradient times upstream [1] / divisor [1]. Grid and block as for the forward kernel.
 extern "C" __global__ void cross_entropy_backward(
-    float* __restrict__ dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
-    const float* __restrict__ statistics, const float* __restrict__ logits, const int* __restrict__ targets,
+    number* __restrict__ dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
+    const float* __restrict__ statistics, const number* __restrict__ logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights,
     const float* __restrict__ sample_weights, unsigned rows, unsigned width, float smoothing
 ) {
     unsigned index = my_row();
     if (index >= rows) return;
     Row row = row_of(index, groups, width, aligned16(logits) && aligned16(dlogits));
-    const float* x = logits + row.start;
-    float* dx = dlogits + row.start;
+    const number* x = logits + row.start;
+    number* dx = dlogits + row.start;
     int target = targets[index];
     if (target == IGNORE) {
         if (accumulate) return;
@@ -135,7 +135,7 @@ extern "C" __global__ void cross_entropy_backward(
     if (smoothing > 0.0f) {
         float open = 0.0f, weights = 0.0f;
         for (unsigned c = threadIdx.x; c < row.width; c += blockDim.x) {
-            if (x[c] == -INFINITY_F) continue;
+            if (widened(x[c]) == -INFINITY_F) continue;
             open += 1.0f;
             weights += class_weights ? class_weights[c] : 1.0f;
         }

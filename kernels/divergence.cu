@@ -107,12 +107,12 @@ __device__ __forceinline__ Slopes slopes(int form, Class c, Terms sums) {
 }
 
 // Logit i of a row; one more, 0, with `bernoulli`.
-__device__ __forceinline__ double logit(const float* x, unsigned i, unsigned width) {
-    return i < width ? (double)x[i] : 0.0;
+__device__ __forceinline__ double logit(const number* x, unsigned i, unsigned width) {
+    return i < width ? (double)widened(x[i]) : 0.0;
 }
 
 // log Σ exp of a row.
-__device__ __forceinline__ double log_sum(const float* x, unsigned width, unsigned classes) {
+__device__ __forceinline__ double log_sum(const number* x, unsigned width, unsigned classes) {
     double maximum = -INFINITY_D, sum = 0.0;
     for (unsigned i = threadIdx.x; i < classes; i += blockDim.x) maximum = fmax(maximum, logit(x, i, width));
     maximum = row_max(maximum);
@@ -125,8 +125,8 @@ __device__ __forceinline__ double log_sum(const float* x, unsigned width, unsign
 // 1]; with `bernoulli` each row is (x, 0), width 1. counted [rows]: bytes, or null. Grid: ceil(rows / blockDim.y).
 // Block: (32, n), or (threads, 1).
 extern "C" __global__ void divergence_forward(
-    float* __restrict__ values, float* __restrict__ dfirst, float* __restrict__ dsecond,
-    const float* __restrict__ first, const float* __restrict__ second, const unsigned* __restrict__ groups,
+    float* __restrict__ values, number* __restrict__ dfirst, number* __restrict__ dsecond,
+    const number* __restrict__ first, const number* __restrict__ second, const unsigned* __restrict__ groups,
     const unsigned char* __restrict__ counted, unsigned rows, unsigned width, int bernoulli, int form, double divisor
 ) {
     unsigned row = my_row();
@@ -137,13 +137,13 @@ extern "C" __global__ void divergence_forward(
         if (threadIdx.x == 0) values[row] = 0.0f;
         if (!dfirst) return;
         for (unsigned i = threadIdx.x; i < width; i += blockDim.x) {
-            dfirst[start + i] = 0.0f;
-            dsecond[start + i] = 0.0f;
+            store1(dfirst + start + i, 0.0f);
+            store1(dsecond + start + i, 0.0f);
         }
         return;
     }
     unsigned classes = width + (bernoulli != 0);
-    const float *x = first + start, *y = second + start;
+    const number *x = first + start, *y = second + start;
     double log_p = log_sum(x, width, classes), log_q = log_sum(y, width, classes);
     Terms sums = {0.0, 0.0, 0.0};
     for (unsigned i = threadIdx.x; i < classes; i += blockDim.x) {
@@ -159,7 +159,7 @@ extern "C" __global__ void divergence_forward(
     for (unsigned i = threadIdx.x; i < width; i += blockDim.x) {
         double ln_p = logit(x, i, width) - log_p, ln_q = logit(y, i, width) - log_q;
         Slopes both = slopes(form, {ln_p, ln_q, exp(ln_p), exp(ln_q)}, sums);
-        dfirst[start + i] = (float)(both.first / divisor);
-        dsecond[start + i] = (float)(both.second / divisor);
+        store1(dfirst + start + i, (float)(both.first / divisor));
+        store1(dsecond + start + i, (float)(both.second / divisor));
     }
 }

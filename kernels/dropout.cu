@@ -2,7 +2,7 @@
 //
 // Grid: enough blocks, or fewer: threads stride. Block: (threads, 1).
 extern "C" __global__ void dropout(
-    float* __restrict__ target, int accumulate, const float* __restrict__ values, u64 len, Mask mask
+    number* __restrict__ target, int accumulate, const number* __restrict__ values, u64 len, Mask mask
 ) {
     bool vector = aligned16(target) && aligned16(values);
     u64 stride = (u64)gridDim.x * blockDim.x * 4;

@@ -8,9 +8,9 @@
 // within their tables (the host checks); normalised [tokens, width], scales [tokens], or both null. Grid: ceil(tokens /
 // blockDim.y). Block: (32, n), or (threads, 1).
 extern "C" __global__ void embedding_forward(
-    float* __restrict__ y, float* __restrict__ normalised, float* __restrict__ scales, const float* __restrict__ word,
+    number* __restrict__ y, number* __restrict__ normalised, float* __restrict__ scales, const float* __restrict__ word,
     const unsigned* __restrict__ ids, const float* __restrict__ position, const unsigned* __restrict__ positions,
-    const float* __restrict__ type, const unsigned* __restrict__ type_ids, const float* __restrict__ delta,
+    const float* __restrict__ type, const unsigned* __restrict__ type_ids, const number* __restrict__ delta,
     const float* __restrict__ weight, const float* __restrict__ bias, unsigned tokens, unsigned width, float epsilon,
     Mask mask
 ) {
@@ -31,7 +31,7 @@ extern "C" __global__ void embedding_forward(
         store4(y, c, width, vector, s);
         sum += sum4(s);
     }
-    float* kept = normalised ? normalised + at : 0;
+    number* kept = normalised ? normalised + at : 0;
     float scale = normalise_row(y, kept, weight, bias, width, epsilon, vector, sum, mask, at);
     if (scales && threadIdx.x == 0) scales[token] = scale;
 }

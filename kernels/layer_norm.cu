@@ -8,8 +8,8 @@
 // x, y [rows, width]; residual [rows, width] or null; weight, bias [width]; normalised [rows, width], scales [rows], or
 // both null. Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1). No dynamic shared memory.
 extern "C" __global__ void layer_norm_forward(
-    float* __restrict__ y, float* __restrict__ normalised, float* __restrict__ scales, const float* __restrict__ x,
-    const float* __restrict__ residual, const float* __restrict__ weight, const float* __restrict__ bias, unsigned rows,
+    number* __restrict__ y, number* __restrict__ normalised, float* __restrict__ scales, const number* __restrict__ x,
+    const number* __restrict__ residual, const float* __restrict__ weight, const float* __restrict__ bias, unsigned rows,
     unsigned width, float epsilon, Mask mask
 ) {
     unsigned row = my_row();
@@ -27,7 +27,7 @@ extern "C" __global__ void layer_norm_forward(
         sum += sum4(inside4(s, c, width));
     }
     Mask none = {{0, 0}, {0, 0, 0}, 0, 1.0f};
-    float* kept = normalised ? normalised + at : 0;
+    number* kept = normalised ? normalised + at : 0;
     float scale = normalise_row(y, kept, weight, bias, width, epsilon, vector, sum, none, at);
     if (scales && threadIdx.x == 0) scales[row] = scale;
 }
@@ -36,8 +36,8 @@ extern "C" __global__ void layer_norm_forward(
 // The mask `output` is applied to dy first (the embedding block drops out what comes out of it), `input` to dx last.
 // Grid and block as above.
 extern "C" __global__ void layer_norm_backward(
-    float* __restrict__ dx, int accumulate_dx, float* __restrict__ dresidual, int accumulate_dresidual,
-    const float* __restrict__ dy, const float* __restrict__ normalised, const float* __restrict__ scales,
+    number* __restrict__ dx, int accumulate_dx, number* __restrict__ dresidual, int accumulate_dresidual,
+    const number* __restrict__ dy, const number* __restrict__ normalised, const float* __restrict__ scales,
     const float* __restrict__ weight, unsigned rows, unsigned width, Mask output, Mask input
 ) {
     unsigned row = my_row();
@@ -69,8 +69,8 @@ extern "C" __global__ void layer_norm_backward(
 // `chunk` must be fixed: the sum's order depends on it. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block:
 // (threads, 1).
 extern "C" __global__ void layer_norm_partials(
-    float* __restrict__ weight_partials, float* __restrict__ bias_partials, const float* __restrict__ dy,
-    const float* __restrict__ normalised, unsigned rows, unsigned width, unsigned chunk, Mask output
+    float* __restrict__ weight_partials, float* __restrict__ bias_partials, const number* __restrict__ dy,
+    const number* __restrict__ normalised, unsigned rows, unsigned width, unsigned chunk, Mask output
 ) {
     unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;
@@ -78,8 +78,8 @@ extern "C" __global__ void layer_norm_partials(
     float weight_sum = 0.0f, bias_sum = 0.0f;
     for (unsigned row = first; row < last; row++) {
         u64 at = (u64)row * width + column;
-        float d = dropout1(output, at, dy[at]);
-        weight_sum += d * normalised[at];
+        float d = dropout1(output, at, widened(dy[at]));
+        weight_sum += d * widened(normalised[at]);
         bias_sum += d;
     }
     u64 to = (u64)blockIdx.x * width + column;

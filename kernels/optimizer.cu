@@ -59,11 +59,12 @@ __device__ __forceinline__ void update(int kind, float& value, float g, float& f
 }
 
 // One step. values, gradients, first, second: arenas; second is null for SGD, first too if it has no momentum. factors
-// [entries]; scale [1]: the gradients' factor, from `clip`. Grid: pieces. Block: (threads, 1).
+// [entries]; scale [1]: the gradients' factor, from `clip`. copy: an arena of the values as numbers, which products read;
+// null where there is none. Grid: pieces. Block: (threads, 1).
 extern "C" __global__ void optimizer_step(
     float* __restrict__ values, const float* __restrict__ gradients, float* __restrict__ first,
     float* __restrict__ second, const Piece* __restrict__ pieces, const Factors* __restrict__ factors,
-    const float* __restrict__ scale, int kind
+    const float* __restrict__ scale, int kind, number* __restrict__ copy
 ) {
     Piece piece = pieces[blockIdx.x];
     Factors f = factors[piece.entry];
@@ -72,7 +73,8 @@ extern "C" __global__ void optimizer_step(
     gradients += piece.start;
     if (first) first += piece.start;
     if (second) second += piece.start;
-    bool vector = aligned16(values) && aligned16(gradients) && aligned16(first) && aligned16(second);
+    if (copy) copy += piece.start;
+    bool vector = aligned16(values) && aligned16(gradients) && aligned16(first) && aligned16(second) && aligned_quad(copy);
     for (unsigned i = threadIdx.x * 4; i < piece.len; i += blockDim.x * 4) {
         bool whole = vector && piece.len - i >= 4;
         float4 value = load4(values, i, piece.len, whole), g = scale4(load4(gradients, i, piece.len, whole), by);
@@ -86,6 +88,7 @@ extern "C" __global__ void optimizer_step(
         store4(values, i, piece.len, whole, value);
         if (first) store4(first, i, piece.len, whole, m);
         if (second) store4(second, i, piece.len, whole, v);
+        if (copy) store4(copy, i, piece.len, whole, value);
     }
 }
 

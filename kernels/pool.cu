@@ -8,29 +8,29 @@
 #define MAX 2
 
 extern "C" __global__ void pool_forward(
-    float* __restrict__ y, const float* __restrict__ x, const unsigned* __restrict__ cu_seqlens, unsigned sequences,
+    number* __restrict__ y, const number* __restrict__ x, const unsigned* __restrict__ cu_seqlens, unsigned sequences,
     unsigned width, int pooling
 ) {
     unsigned sequence = my_row();
     if (sequence >= sequences) return;
     unsigned first = cu_seqlens[sequence], last = cu_seqlens[sequence + 1];
     for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
-        float value = x[(u64)first * width + column];
+        float value = widened(x[(u64)first * width + column]);
         if (pooling != FIRST) {
             for (unsigned token = first + 1; token < last; token++) {
-                float next = x[(u64)token * width + column];
+                float next = widened(x[(u64)token * width + column]);
                 value = pooling == MEAN ? value + next : next > value ? next : value;
             }
             if (pooling == MEAN) value *= 1.0f / (float)(last - first);
         }
-        y[(u64)sequence * width + column] = value;
+        store1(y + (u64)sequence * width + column, value);
     }
 }
 
 // dx (+)= the gradient; tokens that have none get 0. That of a maximum goes to the first token that has it.
 extern "C" __global__ void pool_backward(
-    float* __restrict__ dx, int accumulate, const float* __restrict__ dy, const float* __restrict__ x,
-    const float* __restrict__ y, const unsigned* __restrict__ cu_seqlens, unsigned sequences, unsigned width,
+    number* __restrict__ dx, int accumulate, const number* __restrict__ dy, const number* __restrict__ x,
+    const number* __restrict__ y, const unsigned* __restrict__ cu_seqlens, unsigned sequences, unsigned width,
     int pooling
 ) {
     unsigned sequence = my_row();
@@ -38,18 +38,18 @@ extern "C" __global__ void pool_backward(
     unsigned first = cu_seqlens[sequence], last = cu_seqlens[sequence + 1];
     for (unsigned column = threadIdx.x; column < width; column += blockDim.x) {
         unsigned winner = first;
-        float slope = dy[(u64)sequence * width + column];
+        float slope = widened(dy[(u64)sequence * width + column]);
         if (pooling == MEAN) slope *= 1.0f / (float)(last - first);
         if (pooling == MAX) {
-            float best = y[(u64)sequence * width + column];
-            while (winner < last && x[(u64)winner * width + column] != best) winner++;
+            float best = widened(y[(u64)sequence * width + column]);
+            while (winner < last && widened(x[(u64)winner * width + column]) != best) winner++;
             // No token has a maximum that is NaN.
             if (winner == last) winner = first;
         }
         for (unsigned token = first; token < last; token++) {
             u64 at = (u64)token * width + column;
-            if (pooling == MEAN || token == winner) dx[at] = accumulate ? dx[at] + slope : slope;
-            else if (!accumulate) dx[at] = 0.0f;
+            if (pooling == MEAN || token == winner) store1(dx + at, accumulate ? widened(dx[at]) + slope : slope);
+            else if (!accumulate) store1(dx + at, 0.0f);
         }
     }
 }

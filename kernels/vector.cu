@@ -3,7 +3,7 @@
 // target (+)= factor · values, factor = `by` · `scale`[0] (1 if null). Grid: enough blocks, or fewer: threads stride.
 // Block: (threads, 1).
 extern "C" __global__ void scaled(
-    float* __restrict__ target, int accumulate, const float* __restrict__ values, const float* __restrict__ scale,
+    number* __restrict__ target, int accumulate, const number* __restrict__ values, const float* __restrict__ scale,
     float by, u64 len
 ) {
     float factor = scale ? by * scale[0] : by;
@@ -43,13 +43,13 @@ extern "C" __global__ void widening(
 // order. partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads,
 // 1).
 extern "C" __global__ void column_partials(
-    float* __restrict__ partials, const float* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
+    float* __restrict__ partials, const number* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
 ) {
     unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
     if (column >= width) return;
     unsigned first = blockIdx.x * chunk, last = rows - first < chunk ? rows : first + chunk;
     float sum = 0.0f;
-    for (unsigned row = first; row < last; row++) sum += values[(u64)row * width + column];
+    for (unsigned row = first; row < last; row++) sum += widened(values[(u64)row * width + column]);
     partials[(u64)blockIdx.x * width + column] = sum;
 }
 

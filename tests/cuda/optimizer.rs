@@ -173,6 +173,7 @@ fn every_rule_over_several_steps() {
                     &gpu.upload(&table_of_factors),
                     &gpu.upload(&[scale]),
                     &kind,
+                    &None::<Buffer>,
                 ],
             );
             for piece in &pieces {

@@ -80,6 +80,8 @@ pub fn step(
         (&table).into(),
         (&scale).into(),
         number(kind).into(),
+        // No copy of the values in 16 bits.
+        None.into(),
     ];
     cuda.launch("optimizer", "optimizer_step", pieces.launch(), &arguments)
 }
