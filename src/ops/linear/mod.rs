@@ -8,6 +8,8 @@
 
 mod cpu;
 pub(in crate::ops) mod cuda;
+#[allow(dead_code)] // What calls it comes with the storage of numbers in 16 bits.
+pub(in crate::ops) mod cuda_16;
 #[cfg(test)]
 mod tests;
 
