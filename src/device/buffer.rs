@@ -170,6 +170,27 @@ impl Buffer {
         self.on_mut_as(cuda, Dtype::F32)
     }
 
+    /// [`Buffer::on_mut`], with the copy in 16 bits that is there, for who writes both.
+    ///
+    /// # Errors
+    /// As [`Buffer::on_mut`].
+    pub fn on_mut_with_copy(&mut self, cuda: &Cuda) -> Result<(Span<'_>, Option<Span<'_>>)> {
+        if self.dtype != Dtype::F32 {
+            self.leave_narrow()?;
+        }
+        let copies = [Dtype::Bf16, Dtype::F16].map(|narrow| self.device[narrow as usize].take());
+        self.on_mut(cuda)?;
+        let mut copy = None;
+        for (memory, narrow) in copies.into_iter().zip([Dtype::Bf16, Dtype::F16]) {
+            if let Some(memory) = memory.filter(|memory| copy.is_none() && cuda.has(memory)) {
+                let _ = self.device[narrow as usize].set(memory);
+                copy = Some(narrow);
+            }
+        }
+        let copy = copy.map(|narrow| self.on_as(cuda, narrow)).transpose()?;
+        Ok((self.on(cuda)?, copy))
+    }
+
     /// The same in some form, which is that in which they are written from here on.
     ///
     /// # Errors

@@ -77,6 +77,10 @@ pub(super) fn step_back(
                         None => (Tensor::take_as(workspace, shape, form)?, false),
                     });
                 }
+                // Its place in the arena is f32, what the op writes is not.
+                Var::Param(id) if forms(&*node.op, node.dtype, position)[1] != Dtype::F32 => {
+                    taken = Some((Tensor::take_as(workspace, params.entry(id).shape, node.dtype)?, false));
+                }
                 Var::Param(id) => {
                     let touched = gradients.as_ref().is_some_and(|gradients| gradients.touched[id.index()]);
                     ranges.push((position, params.entry(id).range.clone(), touched));
@@ -171,18 +175,31 @@ pub(super) fn step_back(
         return Err(Error::shape(node.op.name(), format!("its backward ignores the gradient of input {position}")));
     }
     let mut rows = ctx.rows;
+    let mut rounded = Vec::new();
     for (position, (var, taken)) in node.inputs.iter().zip(tensors).enumerate() {
-        if let (Var::Value(value), Some((tensor, _))) = (*var, taken) {
+        if let Some((tensor, _)) = taken {
             if checking && tensor.data().iter().any(|g| g.is_nan()) && upstream.data().iter().all(|g| !g.is_nan()) {
                 return Err(Error::shape(
                     node.op.name(),
                     format!("its backward leaves NaN in input {position}'s gradient"),
                 ));
             }
-            add_gradient(device, &mut value_gradients[value], tensor, workspace)?;
+            match *var {
+                Var::Value(value) => add_gradient(device, &mut value_gradients[value], tensor, workspace)?,
+                Var::Param(id) => rounded.push((id, tensor)),
+            }
         }
     }
     if let Some(gradients) = gradients.as_deref_mut() {
+        for (id, tensor) in rounded {
+            if let Device::Cuda(cuda) = device {
+                let (range, touched) = (params.entry(id).range.clone(), &mut gradients.touched[id.index()]);
+                flat::add(cuda, gradients.data.on_mut(cuda)?.part(range), *touched, tensor.on(cuda)?)?;
+                *touched = true;
+                gradients.rows[id.index()] = Rows::ALL;
+            }
+            tensor.give(workspace);
+        }
         for (position, range, _) in &ranges {
             if let (Var::Param(id), (rows, kept)) = (node.inputs[*position], &mut rows[*position]) {
                 gradients.touched[id.index()] = true;

@@ -154,7 +154,7 @@ impl Expected {
         let wide: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|x| *x as f64).collect()).collect();
         let output = reference(&wide);
         let stream = Stream { seed: 99, step: 1, instance: 0 };
-        let upstream: Vec<f32> = (0..output.len()).map(|i| stream.normal(i) as f32).collect();
+        let upstream: Vec<f32> = (0..output.len()).map(|i| to_bf16(stream.normal(i) as f32)).collect();
         let loss = |values: &[Vec<f64>]| -> f64 {
             reference(values).iter().zip(&upstream).map(|(value, weight)| value * *weight as f64).sum()
         };
@@ -214,13 +214,70 @@ pub fn check(
     run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
+    check_wide(inputs, random, run, reference);
+    check_narrow(NARROW, inputs, random, run, reference);
+}
+
+/// [`check`] in f32 alone, for what rounding to 16 bits would drown.
+pub fn check_wide(
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
     check_on(&devices(), [TOLERANCE, 2.0 * TOLERANCE], inputs, random, run, reference);
+}
+
+/// Roundings to 16 bits on the way to the output and to the gradient that is farthest away, if inputs and upstream gradient
+/// need none: what an op keeps for its backward pass, an intermediate result or two, and what comes out.
+const NARROW: [u32; 2] = [4, 8];
+
+/// [`check`] on a CUDA device that stores numbers in 16 bits, in both ways. Inputs and upstream gradient are rounded
+/// beforehand: they add no error. n other roundings do, each of at most u of what is rounded; they are independent, and
+/// make up to u · √n of what comes out, as long as nothing cancels.
+pub fn check_narrow(
+    roundings: [u32; 2],
+    inputs: &[Input],
+    random: Option<Random>,
+    run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
+    reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) {
+    let rounded = rounded(inputs);
+    for device in narrow_devices() {
+        let tolerances = roundings.map(|n| device.dtype().rounding() * (n as f64).sqrt());
+        check_on(&[device], tolerances, &rounded, random, run, reference);
+    }
+}
+
+/// The inputs in numbers that bf16 has. Their last bit tells the first input from others: no sum of two is 0, where some
+/// functions have a kink.
+pub fn rounded(inputs: &[Input]) -> Vec<Input> {
+    let rounded = inputs.iter().enumerate().map(|(i, input)| {
+        let bits = |x: &f32| to_bf16(*x).to_bits() & !0x1_0000 | u32::from(i == 0) << 16;
+        Input { data: input.data.iter().map(|x| f32::from_bits(bits(x))).collect(), ..*input }
+    });
+    rounded.collect()
+}
+
+/// A CUDA device in bf16, and in f16.
+pub fn narrow_devices() -> Vec<Device> {
+    #[cfg(all(feature = "cuda", feature = "cli"))]
+    return [Precision::Bf16, Precision::F16]
+        .map(|precision| crate::device::cuda::for_tests::device().with_precision(precision))
+        .to_vec();
+    #[cfg(not(all(feature = "cuda", feature = "cli")))]
+    Vec::new()
+}
+
+/// The number without the lower half of its bits.
+fn to_bf16(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() & 0xffff_0000)
 }
 
 /// Unit roundoff of bf16, which has 8 significant bits.
 pub const BF16: f64 = 1.0 / 512.0;
 
-/// [`check`] in bf16. `roundings`: how many operands are rounded on the way to the output, and to the gradient that is
+/// [`check`] on CPUs in bf16. `roundings`: how many operands are rounded on the way to the output, and to the gradient that is
 /// farthest away.
 ///
 /// The estimate: rounding an operand A adds an error whose relative L2 norm is at most u / √3, u = 2⁻⁹ (errors are spread
@@ -235,7 +292,7 @@ pub fn check_bf16(
     run: &dyn Fn(&mut Tape<'_>, &[Var]) -> Result<Var>,
     reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
-    check_bf16_on(&bf16_devices(), inputs, random, roundings, run, reference);
+    check_bf16_on(&cpu_bf16_devices(), inputs, random, roundings, run, reference);
 }
 
 /// [`check_bf16`] on some of the devices.

@@ -285,14 +285,19 @@ impl Params {
         self.arena_buffer().on_as(cuda, dtype)
     }
 
-    /// The whole arena on a device, to be changed there.
+    /// The whole arena on a device, to be changed there, with its copy in 16 bits if there is one, to be changed likewise;
+    /// beside them the entries.
     ///
     /// # Errors
     /// As [`Buffer::on`].
-    pub fn arena_on_mut(&mut self, cuda: &Cuda) -> Result<Span<'_>> {
+    pub fn arena_on_mut(&mut self, cuda: &Cuda) -> Result<(Span<'_>, Option<Span<'_>>, &[Entry])> {
         self.version += 1;
         self.own();
-        self.arena.get_mut().map_or(Ok(Span::NONE), |arena| arena.on_mut(cuda))
+        let (values, copy) = match self.arena.get_mut() {
+            Some(arena) => arena.on_mut_with_copy(cuda)?,
+            None => (Span::NONE, None),
+        };
+        Ok((values, copy, &self.entries))
     }
 
     /// The whole arena, to be written wherever that is done.

@@ -179,7 +179,8 @@ impl<'a> Run<'a> {
             warmup: warmup_updates(options.warmup, totals.updates)?,
             total: totals.updates,
         };
-        let state = State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run, loss_scale: None };
+        let state =
+            State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run, loss_scale: None };
         // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
         model.encoder_mut().params.try_own()?;
         let step = Step::new(model, options)?;

@@ -12,7 +12,6 @@ mod gpu;
 mod harness;
 mod layer_norm;
 mod linear;
-mod linear_bf16;
 mod mse;
 mod noise;
 mod optimizer;

@@ -26,7 +26,7 @@ pub fn scale_into(
     }
     let arguments: [Argument; 6] =
         [target.into(), accumulate.into(), values.into(), scale.into(), by.into(), (target.len() as u64).into()];
-    cuda.launch("vector", "scaled", Launch::flat(target.len(), 4), &arguments)
+    cuda.launch(("vector", target.dtype()), "scaled", Launch::flat(target.len(), 4), &arguments)
 }
 
 /// target (+)= values, whichever way the two are stored.
@@ -86,7 +86,7 @@ pub fn column_sums(
     let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
     let size = |value| super::size("column_sums", value);
     let arguments = [span.into(), values.into(), size(rows)?, size(width)?, size(CHUNK)?];
-    cuda.launch("vector", "column_partials", launch, &arguments)?;
+    cuda.launch(("vector", values.dtype()), "column_partials", launch, &arguments)?;
     sum_partials(cuda, target, accumulate, span, (chunks, width))
 }
 

@@ -17,7 +17,7 @@ pub fn forward(
 ) -> Result<()> {
     let size = |value| size("activation", value);
     let arguments = [y.into(), x.into(), bias.into(), size(rows)?, size(width)?, function.number().into()];
-    cuda.launch("activation", "activation_forward", Launch::rows(rows, rows_block(width)), &arguments)
+    cuda.launch(("activation", y.dtype()), "activation_forward", Launch::rows(rows, rows_block(width)), &arguments)
 }
 
 /// dx (+)= upstream · f′(x + bias), db (+)= its column sums.
@@ -34,7 +34,12 @@ pub fn backward(
     if let Some(slot) = dx {
         let [a, b, c, d, e, f] = rest;
         let arguments = [slot.span.into(), slot.accumulate.into(), a, b, c, d, e, f];
-        cuda.launch("activation", "activation_backward", Launch::rows(rows, rows_block(width)), &arguments)?;
+        cuda.launch(
+            ("activation", upstream.dtype()),
+            "activation_backward",
+            Launch::rows(rows, rows_block(width)),
+            &arguments,
+        )?;
     }
     if let Some(slot) = db {
         let chunks = rows.div_ceil(flat::CHUNK);
@@ -43,7 +48,7 @@ pub fn backward(
         let [a, b, c, d, e, f] = rest;
         let arguments = [partials.into(), a, b, c, d, e, f, size(flat::CHUNK)?];
         let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
-        cuda.launch("activation", "activation_partials", launch, &arguments)?;
+        cuda.launch(("activation", upstream.dtype()), "activation_partials", launch, &arguments)?;
         flat::sum_partials(cuda, slot.span, slot.accumulate, partials, (chunks, width))?;
     }
     Ok(())

@@ -9,5 +9,5 @@ pub fn forward(cuda: &Cuda, a: Span<'_>, b: Span<'_>, y: Span<'_>) -> Result<()>
         return Ok(());
     }
     let arguments = [y.into(), a.into(), b.into(), (y.len() as u64).into()];
-    cuda.launch("add", "add_forward", Launch::flat(y.len(), 4), &arguments)
+    cuda.launch(("add", y.dtype()), "add_forward", Launch::flat(y.len(), 4), &arguments)
 }

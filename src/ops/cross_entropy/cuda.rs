@@ -69,7 +69,7 @@ pub fn forward(
         width,
         problem.smoothing.into(),
     ];
-    cuda.launch("cross_entropy", "cross_entropy_forward", launch, &arguments)?;
+    cuda.launch(("cross_entropy", problem.logits.span.dtype()), "cross_entropy_forward", launch, &arguments)?;
     let reduction = match reduction {
         Reduction::Mean => 0i32,
         Reduction::RowMean => 1,
@@ -113,5 +113,5 @@ pub fn backward(
         width,
         problem.smoothing.into(),
     ];
-    cuda.launch("cross_entropy", "cross_entropy_backward", launch, &arguments)
+    cuda.launch(("cross_entropy", problem.logits.span.dtype()), "cross_entropy_backward", launch, &arguments)
 }

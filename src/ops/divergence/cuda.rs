@@ -49,5 +49,10 @@ pub fn forward(
         divisor.into(),
     ];
     let longest = (0..problem.rows).map(|row| problem.range(row).len()).max().unwrap_or(0);
-    cuda.launch("divergence", "divergence_forward", Launch::rows(problem.rows, rows_block(longest)), &arguments)
+    cuda.launch(
+        ("divergence", problem.first.span.dtype()),
+        "divergence_forward",
+        Launch::rows(problem.rows, rows_block(longest)),
+        &arguments,
+    )
 }

@@ -11,5 +11,5 @@ pub fn apply(cuda: &Cuda, dropout: Dropout, values: Span<'_>, target: Span<'_>, 
     }
     let mask = Argument::mask(Some(dropout.mask()));
     let arguments = [target.into(), accumulate.into(), values.into(), (target.len() as u64).into(), mask];
-    cuda.launch("dropout", "dropout", Launch::flat(target.len(), 4), &arguments)
+    cuda.launch(("dropout", target.dtype()), "dropout", Launch::flat(target.len(), 4), &arguments)
 }

@@ -51,5 +51,5 @@ pub fn forward(
         norm.epsilon.into(),
         Argument::mask(dropout.map(|dropout| dropout.mask())),
     ];
-    cuda.launch("embedding", "embedding_forward", Launch::rows(tokens, rows_block(width)), &arguments)
+    cuda.launch(("embedding", y.dtype()), "embedding_forward", Launch::rows(tokens, rows_block(width)), &arguments)
 }

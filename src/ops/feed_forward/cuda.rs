@@ -3,7 +3,7 @@
 use crate::device::cuda::{Cuda, Span};
 use crate::error::Result;
 use crate::ops::Activation;
-use crate::ops::linear::cuda::{IDENTITY, Sizes, bias_gradient, forward as product, input_gradient, weight_gradient};
+use crate::ops::linear::cuda::{IDENTITY, Sizes, forward as product, input_gradient, parameter_gradients};
 use crate::tape::Slot;
 
 /// y = f(z) · W₂ᵀ + b₂, z = x · W₁ᵀ + b₁; z is kept where there is room for it. Layers as weight and bias.
@@ -35,27 +35,18 @@ pub fn backward(
 ) -> Result<()> {
     let out = upstream.len() / rows.max(1);
     let (first, second) = (Sizes { rows, width, out: wide }, Sizes { rows, width: wide, out });
-    if let Some(slot) = outer_bias {
-        bias_gradient(cuda, second, upstream, &slot)?;
-    }
+    let outer_slots = [[outer_weight.as_ref(), outer_bias.as_ref()]];
     if dx.is_none() && inner_weight.is_none() && inner_bias.is_none() && outer_weight.is_none() {
-        return Ok(());
+        // At most the last bias: nothing that needs f(z).
+        return parameter_gradients(cuda, second, upstream, z, &outer_slots);
     }
     let dtype = x.dtype();
     let room = [cuda.room_for(rows * wide, dtype)?, cuda.room_for(rows * wide, dtype)?];
     let [dz, h] = room.each_ref().map(|room| room.numbers(rows * wide, dtype));
     input_gradient(cuda, second, upstream, &[outer], (dz, false), Some((z, Some(h), function.number())))?;
-    if let Some(slot) = outer_weight {
-        weight_gradient(cuda, second, upstream, h, &slot)?;
-    }
+    parameter_gradients(cuda, second, upstream, h, &outer_slots)?;
     if let Some(slot) = dx {
         input_gradient(cuda, first, dz, &[inner], (slot.span, slot.accumulate), None)?;
     }
-    if let Some(slot) = inner_weight {
-        weight_gradient(cuda, first, dz, x, &slot)?;
-    }
-    if let Some(slot) = inner_bias {
-        bias_gradient(cuda, first, dz, &slot)?;
-    }
-    Ok(())
+    parameter_gradients(cuda, first, dz, x, &[[inner_weight.as_ref(), inner_bias.as_ref()]])
 }

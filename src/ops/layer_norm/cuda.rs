@@ -53,7 +53,7 @@ pub fn forward(
         norm.epsilon.into(),
         mask(inputs.dropout),
     ];
-    cuda.launch("layer_norm", "layer_norm_forward", Launch::rows(rows, rows_block(width)), &arguments)
+    cuda.launch(("layer_norm", y.dtype()), "layer_norm_forward", Launch::rows(rows, rows_block(width)), &arguments)
 }
 
 /// What the forward pass has kept, and the gradient that comes in; `output` is a mask of what came out.
@@ -97,7 +97,12 @@ pub fn rows_backward(
         mask(kept.output),
         mask(input),
     ];
-    cuda.launch("layer_norm", "layer_norm_backward", Launch::rows(kept.rows, rows_block(kept.width)), &arguments)
+    cuda.launch(
+        ("layer_norm", kept.upstream.dtype()),
+        "layer_norm_backward",
+        Launch::rows(kept.rows, rows_block(kept.width)),
+        &arguments,
+    )
 }
 
 /// Gradients of weight and bias.
@@ -120,7 +125,7 @@ pub fn weights_backward(cuda: &Cuda, kept: Kept<'_>, dw: Option<&Slot<'_>>, db: 
         mask(kept.output),
     ];
     let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
-    cuda.launch("layer_norm", "layer_norm_partials", launch, &arguments)?;
+    cuda.launch(("layer_norm", kept.upstream.dtype()), "layer_norm_partials", launch, &arguments)?;
     for (slot, partials) in [(dw, weights), (db, biases)] {
         if let Some(slot) = slot {
             flat::sum_partials(cuda, slot.span, slot.accumulate, partials, (chunks, width))?;

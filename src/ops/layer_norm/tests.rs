@@ -1,7 +1,7 @@
 use super::*;
 use crate::rng::Stream;
 use crate::tape::Random;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::gradcheck::{check, check_wide, random};
 
 pub(crate) fn reference(s: &[f64], weight: &[f64], bias: &[f64], epsilon: f64) -> Vec<f64> {
     let width = weight.len();
@@ -26,6 +26,8 @@ fn layer_norm_with_and_without_residual_and_dropout_agrees_with_f64() {
             epsilon: 1e-3,
             dropout,
         };
+        // Of a row of a few numbers nearly all cancels in the gradient: what 16 bits leave of it is their rounding.
+        let check = if width < 8 { check_wide } else { check };
         check(&inputs[..3], None, &|tape, v| layer_norm(tape, inputs_of(v, None, 0.1)), &|v| {
             reference(&v[0], &v[1], &v[2], 1e-3f32 as f64)
         });

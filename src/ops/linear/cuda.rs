@@ -1,19 +1,14 @@
 //! Linear layers on a CUDA device, for this op, for stacks of layers, and for the two halves of the feed-forward layer: the
-//! products of kernels/linear.cu, or in bf16 those of kernels/linear_bf16.cu, which take the same arguments.
+//! products of kernels/linear.cu, or, where numbers are stored in 16 bits, of [`super::cuda_16`].
 
-use crate::device::Precision;
+use super::cuda_16;
+use crate::device::Dtype;
 use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
 use crate::error::Result;
 use crate::tape::Slot;
 
-/// A file of kernels, and bytes of shared memory of its large tiles and its small ones.
-struct Products {
-    file: &'static str,
-    shared: [usize; 2],
-}
-
-const F32: Products = Products { file: "linear", shared: [73_728, 36_864] };
-const BF16: Products = Products { file: "linear_bf16", shared: [69_632, 18_432] };
+/// Bytes of shared memory of the large tiles and of the small ones.
+const SHARED: [usize; 2] = [73_728, 36_864];
 
 /// Launches one of the products for a result of rows × columns, depth times; of its two kernels the one with large tiles
 /// where these fill the device: it reads less, but has a quarter of the blocks. A result has the same bits in either.
@@ -23,14 +18,13 @@ fn launch(
     [rows, columns, depth]: [usize; 3],
     arguments: &[Argument],
 ) -> Result<()> {
-    let products = if cuda.precision() == Precision::Bf16 { BF16 } else { F32 };
     let [blocks, more_blocks] = [128, 64].map(|edge| [rows.div_ceil(edge), columns.div_ceil(edge), depth]);
     let fills = blocks.iter().product::<usize>() >= cuda.multiprocessors() as usize;
     let (kernel, grid, threads, shared) = match fills {
-        true => (large, blocks, 256, products.shared[0]),
-        false => (small, more_blocks, 128, products.shared[1]),
+        true => (large, blocks, 256, SHARED[0]),
+        false => (small, more_blocks, 128, SHARED[1]),
     };
-    cuda.launch(products.file, kernel, Launch::new(grid, [threads, 1, 1]).with_shared(shared), arguments)
+    cuda.launch("linear", kernel, Launch::new(grid, [threads, 1, 1]).with_shared(shared), arguments)
 }
 
 /// The number that stands for f(z) = z.
@@ -68,6 +62,9 @@ pub fn forward(
     biases: &[Option<Span<'_>>],
     (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
 ) -> Result<()> {
+    if x.dtype() != Dtype::F32 {
+        return cuda_16::forward(cuda, sizes, x, weights, biases, (y, z, function));
+    }
     let Sizes { rows, out, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
@@ -88,6 +85,9 @@ pub fn input_gradient(
     (dx, accumulate): (Span<'_>, bool),
     activated: Option<Activated<'_>>,
 ) -> Result<()> {
+    if upstream.dtype() != Dtype::F32 {
+        return cuda_16::input_gradient(cuda, sizes, upstream, weights, (dx, accumulate), activated);
+    }
     let Sizes { rows, width, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let [w0, _, w1, _, w2, _] = stack(weights, &[]);
@@ -119,8 +119,33 @@ fn chunk(rows: usize) -> usize {
     rows.div_ceil(8).next_multiple_of(32).max(512)
 }
 
+/// dW_l (+)= dy_lᵀ · x and db_l (+)= Σ_rows dy_l, of one to three layers of one input: `upstream` `[layers, rows, out]`, and
+/// for each layer the slots of its weight and its bias, where these are wanted.
+pub fn parameter_gradients(
+    cuda: &Cuda,
+    sizes: Sizes,
+    upstream: Span<'_>,
+    x: Span<'_>,
+    slots: &[[Option<&Slot<'_>>; 2]],
+) -> Result<()> {
+    if upstream.dtype() != Dtype::F32 {
+        return cuda_16::parameter_gradients(cuda, sizes, upstream, x, slots);
+    }
+    for (layer, [dw, db]) in slots.iter().enumerate() {
+        let len = sizes.rows * sizes.out;
+        let upstream = upstream.part(layer * len..(layer + 1) * len);
+        if let Some(slot) = dw {
+            weight_gradient(cuda, sizes, upstream, x, slot)?;
+        }
+        if let Some(slot) = db {
+            flat::column_sums(cuda, slot.span, slot.accumulate, upstream, (sizes.rows, sizes.out))?;
+        }
+    }
+    Ok(())
+}
+
 /// dW (+)= dyᵀ · x.
-pub fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_>, dw: &Slot<'_>) -> Result<()> {
+fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_>, dw: &Slot<'_>) -> Result<()> {
     let Sizes { rows, width, out } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let chunk = chunk(rows);
@@ -142,9 +167,4 @@ pub fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_
     let span = partials.floats(chunks * out * width);
     launch(cuda, kernels, [out, width, chunks], &arguments(span, false))?;
     flat::sum_partials(cuda, dw.span, dw.accumulate, span, (chunks, out * width))
-}
-
-/// db (+)= Σ_rows dy.
-pub fn bias_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, db: &Slot<'_>) -> Result<()> {
-    flat::column_sums(cuda, db.span, db.accumulate, upstream, (sizes.rows, sizes.out))
 }

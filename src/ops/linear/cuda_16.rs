@@ -86,7 +86,6 @@ fn launch(cuda: &Cuda, numbers: Dtype, product: Product, shape: [usize; 3], argu
 /// As [`super::cuda::forward`]. f is that of z as it is stored.
 pub fn forward(
     cuda: &Cuda,
-    numbers: Dtype,
     sizes: Sizes,
     x: Span<'_>,
     weights: &[Span<'_>],
@@ -112,13 +111,12 @@ pub fn forward(
         size("linear", out)?,
         function.into(),
     ];
-    launch(cuda, numbers, Product::Forward, [rows, out, weights.len()], &arguments)
+    launch(cuda, x.dtype(), Product::Forward, [rows, out, weights.len()], &arguments)
 }
 
 /// As [`super::cuda::input_gradient`].
 pub fn input_gradient(
     cuda: &Cuda,
-    numbers: Dtype,
     sizes: Sizes,
     upstream: Span<'_>,
     weights: &[Span<'_>],
@@ -145,7 +143,7 @@ pub fn input_gradient(
         size("linear", width)?,
         function.into(),
     ];
-    launch(cuda, numbers, Product::InputGradient, [rows, width, 1], &arguments)
+    launch(cuda, upstream.dtype(), Product::InputGradient, [rows, width, 1], &arguments)
 }
 
 /// Multiprocessors of the device that [`chunk`] has in mind: an H100's. Not those of the one at hand, or a gradient's bits
@@ -171,7 +169,6 @@ fn chunk(layers: usize, Sizes { rows, width, out }: Sizes) -> usize {
 /// for each layer the slots of its weight and its bias, where these are wanted.
 pub fn parameter_gradients(
     cuda: &Cuda,
-    numbers: Dtype,
     sizes: Sizes,
     upstream: Span<'_>,
     x: Span<'_>,
@@ -196,7 +193,7 @@ pub fn parameter_gradients(
     let (each, count) = (size("linear", chunk)?, size("linear", chunks)?);
     let product = |[w0, b0, w1, b1, w2, b2]: [Argument; 6], accumulate: i32| {
         let arguments = [w0, b0, w1, b1, w2, b2, accumulate.into(), upstream.into(), x.into(), m, n, k, each, count];
-        launch(cuda, numbers, Product::WeightGradient, [out, width, layers * chunks], &arguments)
+        launch(cuda, upstream.dtype(), Product::WeightGradient, [out, width, layers * chunks], &arguments)
     };
     if chunks == 1 {
         return product(targets, accumulate);
@@ -225,7 +222,7 @@ pub fn parameter_gradients(
         n,
         count,
     ];
-    cuda.launch(("linear_16", numbers), "linear_gradient_sums", sums, &arguments)
+    cuda.launch(("linear_16", upstream.dtype()), "linear_gradient_sums", sums, &arguments)
 }
 
 #[cfg(test)]

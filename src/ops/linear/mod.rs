@@ -116,12 +116,7 @@ impl Op for Linear {
                     let to = (slot.span, slot.accumulate);
                     cuda::input_gradient(cuda, sizes, upstream, &[ctx.input(1).span], to, None)?;
                 }
-                if let Some(slot) = dw {
-                    cuda::weight_gradient(cuda, sizes, upstream, x.span, &slot)?;
-                }
-                if let Some(slot) = db {
-                    cuda::bias_gradient(cuda, sizes, upstream, &slot)?;
-                }
+                cuda::parameter_gradients(cuda, sizes, upstream, x.span, &[[dw.as_ref(), db.as_ref()]])?;
             }
         }
         Ok(())

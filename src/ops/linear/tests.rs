@@ -1,7 +1,7 @@
 use super::*;
 use crate::device::Precision;
 use crate::tape::gradcheck::{
-    TOLERANCE, assert_near, bf16_devices, check, check_bf16, check_int8, check_rows_alone_in_bf16, infer_on,
+    TOLERANCE, assert_near, check, check_bf16, check_int8, check_rows_alone_in_bf16, cpu_bf16_devices, infer_on,
     int8_devices, int8_error, random, run_on,
 };
 
@@ -48,15 +48,15 @@ fn linear_in_bf16_is_within_the_error_of_rounding() {
     check_rows_alone_in_bf16(&inputs, 50, &|tape, v| linear(tape, v[0], v[1], Some(v[2])));
 }
 
-/// bf16 means the same on all devices: products of the same rounded numbers, exact in f32, whose sums alone have an order of
+/// bf16 means the same on all CPUs: products of the same rounded numbers, exact in f32, whose sums alone have an order of
 /// their own.
 #[test]
-fn linear_in_bf16_rounds_the_same_operands_on_every_device() {
+fn linear_in_bf16_rounds_the_same_operands_on_every_cpu() {
     let (rows, width, out) = (67, 130, 70);
     let inputs = [random([rows, width], 1), random([out, width], 2), random([out], 3)];
     let run = |tape: &mut Tape<'_>, v: &[Var]| linear(tape, v[0], v[1], Some(v[2]));
     let upstream = random([rows, out], 4).data;
-    let devices = bf16_devices();
+    let devices = cpu_bf16_devices();
     let expected = run_on(&devices[0], &inputs, None, &run, &upstream);
     for device in &devices {
         for (i, (got, expected)) in run_on(device, &inputs, None, &run, &upstream).iter().zip(&expected).enumerate() {

@@ -31,7 +31,7 @@ pub fn forward(
     let (list, sequences) = (cuda.list(cu_seqlens)?, cu_seqlens.len() - 1);
     let sizes = [size("pool", sequences)?, size("pool", width)?];
     let arguments = [y.into(), x.into(), (&*list).into(), sizes[0], sizes[1], number(pooling)];
-    cuda.launch("pool", "pool_forward", Launch::rows(sequences, BLOCK), &arguments)
+    cuda.launch(("pool", y.dtype()), "pool_forward", Launch::rows(sequences, BLOCK), &arguments)
 }
 
 /// dx (+)= the gradient of y, sequence by sequence; every token is in one.
@@ -55,5 +55,5 @@ pub fn backward(
         size("pool", width)?,
         number(pooling),
     ];
-    cuda.launch("pool", "pool_backward", Launch::rows(sequences, BLOCK), &arguments)
+    cuda.launch(("pool", upstream.dtype()), "pool_backward", Launch::rows(sequences, BLOCK), &arguments)
 }

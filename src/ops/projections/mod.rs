@@ -107,15 +107,8 @@ impl Op for Projections {
                     let to = (slot.span, slot.accumulate);
                     linear::cuda::input_gradient(cuda, sizes, upstream, &weights, to, None)?;
                 }
-                for (layer, [dw, db]) in slots.into_iter().enumerate() {
-                    let upstream = upstream.part(layer * rows * out..(layer + 1) * rows * out);
-                    if let Some(slot) = dw {
-                        linear::cuda::weight_gradient(cuda, sizes, upstream, x.span, &slot)?;
-                    }
-                    if let Some(slot) = db {
-                        linear::cuda::bias_gradient(cuda, sizes, upstream, &slot)?;
-                    }
-                }
+                let slots: Vec<_> = slots.iter().map(|pair| pair.each_ref().map(Option::as_ref)).collect();
+                linear::cuda::parameter_gradients(cuda, sizes, upstream, x.span, &slots)?;
             }
         }
         Ok(())

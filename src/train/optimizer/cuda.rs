@@ -4,6 +4,7 @@
 
 use super::OptimizerKind;
 use super::cpu::Factors;
+use crate::device::Dtype;
 use crate::device::cuda::{Cuda, Launch, Memory, Span};
 use crate::error::Result;
 use crate::tape::Entry;
@@ -52,13 +53,13 @@ pub fn norm(cuda: &Cuda, entries: &[Entry], active: impl Fn(usize) -> bool, grad
     Ok(cuda.read_values::<f64>(&norm, 1)?[0])
 }
 
-/// One step for all entries that have factors; moments that the rule does not keep are empty.
+/// One step for all entries that have factors, of the values and, where there is one, of their copy in 16 bits; moments that the rule does not keep are empty.
 pub fn step(
     cuda: &Cuda,
     kind: OptimizerKind,
     entries: &[Entry],
     factors: &[Option<Factors>],
-    values: Span<'_>,
+    (values, copy): (Span<'_>, Option<Span<'_>>),
     gradients: Span<'_>,
     [first, second]: [Span<'_>; 2],
 ) -> Result<()> {
@@ -80,10 +81,10 @@ pub fn step(
         (&table).into(),
         (&scale).into(),
         number(kind).into(),
-        // No copy of the values in 16 bits.
-        None.into(),
+        copy.into(),
     ];
-    cuda.launch("optimizer", "optimizer_step", pieces.launch(), &arguments)
+    let numbers = copy.map_or(Dtype::F32, Span::dtype);
+    cuda.launch(("optimizer", numbers), "optimizer_step", pieces.launch(), &arguments)
 }
 
 /// shadow += share · (values − shadow).

@@ -20,7 +20,7 @@ pub(in crate::train) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use crate::device::{Buffer, Device, Dtype};
+use crate::device::{Buffer, Device};
 use crate::error::{Error, Result};
 use crate::tape::{Gradients, Params, Rows};
 
@@ -235,9 +235,8 @@ impl Optimizer {
                 let mut step = || {
                     let moments = [self.first.on_mut(cuda)?, self.second.on_mut(cuda)?];
                     let gradients = gradients.arena_on(cuda)?;
-                    params.arena_on_mut(cuda)?;
-                    let values = params.arena_on(cuda, Dtype::F32)?;
-                    cuda::step(cuda, kind, params.entries(), factors, values, gradients, moments)
+                    let (values, copy, entries) = params.arena_on_mut(cuda)?;
+                    cuda::step(cuda, kind, entries, factors, (values, copy), gradients, moments)
                 };
                 // A step that was not taken has not been counted.
                 step().inspect_err(|_| self.steps = before)?;
