@@ -118,6 +118,35 @@ fn a_run_in_bf16_follows_those_in_f32_and_in_bf16_on_the_cpu() {
     assert!(apart(&losses, exact) > 10.0 * apart(&run(&cpu, Precision::F32).0, exact));
 }
 
+/// In f16 a rounding is an eighth of one in bf16. The scale of the loss changes nothing but what would vanish or overflow: it
+/// begins where some gradients may overflow, which costs updates; so the run is compared from where it is low enough.
+#[test]
+fn a_run_in_f16_follows_one_in_f32_and_goes_on_from_a_checkpoint_to_the_same_bits() {
+    let world = World::new();
+    let (_one, device) = device();
+    let run = |precision, updates: u64, folder: Option<&str>, resume: bool| {
+        let options =
+            TrainOptions { max_updates: Some(updates), precision: Some(precision), ..options(OptimizerKind::AdamW) };
+        let mut trainer = Trainer::new(options);
+        trainer.output = folder.map(|folder| world.path(folder));
+        trainer.resume = resume;
+        train(&world, &device, &trainer)
+    };
+    let (losses, norms, whole) = run(Precision::F16, 6, None, false);
+    let (exact_losses, exact_norms, exact) = run(Precision::F32, 6, None, false);
+    assert!(norms.iter().all(|norm| norm.is_finite()), "this small model overflows nowhere: {norms:?}");
+    let roundoff = 1.0 / 4096.0;
+    assert_follow("loss", &losses, &exact_losses, roundoff);
+    assert_follow("norm", &norms, &exact_norms, 4.0 * roundoff);
+    assert!(distance(&whole, &exact) < roundoff, "{}", distance(&whole, &exact));
+    run(Precision::F16, 3, Some("half"), false);
+    let (_, _, resumed) = run(Precision::F16, 6, Some("half"), true);
+    assert_eq!(resumed.encoder().params().arena(), whole.encoder().params().arena());
+    let state = std::fs::read_to_string(world.path("half/checkpoints/step-6/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["loss_scale"], serde_json::json!({"scale": 65536.0, "held": 6}));
+}
+
 /// The ascent alone in bf16: the perturbation is another one, in a direction that finds as much.
 #[test]
 fn an_ascent_in_bf16_finds_what_one_in_f32_finds() {

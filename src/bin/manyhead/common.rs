@@ -39,8 +39,8 @@ pub struct Common {
 /// The flag of subcommands that use a model.
 #[derive(Args, Clone)]
 pub struct Products {
-    /// What products are computed from: f32, bf16, int8 (linear layers of the encoder; measure what it costs with eval
-    /// --compare-f32), or auto (bf16 where this processor multiplies it faster than f32, never int8)
+    /// What products are computed from: f32, bf16, f16 (on a GPU alone), int8 (on the CPU alone: linear layers of the
+    /// encoder; measure what it costs with eval --compare-f32), or auto (bf16 where this processor multiplies it faster than f32, never int8)
     #[arg(long, default_value = "f32", value_parser = Precision::NAMES)]
     pub precision: String,
 }

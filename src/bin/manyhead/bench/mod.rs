@@ -47,7 +47,8 @@ pub struct Arguments {
     /// Draw the length of every sequence anew each step
     #[arg(long, value_name = "lognormal:MEDIAN:SIGMA:MIN:MAX")]
     pub lengths: Option<String>,
-    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32, bf16 or, for infer, int8
+    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32, bf16, on a GPU f16 or,
+    /// on the CPU for infer, int8
     #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
     pub precision: String,
     /// Dropout of a training step
