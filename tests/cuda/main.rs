@@ -15,6 +15,7 @@ mod linear;
 mod linear_bf16;
 mod mse;
 mod noise;
+mod numbers;
 mod optimizer;
 mod perturbation;
 mod pool;

@@ -169,8 +169,9 @@ impl Op for Embedding {
                 let ds = room.floats(tokens * width);
                 let target = Slot { data: &mut [], span: ds, accumulate: false };
                 let target = (!slots.is_empty()).then_some(&target);
-                layer_norm::cuda::rows_backward(cuda, kept, None, target, ddelta.as_ref())?;
-                layer_norm::cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+                let [residual, weight, bias] = [&ddelta, &dw, &db].map(Option::as_ref);
+                let gradients = layer_norm::cuda::Gradients { x: target, residual, weight, bias };
+                layer_norm::cuda::backward(cuda, kept, None, gradients)?;
                 for (slot, ids) in &mut slots {
                     lookup::cuda::scatter_add(cuda, width, ids, ds, slot)?;
                 }
