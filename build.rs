@@ -26,10 +26,14 @@ fn main() {
     }
     text.push_str("const KERNELS: &[Source] = &[\n");
     for name in named("cu") {
-        // common.cuh is for all; X.cuh for X.cu and X_….cu.
+        // common.cuh is for all; X.cuh for X.cu and X_….cu, and for whoever names it.
+        let own = std::fs::read_to_string(folder.join(format!("{name}.cu"))).expect("a kernel file");
         let family = name.split('_').next().unwrap_or(name);
-        let shared = ["common", family].into_iter().filter(|shared| named("cuh").contains(shared));
-        let shared: String = shared.map(|name| format!("SHARED_{}, ", name.to_uppercase())).collect();
+        let wanted = |shared: &&str| *shared == "common" || *shared == family || own.contains(&format!("{shared}.cuh"));
+        // "common" comes first.
+        let mut shared: Vec<&str> = named("cuh").into_iter().filter(wanted).collect();
+        shared.sort_by_key(|shared| *shared != "common");
+        let shared: String = shared.iter().map(|name| format!("SHARED_{}, ", name.to_uppercase())).collect();
         writeln!(text, "    ({name:?}, &[{shared}OWN_{}]),", name.to_uppercase()).expect("text grows");
     }
     text.push_str("];\n");

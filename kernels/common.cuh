@@ -2,7 +2,8 @@
 //
 // - rows: a kernel that works row by row takes blocks of (32, n) threads, a warp a row, or of (threads, 1), a block a
 //   row; `row_sum` and its kin reduce over the threads of a row and give all of them the same bits.
-// - quads: rows are read and written as quads of four numbers, by 16 bytes where pointers and width allow it.
+// - quads: rows are read and written as quads of four numbers, by 16 bytes of f32 where pointers and width allow it.
+// - packs: the same by 16 bytes whatever a number is.
 // - numbers: `number` is how activations and their gradients are stored: f32, or, where the host puts NUMBER_BF16 or
 //   NUMBER_F16 in front, 16 bits. What is computed, and statistics, are f32 always; a kernel rounds where it stores.
 // - dropout: the masks of `src/rng.rs`, bit by bit.
@@ -112,10 +113,8 @@ __device__ __forceinline__ float dropout1(const Mask& mask, u64 element, float x
     return masked(mask, lane == 0 ? words.x : lane == 1 ? words.y : lane == 2 ? words.z : words.w, x);
 }
 
-// Elements `element` .. `element` + 3 of the mask, applied to v. A second block of words is drawn only where the four
-// are not one block.
-__device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4 v) {
-    if (mask.threshold == 0) return make_float4(v.x * mask.scale, v.y * mask.scale, v.z * mask.scale, v.w * mask.scale);
+// Words `element` .. `element` + 3. A second block of words is drawn only where the four are not one block.
+__device__ __forceinline__ uint4 words4(const Mask& mask, u64 element) {
     uint4 a = philox(mask, (unsigned)(element / 4));
     unsigned offset = (unsigned)element % 4;
     if (offset != 0) {
@@ -124,6 +123,13 @@ __device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4
             : offset == 2 ? make_uint4(a.z, a.w, b.x, b.y)
                           : make_uint4(a.w, b.x, b.y, b.z);
     }
+    return a;
+}
+
+// Elements `element` .. `element` + 3 of the mask, applied to v.
+__device__ __forceinline__ float4 dropout4(const Mask& mask, u64 element, float4 v) {
+    if (mask.threshold == 0) return make_float4(v.x * mask.scale, v.y * mask.scale, v.z * mask.scale, v.w * mask.scale);
+    uint4 a = words4(mask, element);
     return make_float4(masked(mask, a.x, v.x), masked(mask, a.y, v.y), masked(mask, a.z, v.z), masked(mask, a.w, v.w));
 }
 
@@ -218,6 +224,93 @@ __device__ __forceinline__ float4 inside4(float4 v, unsigned column, unsigned wi
     return v;
 }
 
+// --------------------------------------------------------------------------------------------------------------- packs
+
+// 16 bytes of numbers as they are stored: what a thread reads and writes at once.
+#ifdef NUMBER_16
+#define PACK 8
+#else
+#define PACK 4
+#endif
+
+__device__ __forceinline__ unsigned bits_of(float v) { return __float_as_uint(v); }
+#ifdef NUMBER_16
+__device__ __forceinline__ unsigned bits_of(number v) { return v.bits; }
+__device__ __forceinline__ number number_of(unsigned bits) { return {(unsigned short)bits}; }
+#else
+__device__ __forceinline__ number number_of(unsigned bits) { return __uint_as_float(bits); }
+#endif
+
+// Numbers `column` .. `column` + PACK − 1 of a row of `width`; 0 beyond its end, where nothing is read. `vector`: the row
+// begins at a multiple of 16 bytes and its width is a multiple of PACK.
+__device__ __forceinline__ uint4 load_pack(const number* row, unsigned column, unsigned width, bool vector) {
+    if (column >= width) return make_uint4(0, 0, 0, 0);
+    if (vector) return *(const uint4*)(row + column);
+    // A loop, as the way for odd widths must not cost the other one registers.
+    u64 low = 0, high = 0;
+    row += column;
+    unsigned count = width - column < PACK ? width - column : PACK;
+#pragma unroll 1
+    for (unsigned i = 0; i < count; i++) {
+        u64 bits = bits_of(row[i]), shifted = bits << i % (PACK / 2) * (128 / PACK);
+        if (i < PACK / 2) low |= shifted;
+        else high |= shifted;
+    }
+    return make_uint4((unsigned)low, (unsigned)(low >> 32), (unsigned)high, (unsigned)(high >> 32));
+}
+
+__device__ __forceinline__ void store_pack(number* row, unsigned column, unsigned width, bool vector, uint4 pack) {
+    if (column >= width) return;
+    if (vector) {
+        // In assembly, as in store4.
+        u64 to = __cvta_generic_to_global(row + column);
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(pack.x), "r"(pack.y), "r"(pack.z), "r"(pack.w)
+                     : "memory");
+        return;
+    }
+    u64 low = (u64)pack.y << 32 | pack.x, high = (u64)pack.w << 32 | pack.z;
+    row += column;
+    unsigned count = width - column < PACK ? width - column : PACK;
+#pragma unroll 1
+    for (unsigned i = 0; i < count; i++) {
+        row[i] = number_of((unsigned)((i < PACK / 2 ? low : high) >> i % (PACK / 2) * (128 / PACK)));
+    }
+}
+
+// The numbers of a pack as v[0] .. v[PACK − 1], and back.
+__device__ __forceinline__ void unpack(uint4 pack, float* v) {
+    unsigned words[4] = {pack.x, pack.y, pack.z, pack.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#ifdef NUMBER_16
+        float2 both = widened2(words[i]);
+        v[2 * i] = both.x;
+        v[2 * i + 1] = both.y;
+#else
+        v[i] = __uint_as_float(words[i]);
+#endif
+    }
+}
+
+__device__ __forceinline__ uint4 packed(const float* v) {
+#ifdef NUMBER_16
+    return make_uint4(rounded2(v[0], v[1]), rounded2(v[2], v[3]), rounded2(v[4], v[5]), rounded2(v[6], v[7]));
+#else
+    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+#endif
+}
+
+// row (+)= v, PACK numbers from `column` on.
+__device__ __forceinline__ void put_pack(
+    number* row, unsigned column, unsigned width, bool vector, const float* v, int accumulate
+) {
+    float sum[PACK];
+    if (accumulate) unpack(load_pack(row, column, width, vector), sum);
+#pragma unroll
+    for (int i = 0; i < PACK; i++) sum[i] = accumulate ? sum[i] + v[i] : v[i];
+    store_pack(row, column, width, vector, packed(sum));
+}
+
 // ---------------------------------------------------------------------------------------------------------- reductions
 
 __device__ __forceinline__ float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }
@@ -265,34 +358,6 @@ __device__ __forceinline__ double row_max(double v) { return row_reduce<Maximum>
 
 // The row of this thread, for blocks of (32, n) or (threads, 1).
 __device__ __forceinline__ unsigned my_row() { return blockIdx.x * blockDim.y + threadIdx.y; }
-
-// ------------------------------------------------------------------------------------------------------- normalisation
-
-// The row at `y`, which holds s, normalised in place: y = dropout(x̂ · weight + bias), x̂ = (s − mean) · r, r =
-// 1/√(variance + ε), which is given back; x̂ goes to `normalised` unless it is null. `sum`: this thread's part of Σ s.
-// Each thread reads what it wrote itself: quads threadIdx.x, threadIdx.x + blockDim.x, …. `at`: the row's first element
-// in the mask.
-__device__ __forceinline__ float normalise_row(
-    number* y, number* normalised, const float* weight, const float* bias, unsigned width, float epsilon, bool vector,
-    float sum, const Mask& mask, u64 at
-) {
-    float mean = row_sum(sum) / (float)width;
-    float squares = 0.0f;
-    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
-        float4 s = load4(y, c, width, vector);
-        float4 d = inside4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), c, width);
-        squares += sum4(mul4(d, d));
-    }
-    float scale = 1.0f / sqrtf(row_sum(squares) / (float)width + epsilon);
-    for (unsigned c = threadIdx.x * 4; c < width; c += blockDim.x * 4) {
-        float4 s = load4(y, c, width, vector);
-        float4 n = scale4(make_float4(s.x - mean, s.y - mean, s.z - mean, s.w - mean), scale);
-        if (normalised) store4(normalised, c, width, vector, n);
-        float4 v = add4(mul4(n, load4(weight, c, width, vector)), load4(bias, c, width, vector));
-        store4(y, c, width, vector, dropout4(mask, at + c, v));
-    }
-    return scale;
-}
 
 // --------------------------------------------------------------------------------------------------------- activations
 

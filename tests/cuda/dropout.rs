@@ -38,7 +38,7 @@ fn rows_of_odd_width_have_the_same_masks() {
         let [table, weight, bias] = [&x[..width], &vec![0.0; width], &vec![1.0; width]].map(|v| gpu.upload(v));
         gpu.launch(
             "embedding",
-            "embedding_forward",
+            "embedding_forward_256",
             Launch::rows(rows, [32, 2]),
             &[
                 &y,

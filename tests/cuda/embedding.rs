@@ -1,6 +1,10 @@
 //! The embedding block, lookup, and the scatter of their gradients.
 
+use manyhead::device::Dtype;
+
 use crate::harness::*;
+use crate::layer_norm::holders;
+use crate::numbers::*;
 
 const EPSILON: f32 = 1e-5;
 
@@ -108,12 +112,12 @@ fn reference(sums: &[f64], weight: &[f64], bias: &[f64], mask: &Mask) -> [Vec<f6
 }
 
 /// One embedding block: which optional inputs it has.
-fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask: Mask) {
+fn check(gpu: &Gpu, kind: Dtype, (tokens, width): (usize, usize), types: bool, delta: bool, mask: Mask) {
     let entries = [7usize, 5, 2];
     let tables: Vec<Vec<f32>> = (0..3).map(|i| normals(i as u64, entries[i] * width)).collect();
     let ids: Vec<Vec<u32>> = (0..3).map(|i| indices(10 + i as u64, tokens, entries[i])).collect();
-    let (d, weight, bias, dy) =
-        (normals(20, tokens * width), normals(21, width), normals(22, width), normals(23, tokens * width));
+    let [d, dy] = [20, 23].map(|seed| all_stored(kind, &normals(seed, tokens * width)));
+    let (weight, bias) = (normals(21, width), normals(22, width));
     let sums = |tables: &[Vec<f64>], d: &[f64]| -> Vec<f64> {
         (0..tokens * width)
             .map(|e| {
@@ -131,14 +135,14 @@ fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask:
     let lists = [0, 1, 2].map(|i| gpu.upload(&ids[i]));
     let (tokens_, width_) = (tokens as u32, width as u32);
     for shifted in 0..16 {
-        let block = ROW_BLOCKS[shifted % 3];
+        let (ending, block) = holders(width)[shifted % holders(width).len()];
         gpu.shift(shifted);
         let type_inputs = types.then(|| (at(&tables[2]), lists[2]));
-        let kept = [gpu.room::<f32>(tokens * width), gpu.room::<f32>(tokens * width), gpu.room::<f32>(tokens)];
+        let kept = [room(gpu, kind, tokens * width), room(gpu, kind, tokens * width), gpu.room::<f32>(tokens)];
         gpu.launch(
             "embedding",
-            "embedding_forward",
-            Launch::rows(tokens, block),
+            &format!("embedding_forward_{ending}"),
+            Launch::rows(tokens.div_ceil(1 + shifted % 2), block),
             &[
                 &kept[0],
                 &kept[1],
@@ -149,7 +153,7 @@ fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask:
                 &lists[1],
                 &type_inputs.map(|inputs| inputs.0),
                 &type_inputs.map(|inputs| inputs.1),
-                &delta.then(|| at(&d)),
+                &delta.then(|| put(gpu, kind, &d)),
                 &at(&weight),
                 &at(&bias),
                 &tokens_,
@@ -158,28 +162,34 @@ fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask:
                 &mask,
             ],
         );
-        let what = format!("{tokens} x {width} {block:?}");
-        // A handful of roundings of 6e-8 at numbers a few times as large as what comes out.
+        let what = format!("{kind:?} {tokens} x {width} {ending} {block:?}");
+        // A handful of roundings of 6e-8 at numbers a few times as large as what comes out, and that of what is stored.
+        let rounding = if kind == Dtype::F32 { 0.0 } else { unit(kind) };
         for (i, expected) in [&y, &normalised, &scales].into_iter().enumerate() {
-            assert_close(&format!("{what} output {i}"), &gpu.read(kept[i]), expected, 2e-6);
+            let (got, rounding) = if i < 2 { (get(gpu, kind, kept[i]), rounding) } else { (gpu.read(kept[i]), 0.0) };
+            assert_close(&format!("{what} output {i}"), &got, expected, 2e-6 + rounding);
         }
         // The gradients of all inputs: ds by the kernel of layer normalisation, delta's beside it.
-        let (ds, ddelta) = (gpu.room::<f32>(tokens * width), gpu.upload(&d));
+        let (ds, ddelta) = (room(gpu, kind, tokens * width), put(gpu, kind, &d));
+        let none = None::<Buffer>;
         gpu.launch(
             "layer_norm",
-            "layer_norm_backward",
+            &format!("layer_norm_backward_{ending}"),
             Launch::rows(tokens, block),
             &[
                 &ds,
                 &0i32,
                 &ddelta,
                 &1i32,
-                &gpu.upload(&dy),
+                &none,
+                &none,
+                &put(gpu, kind, &dy),
                 &kept[1],
                 &kept[2],
                 &at(&weight),
                 &tokens_,
                 &width_,
+                &block[1],
                 &mask,
                 &Mask::NONE,
             ],
@@ -189,7 +199,9 @@ fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask:
         };
         if delta {
             let expected = slopes(&wide_d, |d| loss(&wide_tables, d));
-            assert_close(&format!("{what} ddelta"), &gpu.read(ddelta), &plus(&d, &expected), 3e-6);
+            // ds is r · (d − mean(d) − x̂ · mean(d · x̂)) with an error of a unit in x̂, and rounded.
+            let got = get(gpu, kind, ddelta);
+            assert_close(&format!("{what} ddelta"), &got, &plus(&d, &expected), 3e-6 + 4.0 * rounding);
         }
         for i in 0..if types { 3 } else { 2 } {
             let target = gpu.upload(&vec![0.0f32; tables[i].len()]);
@@ -199,16 +211,19 @@ fn check(gpu: &Gpu, tokens: usize, width: usize, types: bool, delta: bool, mask:
                 moved[i] = table.to_vec();
                 loss(&moved, &wide_d)
             });
-            assert_close(&format!("{what} dtable {i}"), &gpu.read(target), &expected, 3e-6);
+            // The same of each of a few ds.
+            assert_close(&format!("{what} dtable {i}"), &gpu.read(target), &expected, 3e-6 + 4.0 * rounding);
         }
     }
 }
 
 #[test]
 fn the_block_is_that_of_the_reference() {
-    let gpu = Gpu::new();
-    check(&gpu, 1, 8, true, true, Mask::NONE);
-    check(&gpu, 13, 20, true, false, some_mask(0.1));
-    check(&gpu, 6, 33, false, true, some_mask(0.4));
-    check(&gpu, 5, 20, false, false, Mask::NONE);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        check(&gpu, kind, (1, 8), true, true, Mask::NONE);
+        check(&gpu, kind, (13, 20), true, false, some_mask(0.1));
+        check(&gpu, kind, (6, 33), false, true, some_mask(0.4));
+        check(&gpu, kind, (5, 20), false, false, Mask::NONE);
+    }
 }

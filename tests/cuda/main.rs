@@ -14,6 +14,7 @@ mod layer_norm;
 mod linear;
 mod mse;
 mod noise;
+mod numbers;
 mod optimizer;
 mod perturbation;
 mod pool;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::layer_norm::cuda::{Norm, rows_block};
-use crate::device::cuda::{Argument, Cuda, Launch, Span, size};
+use super::super::layer_norm::cuda::{HELD, Norm, held, held_launch};
+use crate::device::cuda::{Argument, Cuda, Span, size};
 use crate::error::Result;
 use crate::rng::Dropout;
 
@@ -51,5 +51,13 @@ pub fn forward(
         norm.epsilon.into(),
         Argument::mask(dropout.map(|dropout| dropout.mask())),
     ];
-    cuda.launch(("embedding", y.dtype()), "embedding_forward", Launch::rows(tokens, rows_block(width)), &arguments)
+    const KERNELS: [&str; HELD] = [
+        "embedding_forward_256",
+        "embedding_forward_512",
+        "embedding_forward_768",
+        "embedding_forward_1024",
+        "embedding_forward_wide",
+    ];
+    let (which, block) = held("embedding", width)?;
+    cuda.launch(("embedding", y.dtype()), KERNELS[which], held_launch(tokens, block), &arguments)
 }

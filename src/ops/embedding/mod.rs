@@ -174,8 +174,9 @@ impl Op for Embedding {
                 let ds = room.numbers(tokens * width, upstream.dtype());
                 let target = Slot { data: &mut [], span: ds, accumulate: false };
                 let target = (!slots.is_empty() || ddelta.is_some()).then_some(&target);
-                layer_norm::cuda::rows_backward(cuda, kept, None, target, None)?;
-                layer_norm::cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+                let gradients =
+                    layer_norm::cuda::Gradients { x: target, residual: None, weight: dw.as_ref(), bias: db.as_ref() };
+                layer_norm::cuda::backward(cuda, kept, None, gradients)?;
                 if let Some(slot) = ddelta {
                     flat::add(cuda, slot.span, slot.accumulate, ds)?;
                 }

@@ -117,8 +117,8 @@ impl Op for LayerNorm {
                 let (normalised, scales) = (ctx.saved_on(cuda, 0)?, ctx.saved_on(cuda, 1)?);
                 let (weight, upstream) = (weight.span, ctx.upstream_span);
                 let kept = cuda::Kept { rows, width, upstream, normalised, scales, weight, output: None };
-                cuda::rows_backward(cuda, kept, self.dropout, dx.as_ref(), dr.as_ref())?;
-                cuda::weights_backward(cuda, kept, dw.as_ref(), db.as_ref())?;
+                let [x, residual, weight, bias] = [&dx, &dr, &dw, &db].map(Option::as_ref);
+                cuda::backward(cuda, kept, self.dropout, cuda::Gradients { x, residual, weight, bias })?;
             }
         }
         Ok(())
