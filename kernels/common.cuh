@@ -311,6 +311,28 @@ __device__ __forceinline__ void put_pack(
     store_pack(row, column, width, vector, packed(sum));
 }
 
+// Sums of columns `column` .. `column` + PACK − 1, of each warp of a block of (32, n), n at most 8, added up in the order of
+// the warps and written to `to` [width]. All threads of the block must come here, once.
+__device__ __forceinline__ void put_columns(float* to, unsigned column, unsigned width, const float* sums) {
+    // Quads of a pack lie apart, so that the lanes of a warp are neighbours; and so are those that read in turns.
+    __shared__ float4 parts[8][PACK / 4][36];
+#pragma unroll
+    for (int q = 0; q < PACK / 4; q++) {
+        const float* quad = sums + 4 * q;
+        parts[threadIdx.y][q][threadIdx.x] = make_float4(quad[0], quad[1], quad[2], quad[3]);
+    }
+    __syncthreads();
+    bool vector = aligned16(to) && width % 4 == 0;
+    unsigned start = column - threadIdx.x * PACK;
+    for (unsigned quad = threadIdx.y * 32 + threadIdx.x; quad < 8 * PACK; quad += blockDim.y * 32) {
+        if (start + quad * 4 >= width) break;
+        unsigned q = quad % (PACK / 4), from = quad / (PACK / 4);
+        float4 sum = parts[0][q][from];
+        for (unsigned warp = 1; warp < blockDim.y; warp++) sum = add4(sum, parts[warp][q][from]);
+        store4(to, start + quad * 4, width, vector, sum);
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------- reductions
 
 __device__ __forceinline__ float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(FULL_WARP, v, lanes); }

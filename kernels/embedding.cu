@@ -11,7 +11,7 @@
 #define PARAMETERS                                                                                                      \
     number *__restrict__ y, number *__restrict__ normalised, float *__restrict__ scales, const float *__restrict__ word, \
         const unsigned *__restrict__ ids, const float *__restrict__ position, const unsigned *__restrict__ positions,   \
-        const float *__restrict__ type, const unsigned *__restrict__ type_ids, const number *__restrict__ delta,        \
+        const float *__restrict__ type, const unsigned *__restrict__ type_ids, const float *__restrict__ delta,         \
         const float *__restrict__ weight, const float *__restrict__ bias, unsigned tokens, unsigned width,              \
         float epsilon, Mask mask
 
@@ -25,7 +25,7 @@ __device__ __forceinline__ void put(float* to, float4 v) {
 template <int N, int T, int P = 4>
 __device__ __forceinline__ void forward(PARAMETERS) {
     bool vector = width % 4 == 0 && aligned_quad(y) && aligned_quad(normalised) && aligned16(word) &&
-                  aligned16(position) && aligned16(type) && aligned_quad(delta);
+                  aligned16(position) && aligned16(type) && aligned16(delta);
     bool vectors = width % 4 == 0 && aligned16(weight) && aligned16(bias);
     __shared__ Columns<T == 32 ? N : 0, P> weights, biases;
     if constexpr (T == 32) {

@@ -39,30 +39,53 @@ extern "C" __global__ void widening(
     }
 }
 
-// Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width], in their
-// order. partials [ceil(rows / chunk), width]. Grid: (ceil(rows / chunk), ceil(width / blockDim.x)). Block: (threads,
-// 1).
-extern "C" __global__ void column_partials(
+// Partial sums of columns: chunk k has those of rows k · chunk .. (k + 1) · chunk of values [rows, width]. partials
+// [ceil(rows / chunk), width]. Warp w of a block adds up rows w, w + n, … of its chunk, with eight reads on their way at
+// once; their sums are added in their order. Grid: (ceil(rows / chunk), ceil(width / (32 · PACK))). Block: (32, n), n at
+// most 8 and fixed, as `chunk` is.
+extern "C" __global__ void __launch_bounds__(256) column_partials(
     float* __restrict__ partials, const number* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
 ) {
-    unsigned column = blockIdx.y * blockDim.x + threadIdx.x;
-    if (column >= width) return;
+    bool vector = width % PACK == 0 && aligned16(values);
+    unsigned column = (blockIdx.y * 32 + threadIdx.x) * PACK;
     unsigned first = blockIdx.x * chunk, last = rows - first < chunk ? rows : first + chunk;
-    float sum = 0.0f;
-    for (unsigned row = first; row < last; row++) sum += widened(values[(u64)row * width + column]);
-    partials[(u64)blockIdx.x * width + column] = sum;
+    float sums[PACK] = {};
+    for (unsigned row = first + threadIdx.y; row < last; row += 8 * blockDim.y) {
+        uint4 read[8];
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) {
+            unsigned at = row + j * blockDim.y;
+            read[j] = at < last ? load_pack(values + (u64)at * width, column, width, vector) : make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) {
+            float v[PACK];
+            unpack(read[j], v);
+#pragma unroll
+            for (int i = 0; i < PACK; i++) sums[i] += v[i];
+        }
+    }
+    put_columns(partials + (u64)blockIdx.x * width, column, width, sums);
 }
 
 // target[c] (+)= Σ_k partials[k, c], partials [count, width]. Thread (x, y) of a block takes the partials y, y + 8, …
-// in their order; the eight sums are added in theirs. Grid: ceil(width / 32). Block: (32, 8).
-extern "C" __global__ void sum_partials(
+// in their order, eight reads at once; the eight sums are added in theirs. Grid: ceil(width / 32). Block: (32, 8).
+extern "C" __global__ void __launch_bounds__(256) sum_partials(
     float* __restrict__ target, int accumulate, const float* __restrict__ partials, unsigned count, unsigned width
 ) {
     __shared__ float sums[8][32];
     unsigned column = blockIdx.x * 32 + threadIdx.x;
     float sum = 0.0f;
     if (column < width) {
-        for (unsigned k = threadIdx.y; k < count; k += 8) sum += partials[(u64)k * width + column];
+        for (unsigned k = threadIdx.y; k < count; k += 64) {
+            float read[8];
+#pragma unroll
+            for (unsigned j = 0; j < 8; j++) {
+                read[j] = k + 8 * j < count ? partials[(u64)(k + 8 * j) * width + column] : 0.0f;
+            }
+#pragma unroll
+            for (unsigned j = 0; j < 8; j++) sum += read[j];
+        }
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();

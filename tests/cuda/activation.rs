@@ -1,6 +1,9 @@
 //! Bias and activation, all functions, and the bias's gradient.
 
+use manyhead::device::Dtype;
+
 use crate::harness::*;
+use crate::numbers::*;
 
 unsafe extern "C" {
     /// The C library's complementary error function.
@@ -21,70 +24,80 @@ fn value(function: usize, z: f64) -> f64 {
     }
 }
 
+/// Blocks of the kernels: chunks of rows, and columns by 16 bytes a lane.
+fn launch(kind: Dtype, rows: usize, width: usize, chunk: u32, warps: u32) -> Launch {
+    let columns = if kind == Dtype::F32 { 128 } else { 256 };
+    Launch::new([(rows as u32).div_ceil(chunk), (width as u32).div_ceil(columns), 1], [32, warps, 1])
+}
+
 #[test]
 fn values_and_slopes_of_all_functions() {
-    let gpu = Gpu::new();
-    for (rows, width, bias) in [(1usize, 1usize, false), (3, 5, true), (40, 12, true), (2, 260, true), (7, 64, false)] {
-        let len = rows * width;
-        let x: Vec<f32> = normals(1, len).iter().map(|x| 2.5 * x).collect();
-        let (b, dy) = (normals(2, width), normals(3, len));
-        let z: Vec<f64> = (0..len).map(|e| x[e] as f64 + if bias { b[e % width] as f64 } else { 0.0 }).collect();
-        for function in 0..FUNCTIONS {
-            let y: Vec<f64> = z.iter().map(|z| value(function, *z)).collect();
-            let dx: Vec<f64> = z
-                .iter()
-                .zip(&dy)
-                .map(|(z, dy)| *dy as f64 * (value(function, z + 1e-5) - value(function, z - 1e-5)) / 2e-5)
-                .collect();
-            let db: Vec<f64> = (0..width).map(|c| (0..rows).map(|row| dx[row * width + c]).sum()).collect();
-            for shifted in 0..5 {
-                let block = ROW_BLOCKS[shifted % 3];
-                gpu.shift(shifted);
-                let launch = Launch::rows(rows, block);
-                let (x, upstream) = (gpu.upload(&x), gpu.upload(&dy));
-                let shift = bias.then(|| gpu.upload(&b));
-                let (rows_, width_, function_) = (rows as u32, width as u32, function as i32);
-                let out = gpu.room::<f32>(len);
-                gpu.launch(
-                    "activation",
-                    "activation_forward",
-                    launch,
-                    &[&out, &x, &shift, &rows_, &width_, &function_],
-                );
-                let what = format!("function {function} {rows} x {width} {block:?}");
-                // Rounding of z, up to 8, and a few ulps of the function.
-                assert_within(&format!("{what} y"), &gpu.read(out), &y, 2e-6);
-                for (accumulate, shifted) in [(0i32, 0), (1, 1)] {
-                    gpu.shift(shifted);
-                    let start = normals(8, len);
-                    let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
-                    gpu.launch(
-                        "activation",
-                        "activation_backward",
-                        launch,
-                        &[&target, &accumulate, &upstream, &x, &shift, &rows_, &width_, &function_],
-                    );
-                    let expected = if accumulate == 1 { plus(&start, &dx) } else { dx.clone() };
-                    // Products of dy, up to 3, with slopes of about 1, made of terms up to z · φ(z).
-                    assert_within(&format!("{what} dx"), &gpu.read(target), &expected, 2e-6);
-                }
-                let chunk = 16u32;
-                let chunks = rows_.div_ceil(chunk);
-                let (partials, sums) = (gpu.room::<f32>((chunks * width_) as usize), gpu.room::<f32>(width));
-                let grid = Launch::new([chunks, width_.div_ceil(32), 1], [32, 1, 1]);
-                gpu.launch(
-                    "activation",
-                    "activation_partials",
-                    grid,
-                    &[&partials, &upstream, &x, &shift, &rows_, &width_, &function_, &chunk],
-                );
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (rows, width, bias) in [(1, 1, false), (3, 5, true), (40, 16, true), (2, 260, true), (7, 64, false)] {
+            for function in 0..FUNCTIONS {
+                check(&gpu, kind, (rows, width), bias, function);
+            }
+        }
+    }
+}
+
+fn check(gpu: &Gpu, kind: Dtype, (rows, width): (usize, usize), bias: bool, function: usize) {
+    let len = rows * width;
+    let x: Vec<f32> = all_stored(kind, &normals(1, len).iter().map(|x| 2.5 * x).collect::<Vec<f32>>());
+    let (b, dy) = (normals(2, width), all_stored(kind, &normals(3, len)));
+    let z: Vec<f64> = (0..len).map(|e| x[e] as f64 + if bias { b[e % width] as f64 } else { 0.0 }).collect();
+    let y: Vec<f64> = z.iter().map(|z| value(function, *z)).collect();
+    let dx: Vec<f64> = z
+        .iter()
+        .zip(&dy)
+        .map(|(z, dy)| *dy as f64 * (value(function, z + 1e-5) - value(function, z - 1e-5)) / 2e-5)
+        .collect();
+    let db: Vec<f64> = (0..width).map(|c| (0..rows).map(|row| dx[row * width + c]).sum()).collect();
+    let rounding = if kind == Dtype::F32 { 0.0 } else { unit(kind) };
+    let largest = |values: &[f64]| values.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+    for shifted in 0..5 {
+        // Warps that have no row, one, or several.
+        let (chunk, warps) = [(8u32, 8u32), (16, 8), (16, 3)][shifted % 3];
+        gpu.shift(shifted);
+        let (x, upstream) = (put(gpu, kind, &x), put(gpu, kind, &dy));
+        let shift = bias.then(|| gpu.upload(&b));
+        let (rows_, width_, function_) = (rows as u32, width as u32, function as i32);
+        let out = room(gpu, kind, len);
+        let launch = launch(kind, rows, width, chunk, warps);
+        let arguments: [&dyn Argument; 7] = [&out, &x, &shift, &rows_, &width_, &function_, &chunk];
+        gpu.launch("activation", "activation_forward", launch, &arguments);
+        let what = format!("{kind:?} function {function} {rows} x {width} {shifted}");
+        // Rounding of z, up to 8, and a few ulps of the function; then that of what is stored.
+        assert_within(&format!("{what} y"), &get(gpu, kind, out), &y, 2e-6 + rounding * largest(&y));
+        let chunks = rows_.div_ceil(chunk);
+        // What is wanted: both gradients, or either.
+        for (accumulate, shifted, wanted) in [(0i32, 0, [true, true]), (1, 1, [true, false]), (0, 2, [false, true])] {
+            gpu.shift(shifted);
+            let start = all_stored(kind, &normals(8, len));
+            let target = wanted[0].then(|| if accumulate == 1 { put(gpu, kind, &start) } else { room(gpu, kind, len) });
+            let partials = wanted[1].then(|| gpu.room::<f32>((chunks * width_) as usize));
+            gpu.launch(
+                "activation",
+                "activation_backward",
+                launch,
+                &[&target, &accumulate, &partials, &upstream, &x, &shift, &rows_, &width_, &function_, &chunk],
+            );
+            if let Some(target) = target {
+                let expected = if accumulate == 1 { plus(&start, &dx) } else { dx.clone() };
+                // Products of dy, up to 3, with slopes of about 1, made of terms up to z · φ(z).
+                let bound = 2e-6 + rounding * largest(&expected);
+                assert_within(&format!("{what} dx"), &get(gpu, kind, target), &expected, bound);
+            }
+            if let Some(partials) = partials {
+                let sums = gpu.room::<f32>(width);
                 gpu.launch(
                     "vector",
                     "sum_partials",
                     Launch::new([width_.div_ceil(32), 1, 1], [32, 8, 1]),
                     &[&sums, &0i32, &partials, &chunks, &width_],
                 );
-                // Up to 40 of them.
+                // Up to 40 of them, before they are stored.
                 assert_within(&format!("{what} db"), &gpu.read(sums), &db, 8e-6);
             }
         }
@@ -99,14 +112,14 @@ fn far_out_and_not_finite() {
     let (len, dy) = (x.len(), gpu.upload(&[1.0f32; 11]));
     for function in 0..FUNCTIONS {
         let (y, dx, z) = (gpu.room::<f32>(len), gpu.room::<f32>(len), gpu.upload(&x));
-        let launch = Launch::rows(1, [32, 1]);
+        let launch = Launch::new([1; 3], [32, 1, 1]);
         let (width, function_) = (len as u32, function as i32);
-        gpu.launch("activation", "activation_forward", launch, &[&y, &z, &none, &1u32, &width, &function_]);
+        gpu.launch("activation", "activation_forward", launch, &[&y, &z, &none, &1u32, &width, &function_, &1u32]);
         gpu.launch(
             "activation",
             "activation_backward",
             launch,
-            &[&dx, &0i32, &dy, &z, &none, &1u32, &width, &function_],
+            &[&dx, &0i32, &none, &dy, &z, &none, &1u32, &width, &function_, &1u32],
         );
         let (y, dx) = (gpu.read::<f32>(y), gpu.read::<f32>(dx));
         // Above: the identity, or 1; below: 0, or −1 for tanh.

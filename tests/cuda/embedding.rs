@@ -42,55 +42,64 @@ fn pieces(ids: &[u32], longest: usize) -> Pieces {
 }
 
 /// Adds `dy` to a table on the device, by ids.
-fn scatter(gpu: &Gpu, table: Buffer, dy: Buffer, ids: &[u32], width: usize, block: [u32; 2]) {
-    let made = pieces(ids, 3);
+fn scatter(gpu: &Gpu, table: Buffer, dy: Buffer, ids: &[u32], width: usize, (longest, warps): (usize, u32)) {
+    let made = pieces(ids, longest);
     let [order, starts, rows, slots] =
         [&made.order, &made.starts, &made.rows, &made.slots].map(|list| gpu.upload(list));
     let partial_rows = *made.combined_starts.last().unwrap() as usize;
     let partials = gpu.room::<f32>(partial_rows * width);
-    let (count, width_) = (made.rows.len() as u32, width as u32);
+    let width_ = width as u32;
+    let launch = |sums: usize| Launch::new([sums as u32, width_.div_ceil(128), 1], [32, warps, 1]);
     gpu.launch(
         "lookup",
         "lookup_scatter",
-        Launch::rows(made.rows.len(), block),
-        &[&table, &partials, &dy, &order, &starts, &rows, &slots, &count, &width_],
+        launch(made.rows.len()),
+        &[&table, &partials, &dy, &order, &starts, &rows, &slots, &width_],
     );
     if made.combined_rows.is_empty() {
         return;
     }
     let (rows, starts) = (gpu.upload(&made.combined_rows), gpu.upload(&made.combined_starts));
-    let count = made.combined_rows.len() as u32;
-    let launch = Launch::rows(made.combined_rows.len(), block);
-    gpu.launch("lookup", "lookup_combine", launch, &[&table, &partials, &rows, &starts, &count, &width_]);
+    gpu.launch(
+        "lookup",
+        "lookup_combine",
+        launch(made.combined_rows.len()),
+        &[&table, &partials, &rows, &starts, &width_],
+    );
 }
+
+/// Longest pieces and warps of a block: a warp has none, one, or more rows than it reads at once.
+const SCATTERS: [(usize, u32); 3] = [(3, 4), (64, 4), (40, 1)];
 
 #[test]
 fn lookup_and_its_scatter() {
-    let gpu = Gpu::new();
-    for (tokens, entries, width) in [(1usize, 1usize, 1usize), (40, 3, 5), (70, 30, 64), (12, 2, 132)] {
-        let (table, dy, ids) = (normals(1, entries * width), normals(2, tokens * width), indices(3, tokens, entries));
-        let start = normals(4, entries * width);
-        let mut sums = wide(&start);
-        for (t, id) in ids.iter().enumerate() {
-            (0..width).for_each(|c| sums[*id as usize * width + c] += dy[t * width + c] as f64);
-        }
-        for shifted in 0..12 {
-            let block = ROW_BLOCKS[shifted % 3];
-            gpu.shift(shifted);
-            let (y, t, list) = (gpu.room::<f32>(tokens * width), gpu.upload(&table), gpu.upload(&ids));
-            gpu.launch(
-                "lookup",
-                "lookup_forward",
-                Launch::rows(tokens, block),
-                &[&y, &t, &list, &(tokens as u32), &(width as u32)],
-            );
-            let expected: Vec<f32> =
-                ids.iter().flat_map(|id| &table[*id as usize * width..][..width]).copied().collect();
-            assert_eq!(gpu.read::<f32>(y), expected, "a copy");
-            let (target, dy) = (gpu.upload(&start), gpu.upload(&dy));
-            scatter(&gpu, target, dy, &ids, width, block);
-            // Up to 40 terms of size 1 for sums of size 5.
-            assert_close("scatter", &gpu.read(target), &sums, 1e-6);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (tokens, entries, width) in [(1usize, 1usize, 1usize), (40, 3, 5), (70, 30, 64), (112, 2, 132)] {
+            let (table, start) = (normals(1, entries * width), normals(4, entries * width));
+            let (dy, ids) = (all_stored(kind, &normals(2, tokens * width)), indices(3, tokens, entries));
+            let mut sums = wide(&start);
+            for (t, id) in ids.iter().enumerate() {
+                (0..width).for_each(|c| sums[*id as usize * width + c] += dy[t * width + c] as f64);
+            }
+            for shifted in 0..12 {
+                let block = ROW_BLOCKS[shifted % 3];
+                gpu.shift(shifted);
+                let (y, t, list) = (room(&gpu, kind, tokens * width), gpu.upload(&table), gpu.upload(&ids));
+                gpu.launch(
+                    "lookup",
+                    "lookup_forward",
+                    Launch::rows(tokens, block),
+                    &[&y, &t, &list, &(tokens as u32), &(width as u32)],
+                );
+                let expected: Vec<f32> =
+                    ids.iter().flat_map(|id| &table[*id as usize * width..][..width]).copied().collect();
+                assert_eq!(get(&gpu, kind, y), all_stored(kind, &expected), "a copy");
+                let (target, dy) = (gpu.upload(&start), put(&gpu, kind, &dy));
+                scatter(&gpu, target, dy, &ids, width, SCATTERS[shifted % 3]);
+                // Up to 60 terms of size 1 for sums of size 5.
+                assert_close("scatter", &gpu.read(target), &sums, 1e-6);
+            }
         }
     }
 }
@@ -205,7 +214,7 @@ fn check(gpu: &Gpu, kind: Dtype, (tokens, width): (usize, usize), types: bool, d
         }
         for i in 0..if types { 3 } else { 2 } {
             let target = gpu.upload(&vec![0.0f32; tables[i].len()]);
-            scatter(gpu, target, ds, &ids[i], width, block);
+            scatter(gpu, target, ds, &ids[i], width, SCATTERS[shifted % 3]);
             let expected = slopes(&wide_tables[i], |table| {
                 let mut moved = wide_tables.clone();
                 moved[i] = table.to_vec();

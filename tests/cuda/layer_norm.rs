@@ -284,40 +284,81 @@ fn only_what_is_wanted_is_written() {
 
 #[test]
 fn partial_sums_are_column_sums() {
-    let gpu = Gpu::new();
-    for (rows, width, chunk) in [(1usize, 1usize, 128u32), (37, 70, 2), (130, 5, 128)] {
-        let values = normals(3, rows * width);
-        let expected: Vec<f64> =
-            (0..width).map(|c| (0..rows).map(|row| values[row * width + c] as f64).sum()).collect();
-        let (rows, width) = (rows as u32, width as u32);
-        let chunks = rows.div_ceil(chunk);
-        let (x, partials, sums) =
-            (gpu.upload(&values), gpu.room::<f32>((chunks * width) as usize), gpu.room::<f32>(expected.len()));
-        let launch = Launch::new([chunks, width.div_ceil(64), 1], [64, 1, 1]);
-        gpu.launch("vector", "column_partials", launch, &[&partials, &x, &rows, &width, &chunk]);
-        let launch = Launch::new([width.div_ceil(32), 1, 1], [32, 8, 1]);
-        gpu.launch("vector", "sum_partials", launch, &[&sums, &0i32, &partials, &chunks, &width]);
-        // Σ |x| is below 10 times the largest sum: 130 roundings of 6e-8, of either sign.
-        assert_close("column sums", &gpu.read(sums), &expected, 3e-6);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        let columns = if kind == Dtype::F32 { 128 } else { 256 };
+        for (rows, width, chunk, warps) in [
+            (1usize, 1usize, 128u32, 8u32),
+            (37, 300, 2, 1),
+            (130, 5, 128, 8),
+            (130, 328, 64, 8),
+            (200, 16, 64, 3),
+            (600, 16, 4, 8),
+        ] {
+            let values = all_stored(kind, &normals(3, rows * width));
+            let expected: Vec<f64> =
+                (0..width).map(|c| (0..rows).map(|row| values[row * width + c] as f64).sum()).collect();
+            let (rows, width) = (rows as u32, width as u32);
+            let chunks = rows.div_ceil(chunk);
+            for shifted in 0..3 {
+                gpu.shift(shifted);
+                let (x, partials, sums) = (
+                    put(&gpu, kind, &values),
+                    gpu.room::<f32>((chunks * width) as usize),
+                    gpu.room::<f32>(expected.len()),
+                );
+                let launch = Launch::new([chunks, width.div_ceil(columns), 1], [32, warps, 1]);
+                gpu.launch("vector", "column_partials", launch, &[&partials, &x, &rows, &width, &chunk]);
+                let launch = Launch::new([width.div_ceil(32), 1, 1], [32, 8, 1]);
+                gpu.launch("vector", "sum_partials", launch, &[&sums, &0i32, &partials, &chunks, &width]);
+                // Σ |x| is below 20 times the largest sum: 600 roundings of 6e-8, of either sign.
+                assert_close("column sums", &gpu.read(sums), &expected, 3e-6);
+            }
+        }
     }
 }
 
 #[test]
 fn scaled_adds_and_overwrites() {
-    let gpu = Gpu::new();
-    for (len, shifted) in [(1usize, 0), (7, 0), (1000, 0), (1001, 1), (1000, 3)] {
-        gpu.shift(shifted);
-        let (values, start) = (normals(1, len), normals(2, len));
-        let (x, factor) = (gpu.upload(&values), gpu.upload(&[-1.5f32]));
-        for (accumulate, factor, by) in [(0i32, Some(factor), 2.0f32), (1, None, 0.5)] {
-            let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
-            let arguments: [&dyn Argument; 6] = [&target, &accumulate, &x, &factor, &by, &(len as u64)];
-            gpu.launch("vector", "scaled", Launch::flat(len, 4), &arguments);
-            let by = if accumulate == 1 { 0.5 } else { -3.0 };
-            let expected: Vec<f64> =
-                values.iter().zip(&start).map(|(x, s)| *x as f64 * by + *s as f64 * accumulate as f64).collect();
-            // Two roundings.
-            assert_close("scaled", &gpu.read(target), &expected, 1.2e-7);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (len, shifted) in [(1usize, 0), (7, 0), (1000, 0), (1001, 1), (1000, 3)] {
+            gpu.shift(shifted);
+            let [values, start] = [1, 2].map(|seed| all_stored(kind, &normals(seed, len)));
+            let (x, factor) = (put(&gpu, kind, &values), gpu.upload(&[-1.5f32]));
+            for (accumulate, factor, by) in [(0i32, Some(factor), 2.0f32), (1, None, 0.5)] {
+                let target = if accumulate == 1 { put(&gpu, kind, &start) } else { room(&gpu, kind, len) };
+                let arguments: [&dyn Argument; 6] = [&target, &accumulate, &x, &factor, &by, &(len as u64)];
+                gpu.launch("vector", "scaled", Launch::flat(len, 4), &arguments);
+                let by = if accumulate == 1 { 0.5 } else { -3.0 };
+                let expected: Vec<f64> =
+                    values.iter().zip(&start).map(|(x, s)| *x as f64 * by + *s as f64 * accumulate as f64).collect();
+                // Two roundings of f32, and that of what is stored.
+                assert_close("scaled", &get(&gpu, kind, target), &expected, 6e-8 + unit(kind));
+            }
+        }
+    }
+}
+
+/// Numbers of 16 bits and f32, there and back.
+#[test]
+fn numbers_are_rounded_and_widened() {
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (len, shifted) in [(1usize, 0), (7, 1), (1000, 0), (1001, 2), (1000, 3)] {
+            gpu.shift(shifted);
+            let (values, start) = (normals(1, len), normals(2, len));
+            let (x, small) = (gpu.upload(&values), room(&gpu, kind, len));
+            gpu.launch("vector", "rounding", Launch::flat(len, 4), &[&small, &x, &(len as u64)]);
+            let expected = all_stored(kind, &values);
+            assert_eq!(get(&gpu, kind, small), expected, "{kind:?}");
+            for accumulate in [0i32, 1] {
+                let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
+                gpu.launch("vector", "widening", Launch::flat(len, 4), &[&target, &accumulate, &small, &(len as u64)]);
+                let sums = start.iter().map(|start| if accumulate == 1 { *start } else { 0.0 });
+                let sums: Vec<f32> = sums.zip(&expected).map(|(start, value)| start + value).collect();
+                assert_eq!(gpu.read::<f32>(target), sums, "{kind:?}");
+            }
         }
     }
 }

@@ -54,6 +54,24 @@ pub fn add(cuda: &Cuda, target: Span<'_>, accumulate: bool, values: Span<'_>) ->
 /// Rows that one chunk of a sum over rows has: fixed, as the order of the sum depends on it.
 pub const CHUNK: usize = 64;
 
+/// The same for warps that share the rows of a chunk: by shapes alone, too. Few enough that there are blocks for all of a
+/// device, enough that the partial sums are not what costs.
+pub fn chunk(rows: usize) -> usize {
+    match rows {
+        0..=1024 => 16,
+        1025..=2048 => 32,
+        _ => CHUNK,
+    }
+}
+
+/// The block of such warps: fixed, likewise.
+pub const SUM_BLOCK: [u32; 3] = [32, 8, 1];
+
+/// Numbers that a block of [`SUM_BLOCK`] has of a row: 16 bytes a lane.
+pub fn sum_columns(numbers: Dtype) -> usize {
+    32 * 16 / numbers.bytes()
+}
+
 /// target `[width]` (+)= Σ partials `[count, width]`.
 pub fn sum_partials(
     cuda: &Cuda,
@@ -80,12 +98,13 @@ pub fn column_sums(
     values: Span<'_>,
     (rows, width): (usize, usize),
 ) -> Result<()> {
-    let chunks = rows.div_ceil(CHUNK);
+    let chunk = chunk(rows);
+    let chunks = rows.div_ceil(chunk);
     let partials = cuda.room::<f32>(chunks * width)?;
     let span = partials.floats(chunks * width);
-    let launch = Launch::new([chunks, width.div_ceil(32), 1], [32, 1, 1]);
+    let launch = Launch::new([chunks, width.div_ceil(sum_columns(values.dtype())), 1], SUM_BLOCK);
     let size = |value| super::size("column_sums", value);
-    let arguments = [span.into(), values.into(), size(rows)?, size(width)?, size(CHUNK)?];
+    let arguments = [span.into(), values.into(), size(rows)?, size(width)?, size(chunk)?];
     cuda.launch(("vector", values.dtype()), "column_partials", launch, &arguments)?;
     sum_partials(cuda, target, accumulate, span, (chunks, width))
 }

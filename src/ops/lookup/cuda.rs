@@ -70,8 +70,10 @@ impl Pieces {
     }
 }
 
-/// A block a piece: its tokens are one chain of additions, which more threads make no longer.
-const BLOCK: [u32; 2] = [256, 1];
+/// Threads of a block, whose warps share the tokens of a piece: fixed, likewise.
+const BLOCK: [u32; 3] = [32, 4, 1];
+/// Numbers of a row that a block has.
+const COLUMNS: usize = 128;
 
 /// table[ids[t]] += rows[t], in the order of the tokens within a piece and of the pieces of an id.
 pub fn scatter_add(cuda: &Cuda, width: usize, ids: &[u32], rows: Span<'_>, table: &mut Slot<'_>) -> Result<()> {
@@ -87,23 +89,13 @@ pub fn scatter_add(cuda: &Cuda, width: usize, ids: &[u32], rows: Span<'_>, table
     });
     let (size, count) = (|value| size("lookup", value), made.partials() * width);
     let room = cuda.room::<f32>(count)?;
-    let (partials, width) = (room.floats(count), size(width)?);
-    let (launch, pieces) = (Launch::rows(made.rows.len(), BLOCK), size(made.rows.len())?);
-    let arguments = [
-        table.into(),
-        partials.into(),
-        rows.into(),
-        order.into(),
-        starts.into(),
-        ids.into(),
-        slots.into(),
-        pieces,
-        width,
-    ];
-    cuda.launch(("lookup", rows.dtype()), "lookup_scatter", launch, &arguments)?;
-    let (launch, count) = (Launch::rows(made.combined.len(), BLOCK), size(made.combined.len())?);
-    let arguments = [table.into(), partials.into(), combined.into(), combined_starts.into(), count, width];
-    cuda.launch("lookup", "lookup_combine", launch, &arguments)
+    let (partials, columns, width) = (room.floats(count), width.div_ceil(COLUMNS), size(width)?);
+    let launch = |sums: usize| Launch::new([sums, columns, 1], BLOCK);
+    let arguments =
+        [table.into(), partials.into(), rows.into(), order.into(), starts.into(), ids.into(), slots.into(), width];
+    cuda.launch(("lookup", rows.dtype()), "lookup_scatter", launch(made.rows.len()), &arguments)?;
+    let arguments = [table.into(), partials.into(), combined.into(), combined_starts.into(), width];
+    cuda.launch("lookup", "lookup_combine", launch(made.combined.len()), &arguments)
 }
 
 #[cfg(test)]
