@@ -1,0 +1,538 @@
+// Attention over packed sequences on tensor cores, numbers of 16 bits; the mathematics is that of attention.cu.
+//
+// - A warp has 16 · TILES rows of the result. What it makes of the first product of a tile (S, or dy · vᵀ) lies in registers as
+//   the second product takes its left-hand side: the probabilities never leave the registers. Tiles of the other side,
+//   COLUMNS rows, come by asynchronous copies, two stages deep, while the stage before is multiplied.
+// - A tile lies in shared memory as it does in global memory; groups of 8 numbers (16 bytes) are exchanged within a row, by
+//   its number, so that eight neighbouring rows of one column are in different banks (`place`).
+// - Whatever the number of rows of a block, a row goes through the same sums in the same order: tiles of COLUMNS keys from the
+//   start of its sequence, 16 keys for an `mma`. So the host may choose the rows of a block by the longest sequence, and a
+//   sequence has the same bits alone and packed.
+// - q, k, v, y and their gradients [tokens, heads · head_dim], `number`. log_sum_exp [tokens, heads], f32. statistics
+//   [2, heads, rows of q], f32: L · log2 e, and D = rowsum(dy ∘ y) by the scale of the mask; the gradient of queries works
+//   them out, that of keys and values reads them, so it comes second.
+// - A block's place is an item of a list, so that the host can sort by length: the longest first, or the last blocks to
+//   start would be the last to end. An item has five numbers: where the sequence begins among the rows of q, how many it
+//   has of these, the same two for k, and the block's first row, counted from the start of the sequence (a row of q, or of
+//   k for the gradients of keys).
+// - Dropout: as in attention.cu, element (query · heads + head) · mask_stride + key. Drawing 32 bits takes 800 instructions, 8
+//   for each `mma` at 64 numbers a head; so the forward pass leaves them in `kept` for the backward pass if it is
+//   given. kept [heads, ceil(mask_stride / 64), rows of q, 2] words: bit 8 n + j of word h is key 8 j + 4 h + n of 64.
+// - Rounding: P ≤ 1 and dS are rounded to 16 bits for the second product, each number by up to 2⁻⁹ (bf16) or 2⁻¹² (f16) of
+//   itself, independently; sums, statistics and exponents are f32. In f16 the backward pass works with P / 8 (SHRINK): dS
+//   overflows at 5e5, and P is exact to 2⁻²² at least. If dS overflows after all, the gradients are not finite, which the
+//   scaling of the loss looks for.
+//
+// Grid: x = items · heads, y = parts (see KERNELS). Threads, rows and dynamic shared memory: see KERNELS.
+
+#ifdef NUMBER_F32
+#error "for numbers of 16 bits"
+#endif
+
+#define LOG2_E 1.44269504088896340736f
+#define LN_2 0.69314718055994530942f
+
+#ifdef NUMBER_F16
+#define SHRINK 3.0f
+#else
+#define SHRINK 0.0f
+#endif
+
+// Rows of a tile of the other side.
+#define COLUMNS 64
+
+extern __shared__ __align__(512) unsigned char shared_bytes[];
+
+// What a kernel needs to know of the op.
+struct Attention {
+    const unsigned* items;
+    unsigned heads, head_dim;
+    float scale;
+    int causal;
+    Mask mask;
+    unsigned mask_stride;
+    unsigned rows;  // of q
+};
+
+// Heads of up to HEAD numbers; blocks of WARPS warps of TILES · 16 rows; STAGES tiles of the other side.
+template <int HEAD_, int WARPS_, int TILES_, int STAGES_>
+struct Shape {
+    static constexpr int HEAD = HEAD_, WARPS = WARPS_, TILES = TILES_, STAGES = STAGES_, THREADS = 32 * WARPS;
+    static constexpr int ROWS = 16 * WARPS * TILES, WARP_ROWS = 16 * TILES;
+    // Bytes of a row; `mma`s along a head; groups of 16 bytes.
+    static constexpr int PITCH = 2 * HEAD, STEPS = HEAD / 16, GROUPS = HEAD / 8;
+    // Bytes of a block's own rows, and of a tile of the other side's.
+    static constexpr int OWN = ROWS * PITCH, OTHER = COLUMNS * PITCH;
+    // Whether the left-hand sides of the first products stay in registers.
+    static constexpr bool HELD = HEAD <= 64;
+
+    // Bytes from the beginning of a tile to a group of a row. Where two rows share all banks, two take their turn.
+    static __device__ __forceinline__ unsigned place(unsigned row, unsigned group) {
+        return row * PITCH + (group ^ (HEAD == 32 ? row / 2 % 4 : row % 8)) * 16;
+    }
+};
+
+// Where a block stands.
+struct Place {
+    unsigned query, queries, key, keys, first, head;
+    u64 width;
+};
+
+__device__ __forceinline__ Place place(const Attention& op) {
+    unsigned item = blockIdx.x / op.heads;
+    const unsigned* at = op.items + 5 * (u64)item;
+    return {at[0], at[1], at[2], at[3], at[4], blockIdx.x - item * op.heads, (u64)op.heads * op.head_dim};
+}
+
+// ------------------------------------------------------------------------------------------------------- tensor cores
+
+// Four 8 × 8 matrices: lane 8 m + i has the address of row i of matrix m, less OFFSET. Of matrix m the lane gets in part m
+// the numbers 2 · (lane % 4) and the next one of row lane / 4. TURNED: of column lane / 4.
+template <bool TURNED, int OFFSET>
+__device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned address) {
+    if (TURNED) {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
+                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
+    } else {
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
+                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
+    }
+}
+
+// sums += A · B, A 16 × 16, B 16 × 8.
+__device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#ifdef NUMBER_BF16
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
+}
+
+// The lane's part of an address in a tile: of a left-hand side (rows 0 .. 15), or of a right-hand side whose rows run along
+// the inner dimension (TURNED: rows are its 16 numbers).
+template <class T>
+__device__ __forceinline__ unsigned left_place() { return T::place(threadIdx.x % 16, threadIdx.x % 32 / 16); }
+// The same of a right-hand side whose rows are columns of the product.
+template <class T>
+__device__ __forceinline__ unsigned right_place() {
+    return T::place(threadIdx.x % 8 + threadIdx.x % 32 / 16 * 8, threadIdx.x / 8 % 2);
+}
+
+// The 16 numbers `step` of a lane's place: the exchange of groups is a XOR, and so is the way to another group.
+__device__ __forceinline__ unsigned at_step(unsigned address, int step) { return address ^ step * 32; }
+
+__device__ __forceinline__ float exponential(float x) {
+    float e;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x));
+    return e;
+}
+
+// A score's factor is |scale| · log2 e; its sign, or that the scale is 0, goes into the left-hand side: so the largest score
+// has the largest product, and a score of −∞ stays one.
+__device__ __forceinline__ float score_factor(float scale) { return scale == 0.0f ? 1.0f : fabsf(scale) * LOG2_E; }
+__device__ __forceinline__ void take_sign(unsigned (&a)[4], float scale) {
+    unsigned kept = scale == 0.0f ? 0u : ~0u, flipped = scale < 0.0f ? 0x80008000u : 0u;
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = (a[i] & kept) ^ flipped;
+}
+
+// -------------------------------------------------------------------------------------------------------------- copies
+
+__device__ __forceinline__ void copy_whole(unsigned to, const number* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copy_part(unsigned to, const number* from, unsigned bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void copy_word(unsigned to, const void* from, unsigned bytes) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void put_half(unsigned to, unsigned short bits) {
+    asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(bits) : "memory");
+}
+
+// Starts the copy of ROWS rows of one head, the first one at `source`, of which `count` are there; others become zeros, and
+// so do numbers beyond head_dim. `vector`: rows are multiples of 16 bytes, and so are heads.
+template <class T, int ROWS>
+__device__ __forceinline__ void copy_rows(
+    unsigned tile, const number* source, u64 width, unsigned count, unsigned head_dim, bool vector
+) {
+    constexpr int APART = T::THREADS / T::GROUPS;
+    static_assert(T::THREADS % T::GROUPS == 0 && ROWS % APART == 0, "a thread's groups are in one column");
+    if (vector) {
+        unsigned row = threadIdx.x / T::GROUPS, group = threadIdx.x % T::GROUPS;
+        const number* from = source + row * width + group * 8;
+        if (count >= ROWS && head_dim == T::HEAD) {
+#pragma unroll
+            for (int i = 0; i < ROWS / APART; i++) {
+                unsigned to = APART % 8 == 0 ? T::place(row, group) + i * APART * T::PITCH : T::place(row + i * APART, group);
+                copy_whole(tile + to, from);
+                from += APART * width;
+            }
+        } else {
+            bool inside = group * 8 < head_dim;
+#pragma unroll
+            for (int i = 0; i < ROWS / APART; i++) {
+                unsigned to = APART % 8 == 0 ? T::place(row, group) + i * APART * T::PITCH : T::place(row + i * APART, group);
+                bool there = inside && row + i * APART < count;
+                copy_part(tile + to, there ? from + i * (APART * width) : source, there ? 16 : 0);
+            }
+        }
+    } else {
+        // A number at a time, through registers: the way for odd heads.
+#pragma unroll 1
+        for (unsigned i = threadIdx.x; i < ROWS * T::HEAD; i += T::THREADS) {
+            unsigned row = i / T::HEAD, column = i % T::HEAD;
+            bool there = row < count && column < head_dim;
+            put_half(
+                tile + T::place(row, column / 8) + column % 8 * 2, there ? source[row * width + column].bits : (unsigned short)0
+            );
+        }
+    }
+}
+
+// target (+)= factor · sums for 16 rows of a warp, of which `count` are there, `target` being the first one's head. By way of
+// `tile`, 16 rows of a head (FROM: its first number that `sums` has) that only this warp uses now: whole rows are written.
+template <class T, int NUMBERS>
+__device__ __forceinline__ void put_rows(
+    number* target, int accumulate, unsigned tile, float (&sums)[NUMBERS / 8][4], float low, float high, u64 width,
+    unsigned count, unsigned head_dim, unsigned from, bool vector
+) {
+    unsigned lane = threadIdx.x % 32, row = lane / 4;
+#pragma unroll
+    for (int n = 0; n < NUMBERS / 8; n++) {
+        float v[4] = {sums[n][0] * low, sums[n][1] * low, sums[n][2] * high, sums[n][3] * high};
+        if (accumulate) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                unsigned r = row + i / 2 * 8, column = from + n * 8 + lane % 4 * 2 + i % 2;
+                if (r < count && column < head_dim) v[i] += widened(target[r * width + column]);
+            }
+        }
+        unsigned to = tile + T::place(row, from / 8 + n) + lane % 4 * 4;
+        asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(rounded2(v[0], v[1])) : "memory");
+        asm volatile("st.shared.b32 [%0 + %2], %1;" ::"r"(to), "r"(rounded2(v[2], v[3])), "n"(8 * T::PITCH) : "memory");
+    }
+    __syncwarp();
+    constexpr int GROUPS = NUMBERS / 8;
+#pragma unroll
+    for (int i = 0; i < 16 * GROUPS / 32; i++) {
+        unsigned at = i * 32 + lane, r = at / GROUPS, group = from / 8 + at % GROUPS;
+        if (r >= count || group * 8 >= head_dim) continue;
+        uint4 words;
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w) : "r"(tile + T::place(r, group)) : "memory");
+        number* to = target + r * width + group * 8;
+        if (vector) {
+            *(uint4*)to = words;
+        } else {
+            unsigned all[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+            for (int n = 0; n < 8; n++) {
+                if (group * 8 + n < head_dim) to[n].bits = (unsigned short)(all[n / 2] >> n % 2 * 16);
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- dropout
+
+// Word `half` of a query's 64 keys from `key` (a multiple of 64) on: which of them the mask keeps. Of each eight keys it
+// has four, one block of Philox. Eights from `eights` on are left out.
+__device__ __forceinline__ unsigned draw_word(
+    const Attention& op, unsigned query, unsigned head, unsigned key, unsigned half, unsigned eights
+) {
+    unsigned block = (query * op.heads + head) * (op.mask_stride / 4) + key / 4 + half, bits = 0;
+#pragma unroll 1
+    for (unsigned j = 0; j < eights; j++) {
+        uint4 words = philox(op.mask, block + 2 * j);
+        unsigned least = op.mask.threshold;
+        bits = bits >> 1 | (words.x >= least ? 1u << 7 : 0) | (words.y >= least ? 1u << 15 : 0) |
+               (words.z >= least ? 1u << 23 : 0) | (words.w >= least ? 1u << 31 : 0);
+    }
+    return bits >> (8 - eights);
+}
+
+__device__ __forceinline__ unsigned permute(unsigned low, unsigned high, unsigned how) {
+    unsigned all;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(all) : "r"(low), "r"(high), "r"(how));
+    return all;
+}
+
+// Which of a lane's numbers of 16 × 64 scores are kept: bit 8 i + j is number i of the eight columns j. A lane draws, or
+// reads, the word of one row and half, and has a use for half of it; the lane beside it has a use for the rest.
+// `row`: the first one, in the batch; `end`: that of the sequence.
+__device__ __forceinline__ unsigned kept_of_rows(
+    const Attention& op, unsigned* kept, bool drawn, unsigned row, unsigned end, unsigned head, unsigned key, unsigned eights
+) {
+    unsigned lane = threadIdx.x % 32, half = lane / 2 % 2, word = ~0u;
+    row += lane / 4 + lane % 2 * 8;
+    u64 at = (((u64)head * ((op.mask_stride + 63) / 64) + key / 64) * op.rows + row) * 2 + half;
+    if (drawn) {
+        word = draw_word(op, row, head, key, half, eights);
+        if (kept && row < end) kept[at] = word;
+    } else if (row < end) {
+        word = kept[at];
+    }
+    unsigned other = __shfl_xor_sync(FULL_WARP, word, 1);
+    // The first row's word is that of the even lane, and that lane uses the lower half of both.
+    return lane % 2 == 0 ? permute(word, other, 0x5410) : permute(other, word, 0x7632);
+}
+
+// ------------------------------------------------------------------------------------------------------------- forward
+
+// What a warp has of its rows.
+template <class T>
+struct Rows {
+    unsigned queries[T::HELD ? T::TILES : 1][T::HELD ? T::STEPS : 1][4];
+    float sums[T::TILES][2 * T::STEPS][4];
+    // The largest score so far, times log2 e, and the sum of what the lane has seen: of rows lane / 4 and that + 8.
+    float maxima[T::TILES][2], totals[T::TILES][2];
+};
+
+// One tile of keys and values. EDGE: only the first `groups` · 16 keys may be seen, of these the first `ends` of a row.
+template <class T, bool EDGE>
+__device__ __forceinline__ void forward_tile(
+    Rows<T>& rows, unsigned own, unsigned keys, unsigned values, float factor, float scale, int groups,
+    const int (&ends)[T::TILES][2], const unsigned (&kept)[T::TILES], bool dropout
+) {
+    unsigned lane = threadIdx.x % 32;
+    float p[T::TILES][COLUMNS / 8][4] = {};
+    unsigned at_keys = keys + right_place<T>(), at_values = values + left_place<T>();
+#pragma unroll
+    for (int step = 0; step < T::STEPS; step++) {
+        unsigned left[T::TILES][4];
+#pragma unroll
+        for (int m = 0; m < T::TILES; m++) {
+            if (!T::HELD) {
+                load_matrices<false, 0>(left[m], at_step(own + m * 16 * T::PITCH + left_place<T>(), step));
+                take_sign(left[m], scale);
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < COLUMNS / 16; n++) {
+            if (EDGE && n >= groups) break;
+            unsigned right[4];
+            unsigned address = at_step(at_keys, step) + n * 16 * T::PITCH;
+            load_matrices<false, 0>(right, address);
+#pragma unroll
+            for (int m = 0; m < T::TILES; m++) {
+                multiply(p[m][2 * n], T::HELD ? rows.queries[m][T::HELD ? step : 0] : left[m], right[0], right[1]);
+                multiply(p[m][2 * n + 1], T::HELD ? rows.queries[m][T::HELD ? step : 0] : left[m], right[2], right[3]);
+            }
+        }
+    }
+#pragma unroll
+    for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float most = -INFINITY_F;
+#pragma unroll
+            for (int j = 0; j < COLUMNS / 8; j++) {
+                if (EDGE && j >= 2 * groups) break;
+#pragma unroll
+                for (int i = 2 * half; i < 2 * half + 2; i++) {
+                    if (EDGE && (int)(8 * j + lane % 4 * 2 + i % 2) >= ends[m][half]) p[m][j][i] = -INFINITY_F;
+                    most = fmaxf(most, p[m][j][i]);
+                }
+            }
+            most = fmaxf(most, shuffle_xor(most, 1));
+            most = fmaxf(most, shuffle_xor(most, 2));
+            // Every row sees key 0: the maximum is a number from the first tile on.
+            float shift = fmaxf(rows.maxima[m][half], most * factor);
+            float shrink = exponential(rows.maxima[m][half] - shift);
+            rows.maxima[m][half] = shift;
+            rows.totals[m][half] *= shrink;
+#pragma unroll
+            for (int n = 0; n < 2 * T::STEPS; n++) {
+                rows.sums[m][n][2 * half] *= shrink;
+                rows.sums[m][n][2 * half + 1] *= shrink;
+            }
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < COLUMNS / 16; n++) {
+        if (EDGE && n >= groups) break;
+        unsigned left[T::TILES][4];
+#pragma unroll
+        for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+            for (int j = 2 * n; j < 2 * n + 2; j++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    float shift = -rows.maxima[m][half];
+                    float first = exponential(fmaf(p[m][j][2 * half], factor, shift));
+                    float second = exponential(fmaf(p[m][j][2 * half + 1], factor, shift));
+                    rows.totals[m][half] += first;
+                    rows.totals[m][half] += second;
+                    left[m][j % 2 * 2 + half] = rounded2(first, second);
+                }
+                if (dropout) {
+                    // The bits of these columns as the signs of four bytes; a mask of 16 bits from each sign.
+                    unsigned signs = kept[m] << (7 - j);
+                    left[m][j % 2 * 2] &= permute(signs, signs, 0x9988);
+                    left[m][j % 2 * 2 + 1] &= permute(signs, signs, 0xbbaa);
+                }
+            }
+        }
+#pragma unroll
+        for (int step = 0; step < T::STEPS; step++) {
+            unsigned right[4];
+            load_matrices<true, 0>(right, at_step(at_values, step) + n * 16 * T::PITCH);
+#pragma unroll
+            for (int m = 0; m < T::TILES; m++) {
+                multiply(rows.sums[m][2 * step], left[m], right[0], right[1]);
+                multiply(rows.sums[m][2 * step + 1], left[m], right[2], right[3]);
+            }
+        }
+    }
+}
+
+template <class T>
+__device__ __forceinline__ void forward(
+    number* y, float* log_sum_exp, unsigned* kept, const number* q, const number* k, const number* v, const Attention& op
+) {
+    Place at = place(op);
+    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32 * T::WARP_ROWS;
+    bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(y);
+    unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
+    unsigned stages = shared + T::OWN;
+    unsigned column = at.head * op.head_dim, first = at.query + at.first;
+    unsigned seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
+    copy_rows<T, T::ROWS>(shared, q + first * at.width + column, at.width, at.queries - at.first, op.head_dim, vector);
+    k += at.key * at.width + column;
+    v += at.key * at.width + column;
+    copy_rows<T, COLUMNS>(stages, k, at.width, at.keys, op.head_dim, vector);
+    copy_rows<T, COLUMNS>(stages + T::OTHER, v, at.width, at.keys, op.head_dim, vector);
+    copies_end();
+    Rows<T> rows = {};
+    float factor = score_factor(op.scale);
+    int left_rows = (int)(at.queries - at.first) - (int)warp;
+#pragma unroll
+    for (int m = 0; m < T::TILES; m++) rows.maxima[m][0] = rows.maxima[m][1] = -INFINITY_F;
+    copies_wait<0>();
+    __syncthreads();
+    if (T::HELD) {
+#pragma unroll
+        for (int m = 0; m < (T::HELD ? T::TILES : 0); m++) {
+#pragma unroll
+            for (int step = 0; step < T::STEPS; step++) {
+                load_matrices<false, 0>(rows.queries[m][step], at_step(own + m * 16 * T::PITCH + left_place<T>(), step));
+                take_sign(rows.queries[m][step], op.scale);
+            }
+        }
+    }
+    unsigned now = stages;
+#pragma unroll 1
+    for (unsigned key = 0; key < seen; key += COLUMNS) {
+        unsigned next = T::STAGES == 1 ? stages : stages + stages + 2 * T::OTHER - now;
+        bool more = key + COLUMNS < seen;
+        k += COLUMNS * at.width;
+        v += COLUMNS * at.width;
+        if (T::STAGES == 2 && more) {
+            copy_rows<T, COLUMNS>(next, k, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
+            copy_rows<T, COLUMNS>(next + T::OTHER, v, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
+            copies_end();
+        }
+        // A warp whose rows are all beyond the sequence only copies.
+        if (left_rows > 0) {
+            bool edge = key + COLUMNS > at.keys || (op.causal && key + COLUMNS > at.first + warp + 1);
+            int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
+            unsigned bits[T::TILES] = {};
+            if (op.mask.threshold != 0) {
+#pragma unroll
+                for (int m = 0; m < T::TILES; m++) {
+                    bits[m] = kept_of_rows(
+                        op, kept, true, first + warp + 16 * m, at.query + at.queries, at.head, key, 2 * groups
+                    );
+                }
+            }
+            int ends[T::TILES][2];
+            if (edge) {
+#pragma unroll
+                for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+                    for (int half = 0; half < 2; half++) {
+                        unsigned row = at.first + warp + 16 * m + 8 * half + lane / 4;
+                        ends[m][half] = (int)(op.causal ? min(row + 1, at.keys) : at.keys) - (int)key;
+                    }
+                }
+                forward_tile<T, true>(
+                    rows, own, now, now + T::OTHER, factor, op.scale, groups, ends, bits, op.mask.threshold != 0
+                );
+            } else {
+                forward_tile<T, false>(
+                    rows, own, now, now + T::OTHER, factor, op.scale, groups, ends, bits, op.mask.threshold != 0
+                );
+            }
+        }
+        if (T::STAGES == 1 && more) {
+            __syncthreads();
+            copy_rows<T, COLUMNS>(next, k, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
+            copy_rows<T, COLUMNS>(next + T::OTHER, v, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
+            copies_end();
+        }
+        if (more) {
+            copies_wait<0>();
+            __syncthreads();
+        }
+        now = next;
+    }
+    if (left_rows <= 0) return;
+#pragma unroll
+    for (int m = 0; m < T::TILES; m++) {
+        float shares[2];
+        int count = left_rows - 16 * m;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float total = rows.totals[m][half];
+            total += shuffle_xor(total, 1);
+            total += shuffle_xor(total, 2);
+            shares[half] = op.mask.scale / total;
+            int row = 8 * half + lane / 4;
+            if (log_sum_exp && lane % 4 == 0 && row < count) {
+                log_sum_exp[(u64)(first + warp + 16 * m + row) * op.heads + at.head] =
+                    rows.maxima[m][half] * LN_2 + logf(total);
+            }
+        }
+        if (count <= 0) break;
+        // All lanes have read these rows of q.
+        __syncwarp();
+        put_rows<T, T::HEAD>(
+            y + (first + warp + 16 * m) * at.width + column, 0, own + m * 16 * T::PITCH, rows.sums[m], shares[0], shares[1],
+            at.width, count, op.head_dim, 0, vector
+        );
+    }
+}
+
+#define FORWARD(head, rows, Shape, blocks)                                                                               \
+    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_##head##_##rows(              \
+        number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
+        const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
+    ) {                                                                                                            \
+        forward<Shape>(y, log_sum_exp, kept, q, k, v, op);                                                         \
+    }
+
+typedef Shape<32, 2, 1, 2> Forward32x32;
+typedef Shape<32, 4, 1, 2> Forward32x64;
+typedef Shape<32, 4, 2, 2> Forward32x128;
+typedef Shape<64, 2, 1, 2> Forward64x32;
+typedef Shape<64, 4, 1, 2> Forward64x64;
+typedef Shape<64, 4, 2, 2> Forward64x128;
+typedef Shape<128, 4, 1, 2> Forward128x64;
+typedef Shape<256, 4, 1, 1> Forward256x64;
+
+FORWARD(32, 32, Forward32x32, 8)
+FORWARD(32, 64, Forward32x64, 4)
+FORWARD(32, 128, Forward32x128, 2)
+FORWARD(64, 32, Forward64x32, 8)
+FORWARD(64, 64, Forward64x64, 4)
+FORWARD(64, 128, Forward64x128, 2)
+FORWARD(128, 64, Forward128x64, 2)
+FORWARD(256, 64, Forward256x64, 1)
