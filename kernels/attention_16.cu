@@ -54,13 +54,16 @@ struct Attention {
     unsigned rows;  // of q
 };
 
-// Heads of up to HEAD numbers; blocks of WARPS warps of TILES · 16 rows; STAGES tiles of the other side.
-template <int HEAD_, int WARPS_, int TILES_, int STAGES_>
+// Heads of up to HEAD numbers; blocks of WARPS warps of TILES · 16 rows; STAGES tiles of the other side. PARTS: so many blocks
+// share the columns of the result, which one has no registers for; each works out all scores.
+template <int HEAD_, int WARPS_, int TILES_, int STAGES_, int PARTS_ = 1>
 struct Shape {
     static constexpr int HEAD = HEAD_, WARPS = WARPS_, TILES = TILES_, STAGES = STAGES_, THREADS = 32 * WARPS;
-    static constexpr int ROWS = 16 * WARPS * TILES, WARP_ROWS = 16 * TILES;
+    static constexpr int ROWS = 16 * WARPS * TILES, WARP_ROWS = 16 * TILES, PARTS = PARTS_;
     // Bytes of a row; `mma`s along a head; groups of 16 bytes.
     static constexpr int PITCH = 2 * HEAD, STEPS = HEAD / 16, GROUPS = HEAD / 8;
+    // Of what a block has of the result.
+    static constexpr int PART = HEAD / PARTS, PART_STEPS = PART / 16;
     // Bytes of a block's own rows, and of a tile of the other side's.
     static constexpr int OWN = ROWS * PITCH, OTHER = COLUMNS * PITCH;
     // Whether the left-hand sides of the first products stay in registers.
@@ -86,7 +89,7 @@ __device__ __forceinline__ Place place(const Attention& op) {
 
 // ------------------------------------------------------------------------------------------------------- tensor cores
 
-// Four 8 × 8 matrices: lane 8 m + i has the address of row i of matrix m, less OFFSET. Of matrix m the lane gets in part m
+// Four 8 × 8 matrices: lane 8 m + i has the address of row i of matrix m, less OFFSET bytes. Of matrix m the lane gets in part m
 // the numbers 2 · (lane % 4) and the next one of row lane / 4. TURNED: of column lane / 4.
 template <bool TURNED, int OFFSET>
 __device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned address) {
@@ -99,19 +102,24 @@ __device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned add
     }
 }
 
-// sums += A · B, A 16 × 16, B 16 × 8.
-__device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef NUMBER_BF16
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
 #else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
 #endif
+
+// sums += A · B, A 16 × 16, B 16 × 8. FIRST: sums = A · B, which takes no zeros to begin with.
+template <bool FIRST = false>
+__device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    if (FIRST) {
+        asm(MMA " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+            : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+    } else {
+        asm(MMA " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    }
 }
 
 // The lane's part of an address in a tile: of a left-hand side (rows 0 .. 15), or of a right-hand side whose rows run along
@@ -230,7 +238,10 @@ __device__ __forceinline__ void put_rows(
                      : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w) : "r"(tile + T::place(r, group)) : "memory");
         number* to = target + r * width + group * 8;
         if (vector) {
-            *(uint4*)to = words;
+            // In assembly: the compiler merges a plain store with those below, into eight of two bytes.
+            asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z),
+                         "r"(words.w)
+                         : "memory");
         } else {
             unsigned all[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
@@ -291,40 +302,106 @@ __device__ __forceinline__ unsigned kept_of_rows(
 template <class T>
 struct Rows {
     unsigned queries[T::HELD ? T::TILES : 1][T::HELD ? T::STEPS : 1][4];
-    float sums[T::TILES][2 * T::STEPS][4];
+    float sums[T::TILES][2 * T::PART_STEPS][4];
     // The largest score so far, times log2 e, and the sum of what the lane has seen: of rows lane / 4 and that + 8.
     float maxima[T::TILES][2], totals[T::TILES][2];
 };
 
-// One tile of keys and values. EDGE: only the first `groups` · 16 keys may be seen, of these the first `ends` of a row.
-template <class T, bool EDGE>
-__device__ __forceinline__ void forward_tile(
-    Rows<T>& rows, unsigned own, unsigned keys, unsigned values, float factor, float scale, int groups,
-    const int (&ends)[T::TILES][2], const unsigned (&kept)[T::TILES], bool dropout
+// sums (+)= left · Bᵀ for 16 numbers of the inner dimension, the lane's address of them in B being `address`: columns 16 · N on,
+// up to 16 · groups. A recursion: a number that is part of an instruction cannot be that of a loop.
+template <class T, bool EDGE, bool FIRST, int N = 0>
+__device__ __forceinline__ void score_columns(
+    float (&sums)[T::TILES][COLUMNS / 8][4], const unsigned (&left)[T::TILES][4], unsigned address, int groups
 ) {
-    unsigned lane = threadIdx.x % 32;
-    float p[T::TILES][COLUMNS / 8][4] = {};
-    unsigned at_keys = keys + right_place<T>(), at_values = values + left_place<T>();
+    if constexpr (N < COLUMNS / 16) {
+        if (EDGE && N >= groups) return;
+        unsigned right[4];
+        load_matrices<false, N * 16 * T::PITCH>(right, address);
 #pragma unroll
-    for (int step = 0; step < T::STEPS; step++) {
+        for (int m = 0; m < T::TILES; m++) {
+            multiply<FIRST>(sums[m][2 * N], left[m], right[0], right[1]);
+            multiply<FIRST>(sums[m][2 * N + 1], left[m], right[2], right[3]);
+        }
+        score_columns<T, EDGE, FIRST, N + 1>(sums, left, address, groups);
+    }
+}
+
+// P of 16 keys from N · 16 on, and sums += P · V; then the next ones.
+template <class T, bool EDGE, bool DROPOUT, int N = 0>
+__device__ __forceinline__ void weigh_values(
+    Rows<T>& rows, const float (&p)[T::TILES][COLUMNS / 8][4], unsigned values, float factor, int groups,
+    const unsigned (&kept)[T::TILES]
+) {
+    if constexpr (N < COLUMNS / 16) {
+        if (EDGE && N >= groups) return;
         unsigned left[T::TILES][4];
 #pragma unroll
         for (int m = 0; m < T::TILES; m++) {
-            if (!T::HELD) {
-                load_matrices<false, 0>(left[m], at_step(own + m * 16 * T::PITCH + left_place<T>(), step));
-                take_sign(left[m], scale);
+#pragma unroll
+            for (int j = 2 * N; j < 2 * N + 2; j++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    float shift = -rows.maxima[m][half];
+                    float first = exponential(fmaf(p[m][j][2 * half], factor, shift));
+                    float second = exponential(fmaf(p[m][j][2 * half + 1], factor, shift));
+                    rows.totals[m][half] += first;
+                    rows.totals[m][half] += second;
+                    left[m][j % 2 * 2 + half] = rounded2(first, second);
+                }
+                if (DROPOUT) {
+                    // The bits of these columns as the signs of four bytes; a mask of 16 bits from each sign.
+                    unsigned signs = kept[m] << (7 - j);
+                    left[m][j % 2 * 2] &= permute(signs, signs, 0x9988);
+                    left[m][j % 2 * 2 + 1] &= permute(signs, signs, 0xbbaa);
+                }
             }
         }
 #pragma unroll
-        for (int n = 0; n < COLUMNS / 16; n++) {
-            if (EDGE && n >= groups) break;
+        for (int step = 0; step < T::PART_STEPS; step++) {
             unsigned right[4];
-            unsigned address = at_step(at_keys, step) + n * 16 * T::PITCH;
-            load_matrices<false, 0>(right, address);
+            load_matrices<true, N * 16 * T::PITCH>(right, at_step(values, step));
 #pragma unroll
             for (int m = 0; m < T::TILES; m++) {
-                multiply(p[m][2 * n], T::HELD ? rows.queries[m][T::HELD ? step : 0] : left[m], right[0], right[1]);
-                multiply(p[m][2 * n + 1], T::HELD ? rows.queries[m][T::HELD ? step : 0] : left[m], right[2], right[3]);
+                multiply<false>(rows.sums[m][2 * step], left[m], right[0], right[1]);
+                multiply<false>(rows.sums[m][2 * step + 1], left[m], right[2], right[3]);
+            }
+        }
+        weigh_values<T, EDGE, DROPOUT, N + 1>(rows, p, values, factor, groups, kept);
+    }
+}
+
+// One tile of keys and values. EDGE: only the first `groups` · 16 keys may be seen, of these the first `ends` of a row.
+// `own`, `keys`, `values`: the lane's addresses.
+template <class T, bool EDGE, bool DROPOUT>
+__device__ __forceinline__ void forward_tile(
+    Rows<T>& rows, unsigned own, unsigned keys, unsigned values, float factor, float scale, int groups,
+    const int (&ends)[T::TILES][2], const unsigned (&kept)[T::TILES]
+) {
+    unsigned lane = threadIdx.x % 32;
+    float p[T::TILES][COLUMNS / 8][4];
+#pragma unroll
+    for (int step = 0; step < T::STEPS; step++) {
+        if constexpr (T::HELD) {
+            unsigned left[T::TILES][4];
+#pragma unroll
+            for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) left[m][i] = rows.queries[m][step][i];
+            }
+            if (step == 0) {
+                score_columns<T, EDGE, true>(p, left, at_step(keys, step), groups);
+            } else {
+                score_columns<T, EDGE, false>(p, left, at_step(keys, step), groups);
+            }
+        } else {
+            static_assert(T::TILES == 1, "one tile where rows come anew");
+            unsigned left[1][4];
+            load_matrices<false, 0>(left[0], at_step(own, step));
+            take_sign(left[0], scale);
+            if (step == 0) {
+                score_columns<T, EDGE, true>(p, left, at_step(keys, step), groups);
+            } else {
+                score_columns<T, EDGE, false>(p, left, at_step(keys, step), groups);
             }
         }
     }
@@ -350,51 +427,16 @@ __device__ __forceinline__ void forward_tile(
             rows.maxima[m][half] = shift;
             rows.totals[m][half] *= shrink;
 #pragma unroll
-            for (int n = 0; n < 2 * T::STEPS; n++) {
+            for (int n = 0; n < 2 * T::PART_STEPS; n++) {
                 rows.sums[m][n][2 * half] *= shrink;
                 rows.sums[m][n][2 * half + 1] *= shrink;
             }
         }
     }
-#pragma unroll
-    for (int n = 0; n < COLUMNS / 16; n++) {
-        if (EDGE && n >= groups) break;
-        unsigned left[T::TILES][4];
-#pragma unroll
-        for (int m = 0; m < T::TILES; m++) {
-#pragma unroll
-            for (int j = 2 * n; j < 2 * n + 2; j++) {
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    float shift = -rows.maxima[m][half];
-                    float first = exponential(fmaf(p[m][j][2 * half], factor, shift));
-                    float second = exponential(fmaf(p[m][j][2 * half + 1], factor, shift));
-                    rows.totals[m][half] += first;
-                    rows.totals[m][half] += second;
-                    left[m][j % 2 * 2 + half] = rounded2(first, second);
-                }
-                if (dropout) {
-                    // The bits of these columns as the signs of four bytes; a mask of 16 bits from each sign.
-                    unsigned signs = kept[m] << (7 - j);
-                    left[m][j % 2 * 2] &= permute(signs, signs, 0x9988);
-                    left[m][j % 2 * 2 + 1] &= permute(signs, signs, 0xbbaa);
-                }
-            }
-        }
-#pragma unroll
-        for (int step = 0; step < T::STEPS; step++) {
-            unsigned right[4];
-            load_matrices<true, 0>(right, at_step(at_values, step) + n * 16 * T::PITCH);
-#pragma unroll
-            for (int m = 0; m < T::TILES; m++) {
-                multiply(rows.sums[m][2 * step], left[m], right[0], right[1]);
-                multiply(rows.sums[m][2 * step + 1], left[m], right[2], right[3]);
-            }
-        }
-    }
+    weigh_values<T, EDGE, DROPOUT>(rows, p, values, factor, groups, kept);
 }
 
-template <class T>
+template <class T, bool DROPOUT>
 __device__ __forceinline__ void forward(
     number* y, float* log_sum_exp, unsigned* kept, const number* q, const number* k, const number* v, const Attention& op
 ) {
@@ -402,15 +444,18 @@ __device__ __forceinline__ void forward(
     unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32 * T::WARP_ROWS;
     bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(y);
     unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
-    unsigned stages = shared + T::OWN;
-    unsigned column = at.head * op.head_dim, first = at.query + at.first;
+    unsigned now = shared + T::OWN, next = T::STAGES == 1 ? now : now + 2 * T::OTHER;
+    unsigned column = at.head * op.head_dim, first = at.query + at.first, part = T::PARTS == 1 ? 0 : blockIdx.y;
     unsigned seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
     copy_rows<T, T::ROWS>(shared, q + first * at.width + column, at.width, at.queries - at.first, op.head_dim, vector);
     k += at.key * at.width + column;
     v += at.key * at.width + column;
-    copy_rows<T, COLUMNS>(stages, k, at.width, at.keys, op.head_dim, vector);
-    copy_rows<T, COLUMNS>(stages + T::OTHER, v, at.width, at.keys, op.head_dim, vector);
-    copies_end();
+    auto copy = [&](unsigned stage, unsigned key) {
+        copy_rows<T, COLUMNS>(stage, k + key * at.width, at.width, at.keys - key, op.head_dim, vector);
+        copy_rows<T, COLUMNS>(stage + T::OTHER, v + key * at.width, at.width, at.keys - key, op.head_dim, vector);
+        copies_end();
+    };
+    copy(now, 0);
     Rows<T> rows = {};
     float factor = score_factor(op.scale);
     int left_rows = (int)(at.queries - at.first) - (int)warp;
@@ -418,77 +463,70 @@ __device__ __forceinline__ void forward(
     for (int m = 0; m < T::TILES; m++) rows.maxima[m][0] = rows.maxima[m][1] = -INFINITY_F;
     copies_wait<0>();
     __syncthreads();
-    if (T::HELD) {
+    if constexpr (T::HELD) {
 #pragma unroll
-        for (int m = 0; m < (T::HELD ? T::TILES : 0); m++) {
+        for (int m = 0; m < T::TILES; m++) {
 #pragma unroll
             for (int step = 0; step < T::STEPS; step++) {
-                load_matrices<false, 0>(rows.queries[m][step], at_step(own + m * 16 * T::PITCH + left_place<T>(), step));
+                load_matrices<false, 0>(rows.queries[m][step], at_step(own + left_place<T>(), step) + m * 16 * T::PITCH);
                 take_sign(rows.queries[m][step], op.scale);
             }
         }
     }
-    unsigned now = stages;
-#pragma unroll 1
-    for (unsigned key = 0; key < seen; key += COLUMNS) {
-        unsigned next = T::STAGES == 1 ? stages : stages + stages + 2 * T::OTHER - now;
+    unsigned key = 0;
+    // `edge` is known where this is called.
+    auto step = [&](bool edge) {
         bool more = key + COLUMNS < seen;
-        k += COLUMNS * at.width;
-        v += COLUMNS * at.width;
-        if (T::STAGES == 2 && more) {
-            copy_rows<T, COLUMNS>(next, k, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
-            copy_rows<T, COLUMNS>(next + T::OTHER, v, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
-            copies_end();
-        }
+        if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
         // A warp whose rows are all beyond the sequence only copies.
         if (left_rows > 0) {
-            bool edge = key + COLUMNS > at.keys || (op.causal && key + COLUMNS > at.first + warp + 1);
             int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
-            unsigned bits[T::TILES] = {};
-            if (op.mask.threshold != 0) {
-#pragma unroll
-                for (int m = 0; m < T::TILES; m++) {
-                    bits[m] = kept_of_rows(
-                        op, kept, true, first + warp + 16 * m, at.query + at.queries, at.head, key, 2 * groups
-                    );
-                }
-            }
             int ends[T::TILES][2];
-            if (edge) {
+            unsigned bits[T::TILES];
 #pragma unroll
-                for (int m = 0; m < T::TILES; m++) {
-#pragma unroll
-                    for (int half = 0; half < 2; half++) {
-                        unsigned row = at.first + warp + 16 * m + 8 * half + lane / 4;
-                        ends[m][half] = (int)(op.causal ? min(row + 1, at.keys) : at.keys) - (int)key;
-                    }
+            for (int m = 0; m < T::TILES; m++) {
+                unsigned from = warp + 16 * m;
+                if (DROPOUT) {
+                    unsigned end = part == 0 ? at.query + at.queries : 0;
+                    bits[m] = kept_of_rows(op, kept, true, first + from, end, at.head, key, 2 * groups);
                 }
-                forward_tile<T, true>(
-                    rows, own, now, now + T::OTHER, factor, op.scale, groups, ends, bits, op.mask.threshold != 0
-                );
-            } else {
-                forward_tile<T, false>(
-                    rows, own, now, now + T::OTHER, factor, op.scale, groups, ends, bits, op.mask.threshold != 0
-                );
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    unsigned row = at.first + from + 8 * half + lane / 4;
+                    ends[m][half] = (int)(op.causal ? min(row + 1, at.keys) : at.keys) - (int)key;
+                }
             }
-        }
-        if (T::STAGES == 1 && more) {
-            __syncthreads();
-            copy_rows<T, COLUMNS>(next, k, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
-            copy_rows<T, COLUMNS>(next + T::OTHER, v, at.width, at.keys - key - COLUMNS, op.head_dim, vector);
-            copies_end();
+            unsigned at_own = own + left_place<T>(), at_keys = now + right_place<T>();
+            unsigned at_values = at_step(now + T::OTHER + left_place<T>(), part * T::PART_STEPS);
+            if (edge) {
+                forward_tile<T, true, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
+            } else {
+                forward_tile<T, false, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
+            }
         }
         if (more) {
+            if (T::STAGES == 1) {
+                __syncthreads();
+                copy(next, key + COLUMNS);
+            }
             copies_wait<0>();
             __syncthreads();
         }
+        key += COLUMNS;
+        unsigned done = now;
         now = next;
-    }
+        next = done;
+    };
+    // Tiles that all rows see whole; the rest.
+    unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
+    while (key < whole) step(false);
+    while (key < seen) step(true);
     if (left_rows <= 0) return;
 #pragma unroll
     for (int m = 0; m < T::TILES; m++) {
         float shares[2];
         int count = left_rows - 16 * m;
+        if (count <= 0) break;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             float total = rows.totals[m][half];
@@ -496,27 +534,30 @@ __device__ __forceinline__ void forward(
             total += shuffle_xor(total, 2);
             shares[half] = op.mask.scale / total;
             int row = 8 * half + lane / 4;
-            if (log_sum_exp && lane % 4 == 0 && row < count) {
+            if (log_sum_exp && part == 0 && lane % 4 == 0 && row < count) {
                 log_sum_exp[(u64)(first + warp + 16 * m + row) * op.heads + at.head] =
                     rows.maxima[m][half] * LN_2 + logf(total);
             }
         }
-        if (count <= 0) break;
         // All lanes have read these rows of q.
         __syncwarp();
-        put_rows<T, T::HEAD>(
+        put_rows<T, T::PART>(
             y + (first + warp + 16 * m) * at.width + column, 0, own + m * 16 * T::PITCH, rows.sums[m], shares[0], shares[1],
-            at.width, count, op.head_dim, 0, vector
+            at.width, count, op.head_dim, part * T::PART, vector
         );
     }
 }
 
-#define FORWARD(head, rows, Shape, blocks)                                                                               \
-    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_##head##_##rows(              \
+#define FORWARD(head, rows, Shape, blocks)                                                                         \
+    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_##head##_##rows(        \
         number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
         const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
     ) {                                                                                                            \
-        forward<Shape>(y, log_sum_exp, kept, q, k, v, op);                                                         \
+        if (op.mask.threshold == 0) {                                                                              \
+            forward<Shape, false>(y, log_sum_exp, kept, q, k, v, op);                                              \
+        } else {                                                                                                   \
+            forward<Shape, true>(y, log_sum_exp, kept, q, k, v, op);                                               \
+        }                                                                                                          \
     }
 
 typedef Shape<32, 2, 1, 2> Forward32x32;
@@ -526,7 +567,7 @@ typedef Shape<64, 2, 1, 2> Forward64x32;
 typedef Shape<64, 4, 1, 2> Forward64x64;
 typedef Shape<64, 4, 2, 2> Forward64x128;
 typedef Shape<128, 4, 1, 2> Forward128x64;
-typedef Shape<256, 4, 1, 1> Forward256x64;
+typedef Shape<256, 4, 1, 1, 2> Forward256x64;
 
 FORWARD(32, 32, Forward32x32, 8)
 FORWARD(32, 64, Forward32x64, 4)
@@ -535,4 +576,4 @@ FORWARD(64, 32, Forward64x32, 8)
 FORWARD(64, 64, Forward64x64, 4)
 FORWARD(64, 128, Forward64x128, 2)
 FORWARD(128, 64, Forward128x64, 2)
-FORWARD(256, 64, Forward256x64, 1)
+FORWARD(256, 64, Forward256x64, 2)
