@@ -78,13 +78,29 @@ struct Shape {
 // Where a block stands.
 struct Place {
     unsigned query, queries, key, keys, first, head;
-    u64 width;
+
+    // Where the block's head begins in row `row` of the batch.
+    __device__ __forceinline__ u64 start(const Attention& op, unsigned row) const {
+        return ((u64)row * op.heads + head) * op.head_dim;
+    }
 };
 
 __device__ __forceinline__ Place place(const Attention& op) {
     unsigned item = blockIdx.x / op.heads;
     const unsigned* at = op.items + 5 * (u64)item;
-    return {at[0], at[1], at[2], at[3], at[4], blockIdx.x - item * op.heads, (u64)op.heads * op.head_dim};
+    return {at[0], at[1], at[2], at[3], at[4], blockIdx.x - item * op.heads};
+}
+
+// Known to be the same for the whole warp, and so are numbers that follow from it: they take no registers of the lanes.
+__device__ __forceinline__ unsigned warp_number() { return __shfl_sync(FULL_WARP, threadIdx.x / 32, 0); }
+
+// Numbers of a row.
+__device__ __forceinline__ unsigned width(const Attention& op) { return op.heads * op.head_dim; }
+
+// A number that the compiler knows nothing about: it works out anew what depends on it, and need not keep that.
+__device__ __forceinline__ unsigned hidden(unsigned number) {
+    asm volatile("" : "+r"(number));
+    return number;
 }
 
 // ------------------------------------------------------------------------------------------------------- tensor cores
@@ -122,14 +138,18 @@ __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4
     }
 }
 
-// The lane's part of an address in a tile: of a left-hand side (rows 0 .. 15), or of a right-hand side whose rows run along
-// the inner dimension (TURNED: rows are its 16 numbers).
+// The lane's part of an address in a tile: of a left-hand side (rows 0 .. 15), or of a right-hand side whose rows are the
+// numbers of the inner dimension (TURNED). Worked out for each tile, which is cheaper than a register.
 template <class T>
-__device__ __forceinline__ unsigned left_place() { return T::place(threadIdx.x % 16, threadIdx.x % 32 / 16); }
+__device__ __forceinline__ unsigned left_place() {
+    unsigned lane = hidden(threadIdx.x) % 32;
+    return T::place(lane % 16, lane / 16);
+}
 // The same of a right-hand side whose rows are columns of the product.
 template <class T>
 __device__ __forceinline__ unsigned right_place() {
-    return T::place(threadIdx.x % 8 + threadIdx.x % 32 / 16 * 8, threadIdx.x / 8 % 2);
+    unsigned lane = hidden(threadIdx.x) % 32;
+    return T::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
 
 // The 16 numbers `step` of a lane's place: the exchange of groups is a XOR, and so is the way to another group.
@@ -165,42 +185,64 @@ __device__ __forceinline__ void put_half(unsigned to, unsigned short bits) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(bits) : "memory");
 }
 
-// Starts the copy of ROWS rows of one head, the first one at `source`, of which `count` are there; others become zeros, and
-// so do numbers beyond head_dim. `vector`: rows are multiples of 16 bytes, and so are heads.
-template <class T, int ROWS>
+// Starts the copies of ROWS rows of one head of each of the sources, which have the same rows: the first one `at` numbers
+// from their beginnings. `count` rows are there; others become zeros, and so do numbers beyond head_dim. The tiles follow
+// each other. `vector`: rows are multiples of 16 bytes, and so are heads.
+template <class T, int ROWS, int SOURCES>
 __device__ __forceinline__ void copy_rows(
-    unsigned tile, const number* source, u64 width, unsigned count, unsigned head_dim, bool vector
+    unsigned tile, const number* const (&sources)[SOURCES], u64 at, unsigned count, const Attention& op, bool vector
 ) {
     constexpr int APART = T::THREADS / T::GROUPS;
     static_assert(T::THREADS % T::GROUPS == 0 && ROWS % APART == 0, "a thread's groups are in one column");
+    // Hidden, or registers keep all that follows from it.
+    unsigned thread = hidden(threadIdx.x), row = thread / T::GROUPS, group = thread % T::GROUPS;
     if (vector) {
-        unsigned row = threadIdx.x / T::GROUPS, group = threadIdx.x % T::GROUPS;
-        const number* from = source + row * width + group * 8;
-        if (count >= ROWS && head_dim == T::HEAD) {
+        u64 from = at + row * width(op) + group * 8;
+        unsigned apart = hidden(APART) * width(op);
+        if (count >= ROWS && op.head_dim == T::HEAD) {
 #pragma unroll
-            for (int i = 0; i < ROWS / APART; i++) {
-                unsigned to = APART % 8 == 0 ? T::place(row, group) + i * APART * T::PITCH : T::place(row + i * APART, group);
-                copy_whole(tile + to, from);
-                from += APART * width;
+            for (int source = 0; source < SOURCES; source++) {
+                const number* next = sources[source] + from;
+                unsigned to = tile + source * (ROWS * T::PITCH) + T::place(row, group);
+#pragma unroll
+                for (int i = 0; i < ROWS / APART; i++) {
+                    if (APART % 8 != 0) {
+                        to = tile + source * (ROWS * T::PITCH) + T::place(row + i * APART, group);
+                    }
+                    copy_whole(to, next);
+                    if (APART % 8 == 0) to += APART * T::PITCH;
+                    next += apart;
+                }
             }
         } else {
-            bool inside = group * 8 < head_dim;
-#pragma unroll
+            bool inside = group * 8 < op.head_dim;
+#pragma unroll 1
             for (int i = 0; i < ROWS / APART; i++) {
-                unsigned to = APART % 8 == 0 ? T::place(row, group) + i * APART * T::PITCH : T::place(row + i * APART, group);
-                bool there = inside && row + i * APART < count;
-                copy_part(tile + to, there ? from + i * (APART * width) : source, there ? 16 : 0);
+                bool there = inside && row < count;
+#pragma unroll
+                for (int source = 0; source < SOURCES; source++) {
+                    copy_part(
+                        tile + source * (ROWS * T::PITCH) + T::place(row, group), sources[source] + (there ? from : 0),
+                        there ? 16 : 0
+                    );
+                }
+                row += APART;
+                from += apart;
             }
         }
     } else {
         // A number at a time, through registers: the way for odd heads.
 #pragma unroll 1
-        for (unsigned i = threadIdx.x; i < ROWS * T::HEAD; i += T::THREADS) {
+        for (unsigned i = thread; i < ROWS * T::HEAD; i += T::THREADS) {
             unsigned row = i / T::HEAD, column = i % T::HEAD;
-            bool there = row < count && column < head_dim;
-            put_half(
-                tile + T::place(row, column / 8) + column % 8 * 2, there ? source[row * width + column].bits : (unsigned short)0
-            );
+            bool there = row < count && column < op.head_dim;
+#pragma unroll
+            for (int source = 0; source < SOURCES; source++) {
+                put_half(
+                    tile + source * (ROWS * T::PITCH) + T::place(row, column / 8) + column % 8 * 2,
+                    there ? sources[source][at + row * width(op) + column].bits : (unsigned short)0
+                );
+            }
         }
     }
 }
@@ -209,8 +251,8 @@ __device__ __forceinline__ void copy_rows(
 // `tile`, 16 rows of a head (FROM: its first number that `sums` has) that only this warp uses now: whole rows are written.
 template <class T, int NUMBERS>
 __device__ __forceinline__ void put_rows(
-    number* target, int accumulate, unsigned tile, float (&sums)[NUMBERS / 8][4], float low, float high, u64 width,
-    unsigned count, unsigned head_dim, unsigned from, bool vector
+    number* target, int accumulate, unsigned tile, float (&sums)[NUMBERS / 8][4], float low, float high,
+    unsigned count, const Attention& op, unsigned from, bool vector
 ) {
     unsigned lane = threadIdx.x % 32, row = lane / 4;
 #pragma unroll
@@ -220,7 +262,7 @@ __device__ __forceinline__ void put_rows(
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 unsigned r = row + i / 2 * 8, column = from + n * 8 + lane % 4 * 2 + i % 2;
-                if (r < count && column < head_dim) v[i] += widened(target[r * width + column]);
+                if (r < count && column < op.head_dim) v[i] += widened(target[r * width(op) + column]);
             }
         }
         unsigned to = tile + T::place(row, from / 8 + n) + lane % 4 * 4;
@@ -232,11 +274,11 @@ __device__ __forceinline__ void put_rows(
 #pragma unroll
     for (int i = 0; i < 16 * GROUPS / 32; i++) {
         unsigned at = i * 32 + lane, r = at / GROUPS, group = from / 8 + at % GROUPS;
-        if (r >= count || group * 8 >= head_dim) continue;
+        if (r >= count || group * 8 >= op.head_dim) continue;
         uint4 words;
         asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
                      : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w) : "r"(tile + T::place(r, group)) : "memory");
-        number* to = target + r * width + group * 8;
+        number* to = target + r * width(op) + group * 8;
         if (vector) {
             // In assembly: the compiler merges a plain store with those below, into eight of two bytes.
             asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z),
@@ -246,7 +288,7 @@ __device__ __forceinline__ void put_rows(
             unsigned all[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
             for (int n = 0; n < 8; n++) {
-                if (group * 8 + n < head_dim) to[n].bits = (unsigned short)(all[n / 2] >> n % 2 * 16);
+                if (group * 8 + n < op.head_dim) to[n].bits = (unsigned short)(all[n / 2] >> n % 2 * 16);
             }
         }
     }
@@ -441,24 +483,22 @@ __device__ __forceinline__ void forward(
     number* y, float* log_sum_exp, unsigned* kept, const number* q, const number* k, const number* v, const Attention& op
 ) {
     Place at = place(op);
-    unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32 * T::WARP_ROWS;
+    unsigned lane = threadIdx.x % 32, warp = warp_number() * T::WARP_ROWS;
     bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(y);
     unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
-    unsigned now = shared + T::OWN, next = T::STAGES == 1 ? now : now + 2 * T::OTHER;
-    unsigned column = at.head * op.head_dim, first = at.query + at.first, part = T::PARTS == 1 ? 0 : blockIdx.y;
-    unsigned seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
-    copy_rows<T, T::ROWS>(shared, q + first * at.width + column, at.width, at.queries - at.first, op.head_dim, vector);
-    k += at.key * at.width + column;
-    v += at.key * at.width + column;
+    unsigned now = shared + T::OWN;
+    unsigned part = T::PARTS == 1 ? 0 : blockIdx.y, seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
+    copy_rows<T, T::ROWS, 1>(shared, {q}, at.start(op, at.query + at.first), at.queries - at.first, op, vector);
+    u64 from = at.start(op, at.key);
     auto copy = [&](unsigned stage, unsigned key) {
-        copy_rows<T, COLUMNS>(stage, k + key * at.width, at.width, at.keys - key, op.head_dim, vector);
-        copy_rows<T, COLUMNS>(stage + T::OTHER, v + key * at.width, at.width, at.keys - key, op.head_dim, vector);
+        copy_rows<T, COLUMNS>(stage, {k, v}, from, seen - key, op, vector);
         copies_end();
+        from += (u64)COLUMNS * width(op);
     };
     copy(now, 0);
     Rows<T> rows = {};
     float factor = score_factor(op.scale);
-    int left_rows = (int)(at.queries - at.first) - (int)warp;
+    bool active = __any_sync(FULL_WARP, at.first + warp < at.queries);
 #pragma unroll
     for (int m = 0; m < T::TILES; m++) rows.maxima[m][0] = rows.maxima[m][1] = -INFINITY_F;
     copies_wait<0>();
@@ -477,23 +517,32 @@ __device__ __forceinline__ void forward(
     // `edge` is known where this is called.
     auto step = [&](bool edge) {
         bool more = key + COLUMNS < seen;
+        unsigned next = T::STAGES == 1 ? now : 2 * (shared + T::OWN + T::OTHER) - now;
         if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
         // A warp whose rows are all beyond the sequence only copies.
-        if (left_rows > 0) {
+        if (active) {
             int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
-            int ends[T::TILES][2];
-            unsigned bits[T::TILES];
+            int ends[T::TILES][2] = {};
+            unsigned bits[T::TILES] = {};
+            if (DROPOUT) {
+                // Of the blocks that share a row, one writes down what is kept.
+                unsigned end = part == 0 ? at.query + at.queries : 0;
 #pragma unroll
-            for (int m = 0; m < T::TILES; m++) {
-                unsigned from = warp + 16 * m;
-                if (DROPOUT) {
-                    unsigned end = part == 0 ? at.query + at.queries : 0;
-                    bits[m] = kept_of_rows(op, kept, true, first + from, end, at.head, key, 2 * groups);
+                for (int m = 0; m < T::TILES; m++) {
+                    unsigned row = at.query + at.first + warp + 16 * m;
+                    bits[m] = kept_of_rows(op, kept, true, row, end, at.head, key, 2 * groups);
                 }
+            }
+            if (edge) {
+                // Read again, rather than kept in registers all the time.
+                Place again = place(op);
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    unsigned row = at.first + from + 8 * half + lane / 4;
-                    ends[m][half] = (int)(op.causal ? min(row + 1, at.keys) : at.keys) - (int)key;
+                for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+                    for (int half = 0; half < 2; half++) {
+                        unsigned row = again.first + warp + 16 * m + 8 * half + lane / 4;
+                        ends[m][half] = (int)(op.causal ? min(row + 1, again.keys) : again.keys) - (int)key;
+                    }
                 }
             }
             unsigned at_own = own + left_place<T>(), at_keys = now + right_place<T>();
@@ -513,19 +562,19 @@ __device__ __forceinline__ void forward(
             __syncthreads();
         }
         key += COLUMNS;
-        unsigned done = now;
         now = next;
-        next = done;
     };
     // Tiles that all rows see whole; the rest.
     unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
     while (key < whole) step(false);
     while (key < seen) step(true);
-    if (left_rows <= 0) return;
+    if (!active) return;
+    at = place(op);
+    unsigned first = at.query + at.first + warp;
 #pragma unroll
     for (int m = 0; m < T::TILES; m++) {
         float shares[2];
-        int count = left_rows - 16 * m;
+        int count = (int)(at.queries - at.first - warp) - 16 * m;
         if (count <= 0) break;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -535,15 +584,15 @@ __device__ __forceinline__ void forward(
             shares[half] = op.mask.scale / total;
             int row = 8 * half + lane / 4;
             if (log_sum_exp && part == 0 && lane % 4 == 0 && row < count) {
-                log_sum_exp[(u64)(first + warp + 16 * m + row) * op.heads + at.head] =
+                log_sum_exp[(u64)(first + 16 * m + row) * op.heads + at.head] =
                     rows.maxima[m][half] * LN_2 + logf(total);
             }
         }
         // All lanes have read these rows of q.
         __syncwarp();
         put_rows<T, T::PART>(
-            y + (first + warp + 16 * m) * at.width + column, 0, own + m * 16 * T::PITCH, rows.sums[m], shares[0], shares[1],
-            at.width, count, op.head_dim, part * T::PART, vector
+            y + at.start(op, first + 16 * m), 0, own + m * 16 * T::PITCH, rows.sums[m], shares[0], shares[1], count, op,
+            part * T::PART, vector
         );
     }
 }
@@ -553,11 +602,13 @@ __device__ __forceinline__ void forward(
         number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
         const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
     ) {                                                                                                            \
-        if (op.mask.threshold == 0) {                                                                              \
-            forward<Shape, false>(y, log_sum_exp, kept, q, k, v, op);                                              \
-        } else {                                                                                                   \
-            forward<Shape, true>(y, log_sum_exp, kept, q, k, v, op);                                               \
-        }                                                                                                          \
+        forward<Shape, false>(y, log_sum_exp, kept, q, k, v, op);                                                  \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_dropout_##head##_##rows(\
+        number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
+        const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
+    ) {                                                                                                            \
+        forward<Shape, true>(y, log_sum_exp, kept, q, k, v, op);                                                   \
     }
 
 typedef Shape<32, 2, 1, 2> Forward32x32;
@@ -577,3 +628,425 @@ FORWARD(64, 64, Forward64x64, 4)
 FORWARD(64, 128, Forward64x128, 2)
 FORWARD(128, 64, Forward128x64, 2)
 FORWARD(256, 64, Forward256x64, 2)
+
+// ------------------------------------------------------------------------------------------------------------ backward
+
+// The left-hand sides of one step of the two first products: held, or read anew.
+template <class T>
+struct Sides {
+    unsigned held[2][T::HELD ? T::STEPS : 1][4];
+
+    // `own`: the lane's address in the first one's rows; the second one's are OWN bytes further. `sign`: which one takes that
+    // of the scale.
+    __device__ __forceinline__ void load(unsigned own, float scale) {
+        if constexpr (T::HELD) {
+#pragma unroll
+            for (int step = 0; step < T::STEPS; step++) {
+                load_matrices<false, 0>(held[0][step], at_step(own, step));
+                load_matrices<false, T::OWN>(held[1][step], at_step(own, step));
+                take_sign(held[0][step], scale);
+            }
+        }
+    }
+
+    template <int WHICH>
+    __device__ __forceinline__ void get(unsigned (&side)[4], int step, unsigned own, float scale) const {
+        if constexpr (T::HELD) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) side[i] = held[WHICH][step][i];
+        } else {
+            load_matrices<false, WHICH * T::OWN>(side, at_step(own, step));
+            if (WHICH == 0) take_sign(side, scale);
+        }
+    }
+};
+
+// The two first products of a tile, S and dy · vᵀ or their transposes, for 16 of its columns from 16 · N on. `right`: the
+// lane's address in the tile of the first one's right-hand side; the second one's is OTHER bytes further.
+template <class T, int N>
+__device__ __forceinline__ void first_products(
+    float (&scores)[2][4], float (&slopes)[2][4], const Sides<T>& sides, unsigned own, unsigned right, float scale
+) {
+#pragma unroll
+    for (int step = 0; step < T::STEPS; step++) {
+        unsigned a[4], b[4];
+        sides.template get<0>(a, step, own, scale);
+        load_matrices<false, N * 16 * T::PITCH>(b, at_step(right, step));
+        if (step == 0) {
+            multiply<true>(scores[0], a, b[0], b[1]);
+            multiply<true>(scores[1], a, b[2], b[3]);
+        } else {
+            multiply(scores[0], a, b[0], b[1]);
+            multiply(scores[1], a, b[2], b[3]);
+        }
+        sides.template get<1>(a, step, own, scale);
+        load_matrices<false, T::OTHER + N * 16 * T::PITCH>(b, at_step(right, step));
+        if (step == 0) {
+            multiply<true>(slopes[0], a, b[0], b[1]);
+            multiply<true>(slopes[1], a, b[2], b[3]);
+        } else {
+            multiply(slopes[0], a, b[0], b[1]);
+            multiply(slopes[1], a, b[2], b[3]);
+        }
+    }
+}
+
+// sums += left · B for 16 rows of B, from which the lane's address is OFFSET bytes away.
+template <class T, int OFFSET>
+__device__ __forceinline__ void second_product(
+    float (&sums)[2 * T::PART_STEPS][4], const unsigned (&left)[4], unsigned turned
+) {
+#pragma unroll
+    for (int step = 0; step < T::PART_STEPS; step++) {
+        unsigned b[4];
+        load_matrices<true, OFFSET>(b, at_step(turned, step));
+        multiply(sums[2 * step], left, b[0], b[1]);
+        multiply(sums[2 * step + 1], left, b[2], b[3]);
+    }
+}
+
+// What a warp knows of its rows: −L · log2 e − SHRINK, D by the scale of the mask, and how many keys they see of the tile.
+struct Queries {
+    float shifts[2], means[2];
+    int ends[2];
+};
+
+// 16 keys of a tile, from 16 · N on, and the next ones. `kept`: see kept_of_rows.
+template <class T, bool EDGE, bool DROPOUT, int N = 0>
+__device__ __forceinline__ void query_columns(
+    float (&sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, const Queries& rows, unsigned own, unsigned right,
+    unsigned turned, float factor, float scale, int groups, unsigned kept
+) {
+    if constexpr (N < COLUMNS / 16) {
+        if (EDGE && N >= groups) return;
+        float scores[2][4], slopes[2][4];
+        first_products<T, N>(scores, slopes, sides, own, right, scale);
+        unsigned left[4];
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float p = exponential(fmaf(scores[n][i], factor, rows.shifts[i / 2]));
+                if (EDGE && (int)(16 * N + 8 * n + threadIdx.x % 4 * 2 + i % 2) >= rows.ends[i / 2]) p = 0.0f;
+                float slope = DROPOUT && !(kept >> (8 * i + 2 * N + n) & 1) ? 0.0f : slopes[n][i];
+                slopes[n][i] = p * (slope - rows.means[i / 2]);
+            }
+            left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
+            left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
+        }
+        second_product<T, N * 16 * T::PITCH>(sums, left, turned);
+        query_columns<T, EDGE, DROPOUT, N + 1>(sums, sides, rows, own, right, turned, factor, scale, groups, kept);
+    }
+}
+
+template <class T, bool DROPOUT>
+__device__ __forceinline__ void query_gradient(
+    number* dq, int accumulate, float* statistics, unsigned* kept, const number* q, const number* k, const number* v,
+    const number* dy, const number* y, const float* log_sum_exp, const Attention& op
+) {
+    Place at = place(op);
+    unsigned lane = threadIdx.x % 32, warp = warp_number() * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(y) &&
+                  aligned16(dq);
+    unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
+    unsigned stages = shared + 2 * T::OWN, now = stages, last = stages + (T::STAGES - 1) * 2 * T::OTHER;
+    unsigned seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
+    u64 rows_from = at.start(op, at.query + at.first), from = at.start(op, at.key);
+    copy_rows<T, T::ROWS, 2>(shared, {q, dy}, rows_from, at.queries - at.first, op, vector);
+    copy_rows<T, T::ROWS, 1>(last, {y}, rows_from, at.queries - at.first, op, vector);
+    auto copy = [&](unsigned stage, unsigned key) {
+        copy_rows<T, COLUMNS, 2>(stage, {k, v}, from, seen - key, op, vector);
+        copies_end();
+        from += (u64)COLUMNS * width(op);
+    };
+    if (T::STAGES == 2) copy(now, 0);
+    bool active = __any_sync(FULL_WARP, at.first + warp < at.queries);
+    float factor = score_factor(op.scale);
+    float sums[2 * T::PART_STEPS][4] = {};
+    Queries rows = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        unsigned row = at.first + warp + 8 * half + lane / 4;
+        if (row < at.queries) {
+            rows.shifts[half] = -log_sum_exp[(u64)(at.query + row) * op.heads + at.head] * LOG2_E - SHRINK;
+        }
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    Sides<T> sides;
+    if (active) {
+        sides.load(own + left_place<T>(), op.scale);
+#pragma unroll
+        for (int step = 0; step < T::STEPS; step++) {
+            unsigned a[4], b[4];
+            sides.template get<1>(a, step, own + left_place<T>(), op.scale);
+            load_matrices<false, 0>(b, at_step(last + warp * T::PITCH + left_place<T>(), step));
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float2 one = widened2(a[i]), other = widened2(b[i]);
+                rows.means[i % 2] = fmaf(one.x, other.x, rows.means[i % 2]);
+                rows.means[i % 2] = fmaf(one.y, other.y, rows.means[i % 2]);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float mean = rows.means[half];
+            mean += shuffle_xor(mean, 1);
+            mean += shuffle_xor(mean, 2);
+            rows.means[half] = mean / op.mask.scale;
+            unsigned row = at.first + warp + 8 * half + lane / 4;
+            if (part == 0 && lane % 4 == 0 && row < at.queries) {
+                u64 to = (u64)at.head * op.rows + at.query + row;
+                statistics[to] = rows.shifts[half];
+                statistics[to + (u64)op.heads * op.rows] = rows.means[half];
+            }
+        }
+    }
+    // The rows of y have been read: their room is that of a stage.
+    __syncthreads();
+    if (T::STAGES == 1) {
+        copy(now, 0);
+        copies_wait<0>();
+        __syncthreads();
+    }
+    unsigned key = 0;
+    // `edge` is known where this is called.
+    auto step = [&](bool edge) {
+        bool more = key + COLUMNS < seen;
+        unsigned next = T::STAGES == 1 ? now : 2 * (stages + T::OTHER) - now;
+        if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
+        if (active) {
+            int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
+            unsigned bits = 0, row = at.first + warp;
+            if (DROPOUT) {
+                unsigned end = at.query + at.queries;
+                bool drawn = !kept;
+                bits = kept_of_rows(op, kept, drawn, at.query + row, end, at.head, key, 2 * groups);
+            }
+            unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
+            unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
+            if (edge) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    unsigned end = row + 8 * half + lane / 4 + 1;
+                    rows.ends[half] = (int)(op.causal ? min(end, at.keys) : at.keys) - (int)key;
+                }
+                query_columns<T, true, DROPOUT>(
+                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+                );
+            } else {
+                query_columns<T, false, DROPOUT>(
+                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+                );
+            }
+        }
+        if (more) {
+            if (T::STAGES == 1) {
+                __syncthreads();
+                copy(next, key + COLUMNS);
+            }
+            copies_wait<0>();
+            __syncthreads();
+        }
+        key += COLUMNS;
+        now = next;
+    };
+    unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
+    while (key < whole) step(false);
+    while (key < seen) step(true);
+    if (!active) return;
+    at = place(op);
+    float share = op.scale * op.mask.scale * exp2f(SHRINK);
+    __syncwarp();
+    put_rows<T, T::PART>(
+        dq + at.start(op, at.query + at.first + warp), accumulate, own, sums, share, share, at.queries - at.first - warp, op,
+        part * T::PART, vector
+    );
+}
+
+// 16 queries of a tile, from 16 · N on, and the next ones. `facts`: the tile's shifts, means, and words of the mask; `bit`: of
+// the warp's first keys in a word. EDGE: the warp's first key is `ahead` rows after the tile's first query.
+template <class T, bool EDGE, bool DROPOUT, int N = 0>
+__device__ __forceinline__ void key_columns(
+    float (&key_sums)[2 * T::PART_STEPS][4], float (&value_sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, unsigned own,
+    unsigned right, unsigned turned, const float* facts, unsigned bit, float factor, float scale, int ahead
+) {
+    if constexpr (N < COLUMNS / 16) {
+        float scores[2][4], slopes[2][4];
+        first_products<T, N>(scores, slopes, sides, own, right, scale);
+        unsigned lane = threadIdx.x % 32, weights[4], left[4];
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            unsigned column = 16 * N + 8 * n + lane % 4 * 2;
+            float2 shifts = *(const float2*)(facts + column), means = *(const float2*)(facts + COLUMNS + column);
+            unsigned words[2] = {};
+            if (DROPOUT) {
+                const unsigned* all = (const unsigned*)(facts + 2 * COLUMNS) + 2 * column + lane / 16;
+                words[0] = all[0] >> bit;
+                words[1] = all[2] >> bit;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float mean = i % 2 == 0 ? means.x : means.y;
+                float p = exponential(fmaf(scores[n][i], factor, i % 2 == 0 ? shifts.x : shifts.y));
+                if (EDGE && (int)(lane / 4 + i / 2 * 8) + ahead > (int)(column + i % 2)) p = 0.0f;
+                if (DROPOUT) {
+                    float weight = words[i % 2] >> i / 2 & 1 ? p : 0.0f;
+                    slopes[n][i] = fmaf(weight, slopes[n][i], -(p * mean));
+                    scores[n][i] = weight;
+                } else {
+                    slopes[n][i] = p * (slopes[n][i] - mean);
+                    scores[n][i] = p;
+                }
+            }
+            weights[2 * n] = rounded2(scores[n][0], scores[n][1]);
+            weights[2 * n + 1] = rounded2(scores[n][2], scores[n][3]);
+            left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
+            left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
+        }
+        second_product<T, T::OTHER + N * 16 * T::PITCH>(value_sums, weights, turned);
+        second_product<T, N * 16 * T::PITCH>(key_sums, left, turned);
+        key_columns<T, EDGE, DROPOUT, N + 1>(
+            key_sums, value_sums, sides, own, right, turned, facts, bit, factor, scale, ahead
+        );
+    }
+}
+
+// dk and dv of a block of keys: the rows of its scores are keys, their columns queries.
+template <class T, bool DROPOUT>
+__device__ __forceinline__ void key_gradients(
+    number* dk, int accumulate_dk, number* dv, int accumulate_dv, const float* statistics, const unsigned* kept,
+    const number* q, const number* k, const number* v, const number* dy, const Attention& op
+) {
+    static_assert(COLUMNS % T::ROWS == 0, "a block's keys are in one word of the mask");
+    // Bytes of what is known of a tile's queries, behind all stages.
+    constexpr unsigned FACTS = 4 * COLUMNS * 4;
+    Place at = place(op);
+    unsigned lane = threadIdx.x % 32, warp = warp_number() * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(dk) &&
+                  aligned16(dv);
+    unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
+    unsigned stages = shared + 2 * T::OWN, now = stages;
+    unsigned stage_facts = 2 * T::OWN + T::STAGES * 2 * T::OTHER;
+    copy_rows<T, T::ROWS, 2>(shared, {k, v}, at.start(op, at.key + at.first), at.keys - at.first, op, vector);
+    // With the causal mask earlier queries see none of these keys.
+    unsigned query = op.causal ? at.first / COLUMNS * COLUMNS : 0;
+    u64 from = at.start(op, at.query + query);
+    auto copy = [&](unsigned stage, unsigned facts, unsigned query) {
+        copy_rows<T, COLUMNS, 2>(stage, {q, dy}, from, at.queries - query, op, vector);
+        from += (u64)COLUMNS * width(op);
+        // Words of what is known: four for each query.
+        unsigned to = shared + facts, first = at.query + query;
+        int count = (int)min(at.queries - query, COLUMNS);
+        for (unsigned i = threadIdx.x; i < COLUMNS * 2; i += T::THREADS) {
+            unsigned row = i % COLUMNS;
+            bool there = (int)row < count;
+            u64 at_row = ((u64)(i / COLUMNS) * op.heads + at.head) * op.rows + first + row;
+            copy_word(to + i * 4, statistics + (there ? at_row : 0), there ? 4 : 0);
+            if (DROPOUT) {
+                unsigned word = to + (2 * COLUMNS + i) * 4, tile = at.first / 64;
+                there = (int)i / 2 < count;
+                if (kept) {
+                    u64 at_word = (((u64)at.head * ((op.mask_stride + 63) / 64) + tile) * op.rows + first) * 2 + i;
+                    copy_word(word, kept + (there ? at_word : 0), there ? 4 : 0);
+                } else {
+                    unsigned eights = min((at.keys - tile * 64 + 7) / 8, 8);
+                    unsigned bits = there ? draw_word(op, first + i / 2, at.head, tile * 64, i % 2, eights) : 0;
+                    asm volatile("st.shared.b32 [%0], %1;" ::"r"(word), "r"(bits) : "memory");
+                }
+            }
+        }
+        copies_end();
+    };
+    unsigned facts = stage_facts;
+    if (query < at.queries) copy(now, facts, query);
+    bool active = __any_sync(FULL_WARP, at.first + warp < at.keys);
+    float factor = score_factor(op.scale);
+    float key_sums[2 * T::PART_STEPS][4] = {}, value_sums[2 * T::PART_STEPS][4] = {};
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    Sides<T> sides;
+    sides.load(own + left_place<T>(), op.scale);
+    // Bytes of a word are keys of four, and its bits eights: see kept_of_rows.
+    unsigned bit = lane / 4 % 4 * 8 + (at.first % 64 + warp) / 8;
+    // `edge` is known where this is called.
+    auto step = [&](bool edge) {
+        bool more = query + COLUMNS < at.queries;
+        unsigned next = T::STAGES == 1 ? now : 2 * (stages + T::OTHER) - now;
+        unsigned next_facts = T::STAGES == 1 ? facts : 2 * stage_facts + FACTS - facts;
+        if (T::STAGES == 2 && more) copy(next, next_facts, query + COLUMNS);
+        if (active) {
+            unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
+            unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
+            const float* known = (const float*)(shared_bytes + facts);
+            int ahead = (int)(at.first + warp) - (int)query;
+            if (edge) {
+                key_columns<T, true, DROPOUT>(
+                    key_sums, value_sums, sides, at_own, right, turned, known, bit, factor, op.scale, ahead
+                );
+            } else {
+                key_columns<T, false, DROPOUT>(
+                    key_sums, value_sums, sides, at_own, right, turned, known, bit, factor, op.scale, ahead
+                );
+            }
+        }
+        if (more) {
+            if (T::STAGES == 1) {
+                __syncthreads();
+                copy(next, next_facts, query + COLUMNS);
+            }
+            copies_wait<0>();
+            __syncthreads();
+        }
+        query += COLUMNS;
+        now = next;
+        facts = next_facts;
+    };
+    if (op.causal) {
+        while (query < at.queries && query < at.first + T::ROWS) step(true);
+    }
+    while (query < at.queries) step(false);
+    if (!active) return;
+    at = place(op);
+    float share = op.mask.scale * exp2f(SHRINK);
+    u64 to = at.start(op, at.key + at.first + warp);
+    unsigned count = at.keys - at.first - warp;
+    __syncwarp();
+    put_rows<T, T::PART>(
+        dk + to, accumulate_dk, own, key_sums, op.scale * share, op.scale * share, count, op, part * T::PART, vector
+    );
+    put_rows<T, T::PART>(dv + to, accumulate_dv, own + T::OWN, value_sums, share, share, count, op, part * T::PART, vector);
+}
+
+#define BACKWARD(dropout, kind, head, Queries, query_blocks, Keys, key_blocks)                                     \
+    extern "C" __global__ void __launch_bounds__(Queries::THREADS, query_blocks)                                   \
+        attention_query_gradient_##kind##head(                                                                     \
+            number* __restrict__ dq, int accumulate, float* __restrict__ statistics, unsigned* __restrict__ kept,  \
+            const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v,              \
+            const number* __restrict__ dy, const number* __restrict__ y, const float* __restrict__ log_sum_exp,    \
+            Attention op                                                                                           \
+        ) {                                                                                                        \
+        query_gradient<Queries, dropout>(dq, accumulate, statistics, kept, q, k, v, dy, y, log_sum_exp, op);       \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Keys::THREADS, key_blocks) attention_key_gradients_##kind##head(  \
+        number* __restrict__ dk, int accumulate_dk, number* __restrict__ dv, int accumulate_dv,                    \
+        const float* __restrict__ statistics, const unsigned* __restrict__ kept, const number* __restrict__ q,     \
+        const number* __restrict__ k, const number* __restrict__ v, const number* __restrict__ dy, Attention op    \
+    ) {                                                                                                            \
+        key_gradients<Keys, dropout>(dk, accumulate_dk, dv, accumulate_dv, statistics, kept, q, k, v, dy, op);     \
+    }
+#define BACKWARDS(head, Queries, query_blocks, Keys, key_blocks)                  \
+    BACKWARD(false, , head, Queries, query_blocks, Keys, key_blocks)              \
+    BACKWARD(true, dropout_, head, Queries, query_blocks, Keys, key_blocks)
+
+typedef Shape<32, 4, 1, 2> Backward32;
+typedef Shape<64, 4, 1, 2> Backward64;
+typedef Shape<128, 4, 1, 1> Backward128;
+typedef Shape<256, 2, 1, 1, 2> Backward256;
+
+BACKWARDS(32, Backward32, 4, Backward32, 4)
+BACKWARDS(64, Backward64, 3, Backward64, 3)
+BACKWARDS(128, Backward128, 2, Backward128, 2)
+BACKWARDS(256, Backward256, 2, Backward256, 2)
