@@ -2,7 +2,7 @@ use super::*;
 use crate::ops::layer_norm::tests::reference as layer_norm_reference;
 use crate::rng::Stream;
 use crate::tape::Random;
-use crate::tape::gradcheck::{check, random};
+use crate::tape::gradcheck::{check, check_wide, random};
 
 #[test]
 fn the_embedding_block_agrees_with_f64() {
@@ -59,6 +59,8 @@ fn the_embedding_block_agrees_with_f64() {
                 };
                 embedding(tape, all, &ids, &positions, &types)
             };
+            // Of a row of a few numbers nearly all cancels in the gradient: see the tests of layer_norm.
+            let check = if width < 8 { check_wide } else { check };
             check(&picked, Some(Random::new(1, 2)), &run, &|v| {
                 let mut sum = vec![0.0; tokens * width];
                 for t in 0..tokens {
