@@ -8,11 +8,14 @@ extern "C" __global__ void scaled(
 ) {
     float factor = scale ? by * scale[0] : by;
     bool vector = aligned16(target) && aligned16(values);
-    u64 stride = (u64)gridDim.x * blockDim.x * 4;
-    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < len; i += stride) {
-        unsigned count = len - i < 4 ? (unsigned)(len - i) : 4;
-        float4 v = scale4(load4(values + i, 0, count, vector && count == 4), factor);
-        put4(target + i, 0, count, vector && count == 4, v, accumulate);
+    u64 stride = (u64)gridDim.x * blockDim.x * PACK;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * PACK; i < len; i += stride) {
+        unsigned count = len - i < PACK ? (unsigned)(len - i) : PACK;
+        float v[PACK];
+        unpack(load_pack(values + i, 0, count, vector && count == PACK), v);
+#pragma unroll
+        for (int j = 0; j < PACK; j++) v[j] *= factor;
+        put_pack(target + i, 0, count, vector && count == PACK, v, accumulate);
     }
 }
 

@@ -1,25 +1,28 @@
 //! Dropout and the sum of two tensors.
 
 use crate::harness::*;
+use crate::numbers::*;
 use manyhead::rng::Stream;
 
 #[test]
 fn masks_are_those_of_the_generator() {
-    let gpu = Gpu::new();
-    for (len, offset) in [(1usize, 0), (3, 0), (4, 0), (515, 0), (1000, 1), (1000, 2)] {
-        for (mask, accumulate) in [(some_mask(0.3), 0i32), (some_mask(0.9), 1), (Mask::NONE, 0)] {
-            let (values, start) = (normals(1, len), normals(2, len));
-            gpu.shift(offset);
-            let target = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(len) };
-            let x = gpu.upload(&values);
-            let arguments: [&dyn Argument; 5] = [&target, &accumulate, &x, &(len as u64), &mask];
-            gpu.launch("dropout", "dropout", Launch::flat(len, 4), &arguments);
-            let masked: Vec<f64> = values.iter().enumerate().map(|(e, x)| *x as f64 * mask.factor(e)).collect();
-            let expected = if accumulate == 1 { plus(&start, &masked) } else { masked };
-            let got = gpu.read::<f32>(target);
-            // A product and a sum.
-            assert_close("dropout", &got, &expected, 1.2e-7);
-            assert!(accumulate == 1 || got.iter().zip(&expected).all(|(got, e)| (*got == 0.0) == (*e == 0.0)));
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (len, offset) in [(1usize, 0), (3, 0), (4, 0), (515, 0), (5000, 0), (1000, 1), (1000, 2)] {
+            for (mask, accumulate) in [(some_mask(0.3), 0i32), (some_mask(0.9), 1), (Mask::NONE, 0)] {
+                let [values, start] = [1, 2].map(|seed| all_stored(kind, &normals(seed, len)));
+                gpu.shift(offset);
+                let target = if accumulate == 1 { put(&gpu, kind, &start) } else { room(&gpu, kind, len) };
+                let x = put(&gpu, kind, &values);
+                let arguments: [&dyn Argument; 5] = [&target, &accumulate, &x, &(len as u64), &mask];
+                gpu.launch("dropout", "dropout", Launch::flat(len, 4), &arguments);
+                let masked: Vec<f64> = values.iter().enumerate().map(|(e, x)| *x as f64 * mask.factor(e)).collect();
+                let expected = if accumulate == 1 { plus(&start, &masked) } else { masked };
+                let got = get(&gpu, kind, target);
+                // A product and a sum, and what is stored.
+                assert_close("dropout", &got, &expected, 6e-8 + unit(kind));
+                assert!(accumulate == 1 || got.iter().zip(&expected).all(|(got, e)| (*got == 0.0) == (*e == 0.0)));
+            }
         }
     }
 }
@@ -66,12 +69,17 @@ fn rows_of_odd_width_have_the_same_masks() {
 
 #[test]
 fn sums_of_two_tensors() {
-    let gpu = Gpu::new();
-    for (len, offset) in [(1usize, 0), (6, 1), (900, 0), (901, 0), (900, 1), (900, 2), (900, 3)] {
-        let (a, b) = (normals(1, len), normals(2, len));
-        gpu.shift(offset);
-        let y = gpu.room::<f32>(len);
-        gpu.launch("add", "add_forward", Launch::flat(len, 4), &[&y, &gpu.upload(&a), &gpu.upload(&b), &(len as u64)]);
-        assert_close("add", &gpu.read(y), &plus(&a, &wide(&b)), 6e-8);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for (len, offset) in [(1usize, 0), (6, 1), (2000, 0), (901, 0), (900, 1), (900, 2), (900, 3)] {
+            let [a, b] = [1, 2].map(|seed| all_stored(kind, &normals(seed, len)));
+            gpu.shift(offset);
+            let y = room(&gpu, kind, len);
+            let arguments: [&dyn Argument; 4] = [&y, &put(&gpu, kind, &a), &put(&gpu, kind, &b), &(len as u64)];
+            gpu.launch("add", "add_forward", Launch::flat(len, 4), &arguments);
+            // The sum in f32, then stored: two roundings where numbers have 16 bits.
+            let tolerance = if kind == manyhead::device::Dtype::F32 { 6e-8 } else { 6e-8 + unit(kind) };
+            assert_close("add", &get(&gpu, kind, y), &plus(&a, &wide(&b)), tolerance);
+        }
     }
 }

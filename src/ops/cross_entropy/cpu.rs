@@ -72,7 +72,7 @@ pub fn forward(cpu: &Cpu, problem: Problem<'_>, statistics: &mut [f32]) {
             statistics.fill(0.0);
             if problem.counts(row) {
                 let (maximum, log_sum) = row_log_sum(cpu.isa(), problem.row(row));
-                statistics.copy_from_slice(&[maximum, log_sum, problem.loss(row, maximum, log_sum)]);
+                statistics[..3].copy_from_slice(&[maximum, log_sum, problem.loss(row, maximum, log_sum)]);
             }
         }
     });

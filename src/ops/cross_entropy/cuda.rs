@@ -3,7 +3,6 @@
 use super::{Problem, Reduction};
 use crate::device::cuda::{Argument, Cuda, Launch, Memory, Span, size};
 use crate::error::Result;
-use crate::ops::layer_norm::cuda::rows_block;
 use crate::tape::Slot;
 
 /// The op's lists on the device.
@@ -45,7 +44,9 @@ impl Problem<'_> {
         let rows = self.targets.len();
         let longest = (0..rows).map(|row| self.range(row).len()).max().unwrap_or(0);
         let sizes = [size("cross_entropy", rows)?, size("cross_entropy", self.width)?];
-        Ok((Launch::rows(rows, rows_block(longest)), sizes))
+        // A warp a row while its lanes have no more than a few packs.
+        let block = if longest <= 2048 { [32, 8] } else { [256, 1] };
+        Ok((Launch::rows(rows, block), sizes))
     }
 }
 
@@ -85,7 +86,7 @@ pub fn forward(
         rows,
         reduction.into(),
     ];
-    cuda.launch("cross_entropy", "cross_entropy_reduce", Launch::new([1, 1, 1], [256, 1, 1]), &arguments)
+    cuda.launch("cross_entropy", "cross_entropy_reduce", Launch::new([1, 1, 1], [1024, 1, 1]), &arguments)
 }
 
 /// The gradient of the logits.

@@ -61,8 +61,9 @@ pub struct CrossEntropyOptions {
     pub reduction: Reduction,
 }
 
-/// Numbers kept for each row: maximum, log Σ exp(x − maximum), loss.
-const STATISTICS: usize = 3;
+/// Numbers kept for each row: maximum, log Σ exp(x − maximum), loss; and on a device, where there is smoothing, the number
+/// of unmasked classes and the sum of their weights.
+const STATISTICS: usize = 5;
 
 struct CrossEntropy {
     targets: Arc<[i32]>,
