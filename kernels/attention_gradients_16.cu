@@ -1,0 +1,423 @@
+// Attention over packed sequences on tensor cores: the gradients (attention.cuh has what their numbers mean).
+
+#ifndef NUMBER_16
+#error "for numbers of 16 bits"
+#endif
+
+// The left-hand sides of one step of the two first products: held, or read anew.
+template <class T>
+struct Sides {
+    unsigned held[2][T::HELD ? T::STEPS : 1][4];
+
+    // `own`: the lane's address in the first one's rows; the second one's are OWN bytes further. `sign`: which one takes that
+    // of the scale.
+    __device__ __forceinline__ void load(unsigned own, float scale) {
+        if constexpr (T::HELD) {
+#pragma unroll
+            for (int step = 0; step < T::STEPS; step++) {
+                load_matrices<false, 0>(held[0][step], at_step(own, step));
+                load_matrices<false, T::OWN>(held[1][step], at_step(own, step));
+                take_sign(held[0][step], scale);
+            }
+        }
+    }
+
+    template <int WHICH>
+    __device__ __forceinline__ void get(unsigned (&side)[4], int step, unsigned own, float scale) const {
+        if constexpr (T::HELD) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) side[i] = held[WHICH][step][i];
+        } else {
+            load_matrices<false, WHICH * T::OWN>(side, at_step(own, step));
+            if (WHICH == 0) take_sign(side, scale);
+        }
+    }
+};
+
+// The two first products of a tile, S and dy · vᵀ or their transposes, for 16 of its columns from 16 · N on. `right`: the
+// lane's address in the tile of the first one's right-hand side; the second one's is OTHER bytes further.
+template <class T, int N>
+__device__ __forceinline__ void first_products(
+    float (&scores)[2][4], float (&slopes)[2][4], const Sides<T>& sides, unsigned own, unsigned right, float scale
+) {
+#pragma unroll
+    for (int step = 0; step < T::STEPS; step++) {
+        unsigned a[4], b[4];
+        sides.template get<0>(a, step, own, scale);
+        load_matrices<false, N * 16 * T::PITCH>(b, at_step(right, step));
+        if (step == 0) {
+            multiply<true>(scores[0], a, b[0], b[1]);
+            multiply<true>(scores[1], a, b[2], b[3]);
+        } else {
+            multiply(scores[0], a, b[0], b[1]);
+            multiply(scores[1], a, b[2], b[3]);
+        }
+        sides.template get<1>(a, step, own, scale);
+        load_matrices<false, T::OTHER + N * 16 * T::PITCH>(b, at_step(right, step));
+        if (step == 0) {
+            multiply<true>(slopes[0], a, b[0], b[1]);
+            multiply<true>(slopes[1], a, b[2], b[3]);
+        } else {
+            multiply(slopes[0], a, b[0], b[1]);
+            multiply(slopes[1], a, b[2], b[3]);
+        }
+    }
+}
+
+// sums += left · B for 16 rows of B, from which the lane's address is OFFSET bytes away.
+template <class T, int OFFSET>
+__device__ __forceinline__ void second_product(
+    float (&sums)[2 * T::PART_STEPS][4], const unsigned (&left)[4], unsigned turned
+) {
+#pragma unroll
+    for (int step = 0; step < T::PART_STEPS; step++) {
+        unsigned b[4];
+        load_matrices<true, OFFSET>(b, at_step(turned, step));
+        multiply(sums[2 * step], left, b[0], b[1]);
+        multiply(sums[2 * step + 1], left, b[2], b[3]);
+    }
+}
+
+// What a warp knows of its rows: −L · log2 e − SHRINK, D by the scale of the mask, and how many keys they see of the tile.
+struct Queries {
+    float shifts[2], means[2];
+    int ends[2];
+};
+
+// 16 keys of a tile, from 16 · N on, and the next ones. `kept`: see kept_of_rows.
+template <class T, bool EDGE, bool DROPOUT, int N = 0>
+__device__ __forceinline__ void query_columns(
+    float (&sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, const Queries& rows, unsigned own, unsigned right,
+    unsigned turned, float factor, float scale, int groups, unsigned kept
+) {
+    if constexpr (N < COLUMNS / 16) {
+        if (EDGE && N >= groups) return;
+        float scores[2][4], slopes[2][4];
+        first_products<T, N>(scores, slopes, sides, own, right, scale);
+        unsigned left[4];
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float p = exponential(fmaf(scores[n][i], factor, rows.shifts[i / 2]));
+                if (EDGE && (int)(16 * N + 8 * n + threadIdx.x % 4 * 2 + i % 2) >= rows.ends[i / 2]) p = 0.0f;
+                float slope = DROPOUT && !(kept >> (8 * i + 2 * N + n) & 1) ? 0.0f : slopes[n][i];
+                slopes[n][i] = p * (slope - rows.means[i / 2]);
+            }
+            left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
+            left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
+        }
+        second_product<T, N * 16 * T::PITCH>(sums, left, turned);
+        query_columns<T, EDGE, DROPOUT, N + 1>(sums, sides, rows, own, right, turned, factor, scale, groups, kept);
+    }
+}
+
+template <class T, bool DROPOUT>
+__device__ __forceinline__ void query_gradient(
+    number* dq, int accumulate, float* statistics, unsigned* kept, const number* q, const number* k, const number* v,
+    const number* dy, const number* y, const float* log_sum_exp, const Attention& op
+) {
+    Place at = place(op);
+    unsigned lane = threadIdx.x % 32, warp = of_warp(threadIdx.x / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(y) &&
+                  aligned16(dq);
+    unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
+    unsigned stages = shared + 2 * T::OWN, now = stages, last = stages + (T::STAGES - 1) * 2 * T::OTHER;
+    unsigned seen = op.causal ? min(at.first + T::ROWS, at.keys) : at.keys;
+    u64 rows_from = at.start(op, at.query + at.first), from = at.start(op, at.key);
+    copy_rows<T, T::ROWS, 2>(shared, {q, dy}, rows_from, at.queries - at.first, op, vector);
+    copy_rows<T, T::ROWS, 1>(last, {y}, rows_from, at.queries - at.first, op, vector);
+    auto copy = [&](unsigned stage, unsigned key) {
+        copy_rows<T, COLUMNS, 2>(stage, {k, v}, from, seen - key, op, vector);
+        copies_end();
+        from += (u64)COLUMNS * width(op);
+    };
+    if (T::STAGES == 2) copy(now, 0);
+    bool active = __any_sync(FULL_WARP, at.first + warp < at.queries);
+    float factor = score_factor(op.scale);
+    float sums[2 * T::PART_STEPS][4] = {};
+    Queries rows = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        unsigned row = at.first + warp + 8 * half + lane / 4;
+        if (row < at.queries) {
+            rows.shifts[half] = -log_sum_exp[(u64)(at.query + row) * op.heads + at.head] * LOG2_E - SHRINK;
+        }
+    }
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    Sides<T> sides;
+    if (active) {
+        sides.load(own + left_place<T>(), op.scale);
+#pragma unroll
+        for (int step = 0; step < T::STEPS; step++) {
+            unsigned a[4], b[4];
+            sides.template get<1>(a, step, own + left_place<T>(), op.scale);
+            load_matrices<false, 0>(b, at_step(last + warp * T::PITCH + left_place<T>(), step));
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float2 one = widened2(a[i]), other = widened2(b[i]);
+                rows.means[i % 2] = fmaf(one.x, other.x, rows.means[i % 2]);
+                rows.means[i % 2] = fmaf(one.y, other.y, rows.means[i % 2]);
+            }
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float mean = rows.means[half];
+            mean += shuffle_xor(mean, 1);
+            mean += shuffle_xor(mean, 2);
+            rows.means[half] = mean / op.mask.scale;
+            unsigned row = at.first + warp + 8 * half + lane / 4;
+            if (part == 0 && lane % 4 == 0 && row < at.queries) {
+                u64 to = (u64)at.head * op.rows + at.query + row;
+                statistics[to] = rows.shifts[half];
+                statistics[to + (u64)op.heads * op.rows] = rows.means[half];
+            }
+        }
+    }
+    // The rows of y have been read: their room is that of a stage.
+    __syncthreads();
+    if (T::STAGES == 1) {
+        copy(now, 0);
+        copies_wait<0>();
+        __syncthreads();
+    }
+    unsigned key = 0;
+    // `edge` is known where this is called.
+    auto step = [&](bool edge) {
+        bool more = key + COLUMNS < seen;
+        unsigned next = T::STAGES == 1 ? now : 2 * (stages + T::OTHER) - now;
+        if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
+        if (active) {
+            int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
+            unsigned bits = 0, row = at.first + warp;
+            if (DROPOUT) {
+                unsigned end = at.query + at.queries;
+                bool drawn = !kept;
+                bits = kept_of_rows(op, kept, drawn, at.query + row, end, at.head, key, 2 * groups);
+            }
+            unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
+            unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
+            if (edge) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    unsigned end = row + 8 * half + lane / 4 + 1;
+                    rows.ends[half] = (int)(op.causal ? min(end, at.keys) : at.keys) - (int)key;
+                }
+                query_columns<T, true, DROPOUT>(
+                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+                );
+            } else {
+                query_columns<T, false, DROPOUT>(
+                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+                );
+            }
+        }
+        if (more) {
+            if (T::STAGES == 1) {
+                __syncthreads();
+                copy(next, key + COLUMNS);
+            }
+            copies_wait<0>();
+            __syncthreads();
+        }
+        key += COLUMNS;
+        now = next;
+    };
+    unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
+    while (key < whole) step(false);
+    while (key < seen) step(true);
+    if (!active) return;
+    at = place(op);
+    float share = op.scale * op.mask.scale * exp2f(SHRINK);
+    put_rows<T, T::PART>(
+        dq + at.start(op, at.query + at.first + warp), accumulate, own, sums, share, share, at.queries - at.first - warp, op,
+        part * T::PART, vector
+    );
+}
+
+// 16 queries of a tile, from 16 · N on, and the next ones. `facts`: the tile's shifts, means, and words of the mask; `bit`: of
+// the warp's first keys in a word. EDGE: the warp's first key is `ahead` rows after the tile's first query.
+template <class T, bool EDGE, bool DROPOUT, int N = 0>
+__device__ __forceinline__ void key_columns(
+    float (&key_sums)[2 * T::PART_STEPS][4], float (&value_sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, unsigned own,
+    unsigned right, unsigned turned, const float* facts, unsigned bit, float factor, float scale, int ahead
+) {
+    if constexpr (N < COLUMNS / 16) {
+        float scores[2][4], slopes[2][4];
+        first_products<T, N>(scores, slopes, sides, own, right, scale);
+        unsigned lane = threadIdx.x % 32, weights[4], left[4];
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            unsigned column = 16 * N + 8 * n + lane % 4 * 2;
+            float2 shifts = *(const float2*)(facts + column), means = *(const float2*)(facts + COLUMNS + column);
+            unsigned words[2] = {};
+            if (DROPOUT) {
+                const unsigned* all = (const unsigned*)(facts + 2 * COLUMNS) + 2 * column + lane / 16;
+                words[0] = all[0] >> bit;
+                words[1] = all[2] >> bit;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                float mean = i % 2 == 0 ? means.x : means.y;
+                float p = exponential(fmaf(scores[n][i], factor, i % 2 == 0 ? shifts.x : shifts.y));
+                if (EDGE && (int)(lane / 4 + i / 2 * 8) + ahead > (int)(column + i % 2)) p = 0.0f;
+                if (DROPOUT) {
+                    float weight = words[i % 2] >> i / 2 & 1 ? p : 0.0f;
+                    slopes[n][i] = fmaf(weight, slopes[n][i], -(p * mean));
+                    scores[n][i] = weight;
+                } else {
+                    slopes[n][i] = p * (slopes[n][i] - mean);
+                    scores[n][i] = p;
+                }
+            }
+            weights[2 * n] = rounded2(scores[n][0], scores[n][1]);
+            weights[2 * n + 1] = rounded2(scores[n][2], scores[n][3]);
+            left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
+            left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
+        }
+        second_product<T, T::OTHER + N * 16 * T::PITCH>(value_sums, weights, turned);
+        second_product<T, N * 16 * T::PITCH>(key_sums, left, turned);
+        key_columns<T, EDGE, DROPOUT, N + 1>(
+            key_sums, value_sums, sides, own, right, turned, facts, bit, factor, scale, ahead
+        );
+    }
+}
+
+// dk and dv of a block of keys: the rows of its scores are keys, their columns queries.
+template <class T, bool DROPOUT>
+__device__ __forceinline__ void key_gradients(
+    number* dk, int accumulate_dk, number* dv, int accumulate_dv, const float* statistics, const unsigned* kept,
+    const number* q, const number* k, const number* v, const number* dy, const Attention& op
+) {
+    static_assert(COLUMNS % T::ROWS == 0, "a block's keys are in one word of the mask");
+    // Bytes of what is known of a tile's queries, behind all stages.
+    constexpr unsigned FACTS = 4 * COLUMNS * 4;
+    Place at = place(op);
+    unsigned lane = threadIdx.x % 32, warp = of_warp(threadIdx.x / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(dk) &&
+                  aligned16(dv);
+    unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
+    unsigned stages = shared + 2 * T::OWN, now = stages;
+    unsigned stage_facts = 2 * T::OWN + T::STAGES * 2 * T::OTHER;
+    copy_rows<T, T::ROWS, 2>(shared, {k, v}, at.start(op, at.key + at.first), at.keys - at.first, op, vector);
+    // With the causal mask earlier queries see none of these keys.
+    unsigned query = op.causal ? at.first / COLUMNS * COLUMNS : 0;
+    u64 from = at.start(op, at.query + query);
+    auto copy = [&](unsigned stage, unsigned facts, unsigned query) {
+        copy_rows<T, COLUMNS, 2>(stage, {q, dy}, from, at.queries - query, op, vector);
+        from += (u64)COLUMNS * width(op);
+        // Words of what is known: four for each query.
+        unsigned to = shared + facts, first = at.query + query;
+        int count = (int)min(at.queries - query, COLUMNS);
+        for (unsigned i = threadIdx.x; i < COLUMNS * 2; i += T::THREADS) {
+            unsigned row = i % COLUMNS;
+            bool there = (int)row < count;
+            u64 at_row = ((u64)(i / COLUMNS) * op.heads + at.head) * op.rows + first + row;
+            copy_word(to + i * 4, statistics + (there ? at_row : 0), there ? 4 : 0);
+            if (DROPOUT) {
+                unsigned word = to + (2 * COLUMNS + i) * 4, tile = at.first / 64;
+                there = (int)i / 2 < count;
+                if (kept) {
+                    u64 at_word = (((u64)at.head * ((op.mask_stride + 63) / 64) + tile) * op.rows + first) * 2 + i;
+                    copy_word(word, kept + (there ? at_word : 0), there ? 4 : 0);
+                } else {
+                    unsigned eights = min((at.keys - tile * 64 + 7) / 8, 8);
+                    unsigned bits = there ? draw_word(op, first + i / 2, at.head, tile * 64, i % 2, eights) : 0;
+                    asm volatile("st.shared.b32 [%0], %1;" ::"r"(word), "r"(bits) : "memory");
+                }
+            }
+        }
+        copies_end();
+    };
+    unsigned facts = stage_facts;
+    if (query < at.queries) copy(now, facts, query);
+    bool active = __any_sync(FULL_WARP, at.first + warp < at.keys);
+    float factor = score_factor(op.scale);
+    float key_sums[2 * T::PART_STEPS][4] = {}, value_sums[2 * T::PART_STEPS][4] = {};
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();
+    Sides<T> sides;
+    sides.load(own + left_place<T>(), op.scale);
+    // Bytes of a word are keys of four, and its bits eights: see kept_of_rows.
+    unsigned bit = lane / 4 % 4 * 8 + (at.first % 64 + warp) / 8;
+    // `edge` is known where this is called.
+    auto step = [&](bool edge) {
+        bool more = query + COLUMNS < at.queries;
+        unsigned next = T::STAGES == 1 ? now : 2 * (stages + T::OTHER) - now;
+        unsigned next_facts = T::STAGES == 1 ? facts : 2 * stage_facts + FACTS - facts;
+        if (T::STAGES == 2 && more) copy(next, next_facts, query + COLUMNS);
+        if (active) {
+            unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
+            unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
+            const float* known = (const float*)(shared_bytes + facts);
+            int ahead = (int)(at.first + warp) - (int)query;
+            if (edge) {
+                key_columns<T, true, DROPOUT>(
+                    key_sums, value_sums, sides, at_own, right, turned, known, bit, factor, op.scale, ahead
+                );
+            } else {
+                key_columns<T, false, DROPOUT>(
+                    key_sums, value_sums, sides, at_own, right, turned, known, bit, factor, op.scale, ahead
+                );
+            }
+        }
+        if (more) {
+            if (T::STAGES == 1) {
+                __syncthreads();
+                copy(next, next_facts, query + COLUMNS);
+            }
+            copies_wait<0>();
+            __syncthreads();
+        }
+        query += COLUMNS;
+        now = next;
+        facts = next_facts;
+    };
+    if (op.causal) {
+        while (query < at.queries && query < at.first + T::ROWS) step(true);
+    }
+    while (query < at.queries) step(false);
+    if (!active) return;
+    at = place(op);
+    float share = op.mask.scale * exp2f(SHRINK);
+    u64 to = at.start(op, at.key + at.first + warp);
+    unsigned count = at.keys - at.first - warp;
+    put_rows<T, T::PART>(
+        dk + to, accumulate_dk, own, key_sums, op.scale * share, op.scale * share, count, op, part * T::PART, vector
+    );
+    put_rows<T, T::PART>(dv + to, accumulate_dv, own + T::OWN, value_sums, share, share, count, op, part * T::PART, vector);
+}
+
+#define BACKWARD(dropout, kind, head, Queries, query_blocks, Keys, key_blocks)                                     \
+    extern "C" __global__ void __launch_bounds__(Queries::THREADS, query_blocks)                                   \
+        attention_query_gradient_##kind##head(                                                                     \
+            number* __restrict__ dq, int accumulate, float* __restrict__ statistics, unsigned* __restrict__ kept,  \
+            const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v,              \
+            const number* __restrict__ dy, const number* __restrict__ y, const float* __restrict__ log_sum_exp,    \
+            Attention op                                                                                           \
+        ) {                                                                                                        \
+        query_gradient<Queries, dropout>(dq, accumulate, statistics, kept, q, k, v, dy, y, log_sum_exp, op);       \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(Keys::THREADS, key_blocks) attention_key_gradients_##kind##head(  \
+        number* __restrict__ dk, int accumulate_dk, number* __restrict__ dv, int accumulate_dv,                    \
+        const float* __restrict__ statistics, const unsigned* __restrict__ kept, const number* __restrict__ q,     \
+        const number* __restrict__ k, const number* __restrict__ v, const number* __restrict__ dy, Attention op    \
+    ) {                                                                                                            \
+        key_gradients<Keys, dropout>(dk, accumulate_dk, dv, accumulate_dv, statistics, kept, q, k, v, dy, op);     \
+    }
+#define BACKWARDS(head, Queries, query_blocks, Keys, key_blocks)                  \
+    BACKWARD(false, , head, Queries, query_blocks, Keys, key_blocks)              \
+    BACKWARD(true, dropout_, head, Queries, query_blocks, Keys, key_blocks)
+
+typedef Shape<32, 4, 1, 2> Backward32;
+typedef Shape<64, 4, 1, 2> Backward64;
+typedef Shape<128, 4, 1, 1> Backward128;
+typedef Shape<256, 2, 1, 1, 2> Backward256;
+
+BACKWARDS(32, Backward32, 4, Backward32, 4)
+BACKWARDS(64, Backward64, 3, Backward64, 3)
+BACKWARDS(128, Backward128, 2, Backward128, 2)
+BACKWARDS(256, Backward256, 2, Backward256, 2)
