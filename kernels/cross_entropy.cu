@@ -8,8 +8,8 @@
 // are classes of their rows (the host checks); the loss of one whose class is masked is infinite.
 
 //
-// Each way a row is read once. It may begin anywhere and be of any width: it is cut into packs that lie at multiples of 16
-// bytes, and the first and the last one, which may be parts, are read number by number.
+// Each way a row is read once. It may begin anywhere and be of any width: what lies between multiples of 16 bytes is read by
+// packs, and the few logits before and after one by one.
 
 #define IGNORE (-1)
 
@@ -20,72 +20,40 @@
 // Packs that a thread reads before it works on them.
 #define AT_ONCE 4
 
-#if defined(NUMBER_BF16)
-#define MASKED 0xff80ff80ff80ff80ull
-#elif defined(NUMBER_F16)
-#define MASKED 0xfc00fc00fc00fc00ull
-#else
-#define MASKED 0xff800000ff800000ull
-#endif
-
-// eˣ. Where logits have 16 bits the function of the chip, within two units in the last place of f32, is as good.
-__device__ __forceinline__ float exponential(float x) {
+// e^(x − shift). Where logits have 16 bits the function of the chip, within two units in the last place of f32, is as good.
+__device__ __forceinline__ float exponential(float x, float shift = 0.0f) {
 #ifdef NUMBER_16
     float power;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504088896340736f));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(fmaf(x, 1.44269504f, shift * -1.44269504f)));
     return power;
 #else
-    return expf(x);
+    return expf(x - shift);
 #endif
 }
 
-// Where a row's logits are: pack p has the columns p · PACK − lead on.
+// Where a row's logits are: `head` one by one, then `packs`, then the others one by one.
 struct Row {
     u64 start;
-    unsigned width, lead, packs;
+    unsigned width, head, packs;
 };
 
-__device__ __forceinline__ Row row_of(unsigned row, const unsigned* groups, unsigned width, const number* logits) {
+// `packed`: whether there may be packs.
+__device__ __forceinline__ Row row_of(
+    unsigned row, const unsigned* groups, unsigned width, const number* logits, bool packed
+) {
     u64 start = groups ? groups[row] : (u64)row * width;
     if (groups) width = groups[row + 1] - groups[row];
-    unsigned lead = (unsigned)((u64)(logits + start) & 15) / (unsigned)sizeof(number);
-    return {start, width, lead, (lead + width + PACK - 1) / PACK};
+    unsigned head = (unsigned)(-(u64)(logits + start) & 15) / (unsigned)sizeof(number);
+    if (!packed || head > width) head = width;
+    return {start, width, head, (width - head) / PACK};
 }
 
-// The columns of a pack that the row has: first .. last, counted from the pack's own.
-struct Part {
-    int column;
-    unsigned first, last;
-    __device__ __forceinline__ bool whole() const { return first == 0 && last == PACK; }
-};
-
-__device__ __forceinline__ Part part_of(const Row& row, unsigned pack) {
-    int column = (int)(pack * PACK) - (int)row.lead, left = (int)row.width - column;
-    return {column, column < 0 ? (unsigned)-column : 0, left < PACK ? (unsigned)left : PACK};
-}
-
-// A pack of logits; what is not of the row is masked.
-__device__ __forceinline__ uint4 load_part(const number* x, Part part, bool vector) {
-    x += part.column;
-    if (vector && part.whole()) return *(const uint4*)x;
-    u64 low = MASKED, high = MASKED, ones = (1ull << 128 / PACK) - 1;
-#pragma unroll 1
-    for (unsigned i = part.first; i < part.last; i++) {
-        unsigned shift = i % (PACK / 2) * (128 / PACK);
-        u64 bits = (u64)bits_of(x[i]) << shift, others = ~(ones << shift);
-        if (i < PACK / 2) low = (low & others) | bits;
-        else high = (high & others) | bits;
-    }
-    return make_uint4((unsigned)low, (unsigned)(low >> 32), (unsigned)high, (unsigned)(high >> 32));
-}
-
-__device__ __forceinline__ void store_part(number* x, Part part, bool vector, uint4 pack) {
-    if (vector && part.whole()) return store_pack(x, part.column, part.column + PACK, true, pack);
-    x += part.column;
-    u64 low = (u64)pack.y << 32 | pack.x, high = (u64)pack.w << 32 | pack.z;
-#pragma unroll 1
-    for (unsigned i = part.first; i < part.last; i++) {
-        x[i] = number_of((unsigned)((i < PACK / 2 ? low : high) >> i % (PACK / 2) * (128 / PACK)));
+// Packs `pack`, `pack` + blockDim.x, … of a row, as far as they are there.
+__device__ __forceinline__ void read_packs(uint4 (&read)[AT_ONCE], const number* first, unsigned pack, unsigned packs) {
+#pragma unroll
+    for (unsigned j = 0; j < AT_ONCE; j++) {
+        unsigned at = pack + j * blockDim.x;
+        if (at < packs) read[j] = *(const uint4*)(first + at * PACK);
     }
 }
 
@@ -96,23 +64,25 @@ struct Seen {
 };
 
 // Moves the sums to another largest logit.
+template <bool SMOOTH>
 __device__ __forceinline__ void rebase(Seen& seen, float largest) {
     float base = largest == -INFINITY_F ? 0.0f : largest;
     // A sum of 0 has no scale yet.
     if (seen.sum != 0.0f) seen.sum *= exponential(seen.base - base);
-    seen.soft += seen.weights * (seen.base - base);
+    if (SMOOTH) seen.soft += seen.weights * (seen.base - base);
     seen.largest = largest;
     seen.base = base;
 }
 
-template <bool SMOOTH>
-__device__ __forceinline__ void see(Seen& seen, const float* v, int column, const float* class_weights) {
+// `COUNT` logits from `column` on.
+template <bool SMOOTH, int COUNT>
+__device__ __forceinline__ void see(Seen& seen, const float* v, unsigned column, const float* class_weights) {
     float largest = v[0];
 #pragma unroll
-    for (int i = 1; i < PACK; i++) largest = fmaxf(largest, v[i]);
-    if (largest > seen.largest) rebase(seen, largest);
+    for (int i = 1; i < COUNT; i++) largest = fmaxf(largest, v[i]);
+    if (largest > seen.largest) rebase<SMOOTH>(seen, largest);
 #pragma unroll
-    for (int i = 0; i < PACK; i++) {
+    for (int i = 0; i < COUNT; i++) {
         float x = v[i] - seen.base;
         seen.sum += exponential(x);
         if (SMOOTH && v[i] != -INFINITY_F) {
@@ -131,22 +101,23 @@ __device__ __forceinline__ void forward(
     Seen seen = {-INFINITY_F, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
         uint4 read[AT_ONCE];
-#pragma unroll
-        for (unsigned j = 0; j < AT_ONCE; j++) {
-            unsigned at = pack + j * blockDim.x;
-            if (at < row.packs) read[j] = load_part(x, part_of(row, at), true);
-        }
+        read_packs(read, x + row.head, pack, row.packs);
 #pragma unroll
         for (unsigned j = 0; j < AT_ONCE; j++) {
             unsigned at = pack + j * blockDim.x;
             if (at >= row.packs) break;
             float v[PACK];
             unpack(read[j], v);
-            see<SMOOTH>(seen, v, part_of(row, at).column, class_weights);
+            see<SMOOTH, PACK>(seen, v, row.head + at * PACK, class_weights);
         }
     }
+    for (unsigned i = threadIdx.x; i < row.width - row.packs * PACK; i += blockDim.x) {
+        unsigned column = i < row.head ? i : i + row.packs * PACK;
+        float v = widened(x[column]);
+        see<SMOOTH, 1>(seen, &v, column, class_weights);
+    }
     float maximum = row_max(seen.largest);
-    rebase(seen, maximum);
+    rebase<SMOOTH>(seen, maximum);
     float log_sum = logf(row_sum(seen.sum));
     float loss = (class_weights ? class_weights[target] : 1.0f) * (log_sum - (widened(x[target]) - maximum));
     float open = 0.0f, weights = 0.0f;
@@ -167,7 +138,7 @@ __device__ __forceinline__ void forward(
 
 // statistics [rows, STATISTICS], zeros for rows that do not count. logits; targets [rows]; class_weights [width] or null.
 // Grid: ceil(rows / blockDim.y). Block: (32, n), or (threads, 1).
-extern "C" __global__ void cross_entropy_forward(
+extern "C" __global__ void __launch_bounds__(256) cross_entropy_forward(
     float* __restrict__ statistics, const number* __restrict__ logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights, unsigned rows, unsigned width,
     float smoothing
@@ -180,7 +151,7 @@ extern "C" __global__ void cross_entropy_forward(
         if (threadIdx.x < STATISTICS) statistics[threadIdx.x] = 0.0f;
         return;
     }
-    Row row = row_of(index, groups, width, logits);
+    Row row = row_of(index, groups, width, logits, true);
     const number* x = logits + row.start;
     if (smoothing != 0.0f) forward<true>(statistics, x, row, target, class_weights, smoothing);
     else forward<false>(statistics, x, row, target, class_weights, smoothing);
@@ -212,8 +183,55 @@ extern "C" __global__ void cross_entropy_reduce(
     divisor[0] = by;
 }
 
+// What the gradients of a row's logits are made of: factor · p − hard · 1[target] − soft · w.
+struct Slope {
+    float maximum, log_sum, factor, hard, soft;
+    unsigned target;
+};
+
+template <bool SMOOTH, int COUNT>
+__device__ __forceinline__ void slopes(float* v, Slope slope, unsigned column, const float* class_weights) {
+    unsigned hit = slope.target - column;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        float d = slope.factor * exponential(v[i] - slope.maximum, slope.log_sum);
+        if (SMOOTH && v[i] != -INFINITY_F) d -= slope.soft * (class_weights ? class_weights[column + i] : 1.0f);
+        v[i] = d;
+    }
+    if (hit >= COUNT) return;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+        if (i == hit) v[i] -= slope.hard;
+    }
+}
+
+template <bool SMOOTH>
+__device__ __forceinline__ void backward(
+    number* dx, int accumulate, const number* x, Row row, Slope slope, const float* class_weights
+) {
+    for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
+        uint4 read[AT_ONCE];
+        read_packs(read, x + row.head, pack, row.packs);
+#pragma unroll
+        for (unsigned j = 0; j < AT_ONCE; j++) {
+            unsigned at = pack + j * blockDim.x;
+            if (at >= row.packs) break;
+            float v[PACK];
+            unpack(read[j], v);
+            slopes<SMOOTH, PACK>(v, slope, row.head + at * PACK, class_weights);
+            put_pack(dx + row.head, at * PACK, row.packs * PACK, true, v, accumulate);
+        }
+    }
+    for (unsigned i = threadIdx.x; i < row.width - row.packs * PACK; i += blockDim.x) {
+        unsigned column = i < row.head ? i : i + row.packs * PACK;
+        float v = widened(x[column]);
+        slopes<SMOOTH, 1>(&v, slope, column, class_weights);
+        store1(dx + column, accumulate ? widened(dx[column]) + v : v);
+    }
+}
+
 // dlogits (+)= the gradient times upstream [1] / divisor [1]. Grid and block as for the forward kernel.
-extern "C" __global__ void cross_entropy_backward(
+extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(
     number* __restrict__ dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
     const float* __restrict__ statistics, const number* __restrict__ logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights,
@@ -221,63 +239,28 @@ extern "C" __global__ void cross_entropy_backward(
 ) {
     unsigned index = my_row();
     if (index >= rows) return;
-    Row row = row_of(index, groups, width, logits);
+    // Packs where those of both lie at multiples of 16 bytes.
+    Row row = row_of(index, groups, width, logits, (((u64)logits ^ (u64)dlogits) & 15) == 0);
     const number* x = logits + row.start;
     number* dx = dlogits + row.start;
-    // Packs of both lie at multiples of 16 bytes, or one by one.
-    bool vector = (((u64)x ^ (u64)dx) & 15) == 0;
     int target = targets[index];
     if (target == IGNORE) {
         if (accumulate) return;
+        float zeros[PACK] = {};
         for (unsigned pack = threadIdx.x; pack < row.packs; pack += blockDim.x) {
-            store_part(dx, part_of(row, pack), vector, make_uint4(0, 0, 0, 0));
+            store_pack(dx + row.head, pack * PACK, row.packs * PACK, true, packed(zeros));
+        }
+        for (unsigned i = threadIdx.x; i < row.width - row.packs * PACK; i += blockDim.x) {
+            store1(dx + (i < row.head ? i : i + row.packs * PACK), 0.0f);
         }
         return;
     }
     statistics += (u64)index * STATISTICS;
-    float maximum = statistics[0], log_sum = statistics[1];
     float scale = (float)(upstream[0] / divisor[0]) * (sample_weights ? sample_weights[index] : 1.0f);
-    float hard = (1.0f - smoothing) * (class_weights ? class_weights[target] : 1.0f), soft = 0.0f, factor = hard;
-    if (smoothing != 0.0f) {
-        soft = smoothing / statistics[3];
-        factor += soft * statistics[4];
-    }
-    for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
-        uint4 read[AT_ONCE];
-#pragma unroll
-        for (unsigned j = 0; j < AT_ONCE; j++) {
-            unsigned at = pack + j * blockDim.x;
-            if (at < row.packs) read[j] = load_part(x, part_of(row, at), true);
-        }
-#pragma unroll
-        for (unsigned j = 0; j < AT_ONCE; j++) {
-            unsigned at = pack + j * blockDim.x;
-            if (at >= row.packs) break;
-            Part part = part_of(row, at);
-            float v[PACK];
-            unpack(read[j], v);
-            unsigned hit = (unsigned)(target - part.column);
-#pragma unroll
-            for (int i = 0; i < PACK; i++) {
-                float d = factor * exponential((v[i] - maximum) - log_sum);
-                if (soft != 0.0f && v[i] != -INFINITY_F) {
-                    d -= soft * (class_weights ? class_weights[part.column + i] : 1.0f);
-                }
-                v[i] = d;
-            }
-            if (hit < PACK) {
-#pragma unroll
-                for (int i = 0; i < PACK; i++) v[i] -= i == hit ? hard : 0.0f;
-            }
-#pragma unroll
-            for (int i = 0; i < PACK; i++) v[i] *= scale;
-            if (accumulate) {
-                float old[PACK];
-                unpack(load_part(dx, part, vector), old);
-#pragma unroll
-                for (int i = 0; i < PACK; i++) v[i] += old[i];
-            }
-            store_part(dx, part, vector, packed(v));
-        }
-    }
+    float hard = scale * (1.0f - smoothing) * (class_weights ? class_weights[target] : 1.0f);
+    Slope slope = {statistics[0], statistics[1], hard, hard, 0.0f, (unsigned)target};
+    if (smoothing == 0.0f) return backward<false>(dx, accumulate, x, row, slope, class_weights);
+    slope.soft = scale * smoothing / statistics[3];
+    slope.factor += slope.soft * statistics[4];
+    backward<true>(dx, accumulate, x, row, slope, class_weights);
 }

@@ -186,29 +186,35 @@ BACKWARD(768, 3, 32, PACK / 4)
 BACKWARD(1024, 4, 32, 1)
 BACKWARD(wide, 4, 256, 1)
 
-// dweight[c] (+)= Σ_k weight_partials[k, c] and dbias[c] likewise (either may be null), partials [count, width]. Thread
-// (x, y) takes partials y, y + 32, … in their order; the 32 sums are added in theirs. Grid: (ceil(width / 32), 2). Block:
-// (32, 32).
-extern "C" __global__ void __launch_bounds__(1024) layer_norm_sums(
+// dweight[c] (+)= Σ_k weight_partials[k, c] and dbias[c] likewise (either may be null), partials [count, width]. Warp w of a
+// block takes partials w, w + 8, … in their order, eight reads at once; the eight sums are added in theirs. Grid:
+// (ceil(width / 128), 2). Block: (32, 8).
+extern "C" __global__ void __launch_bounds__(256) layer_norm_sums(
     float* __restrict__ dweight, int accumulate_dweight, float* __restrict__ dbias, int accumulate_dbias,
     const float* __restrict__ weight_partials, const float* __restrict__ bias_partials, unsigned count, unsigned width
 ) {
-    __shared__ float sums[32][33];
+    __shared__ float4 sums[8][32];
     float* target = blockIdx.y == 0 ? dweight : dbias;
     const float* partials = blockIdx.y == 0 ? weight_partials : bias_partials;
     if (!target) return;
-    unsigned column = blockIdx.x * 32 + threadIdx.x;
-    float sum = 0.0f;
-    if (column < width) {
-#pragma unroll 4
-        for (unsigned k = threadIdx.y; k < count; k += 32) sum += partials[(u64)k * width + column];
+    unsigned column = (blockIdx.x * 32 + threadIdx.x) * 4;
+    bool vector = width % 4 == 0 && aligned16(partials) && aligned16(target);
+    float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    for (unsigned first = threadIdx.y; first < count && column < width; first += 64) {
+        float4 read[8];
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) {
+            unsigned k = first + 8 * j;
+            read[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (k < count) read[j] = load4(partials + (u64)k * width, column, width, vector);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < 8; j++) sum = add4(sum, read[j]);
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
-    // Turned: a warp adds up a column.
-    sum = warp_reduce<Sum>(sums[threadIdx.x][threadIdx.y]);
-    column = blockIdx.x * 32 + threadIdx.y;
-    if (threadIdx.x != 0 || column >= width) return;
-    bool add = blockIdx.y == 0 ? accumulate_dweight : accumulate_dbias;
-    target[column] = add ? target[column] + sum : sum;
+    if (threadIdx.y != 0 || column >= width) return;
+#pragma unroll
+    for (unsigned warp = 1; warp < 8; warp++) sum = add4(sum, sums[warp][threadIdx.x]);
+    put4(target, column, width, vector, sum, blockIdx.y == 0 ? accumulate_dweight : accumulate_dbias);
 }

@@ -1,6 +1,9 @@
 //! Every form of divergence: rows by width, by groups, Bernoulli; rows that do not count; masked classes.
 
+use manyhead::device::Dtype;
+
 use crate::harness::*;
+use crate::numbers::*;
 
 const FORMS: usize = 10;
 
@@ -47,6 +50,7 @@ fn value(form: usize, [p, q]: [&[f64]; 2], [held_p, held_q]: [&[f64]; 2]) -> f64
     }
 }
 
+#[derive(Clone)]
 struct Case {
     borders: Vec<u32>,
     width: Option<usize>,
@@ -76,13 +80,21 @@ impl Case {
             .collect()
     }
 
-    fn check(&self, gpu: &Gpu, what: &str) {
+    /// Checks kernels of every kind of number, on logits that can be stored in each.
+    fn check(&self, what: &str) {
+        for kind in KINDS {
+            let logits = self.logits.each_ref().map(|logits| all_stored(kind, logits));
+            Case { logits, ..self.clone() }.check_kind(&Gpu::of(kind), kind, &format!("{kind:?} {what}"));
+        }
+    }
+
+    fn check_kind(&self, gpu: &Gpu, kind: Dtype, what: &str) {
         let len = self.logits[0].len();
         let rows = self.rows() as u32;
         let width = self.width.unwrap_or(0) as u32;
         let groups = self.width.is_none().then(|| gpu.upload(&self.borders));
         let counted = self.counted.as_ref().map(|counted| gpu.upload(counted));
-        let [first, second] = self.logits.each_ref().map(|logits| gpu.upload(logits));
+        let [first, second] = self.logits.each_ref().map(|logits| put(gpu, kind, logits));
         let [x, y] = self.logits.each_ref().map(|logits| wide(logits));
         for form in 0..FORMS {
             let values = self.reference(form, [&x, &y], [&x, &y]);
@@ -96,7 +108,7 @@ impl Case {
             let expected = [known(slopes(&x, |x| sum([x, &y]))), known(slopes(&y, |y| sum([&x, y])))];
             for (i, block) in ROW_BLOCKS.into_iter().enumerate() {
                 let out = gpu.room::<f32>(self.rows());
-                let slopes = (i < 2).then(|| [gpu.room::<f32>(len), gpu.room::<f32>(len)]);
+                let slopes = (i < 2).then(|| [room(gpu, kind, len), room(gpu, kind, len)]);
                 let [dfirst, dsecond] = [0, 1].map(|i| slopes.map(|slopes| slopes[i]));
                 gpu.launch(
                     "divergence",
@@ -133,7 +145,7 @@ impl Case {
                 if let Some(slopes) = slopes {
                     for (slopes, expected) in slopes.into_iter().zip(&expected) {
                         // One rounding, and 1e-9 of finite differences.
-                        assert_close(&format!("{what} slopes"), &gpu.read(slopes), expected, 1e-7);
+                        assert_close(&format!("{what} slopes"), &get(gpu, kind, slopes), expected, 4e-8 + unit(kind));
                     }
                 }
             }
@@ -143,7 +155,6 @@ impl Case {
 
 #[test]
 fn every_form_of_rows_by_width() {
-    let gpu = Gpu::new();
     for (rows, width, counted) in [(1usize, 2usize, None), (4, 3, Some(vec![1, 0, 1, 1])), (2, 40, None)] {
         let len = rows * width;
         let case = Case {
@@ -154,7 +165,7 @@ fn every_form_of_rows_by_width() {
             counted,
             divisor: 3.0,
         };
-        case.check(&gpu, &format!("{rows} x {width}"));
+        case.check(&format!("{rows} x {width}"));
     }
 }
 
@@ -168,7 +179,7 @@ fn every_form_of_bernoulli_rows() {
         counted: Some((0..37).map(|row| (row % 3 != 1) as u8).collect()),
         divisor: 25.0,
     };
-    case.check(&Gpu::new(), "bernoulli");
+    case.check("bernoulli");
 }
 
 #[test]
@@ -181,10 +192,10 @@ fn every_form_of_groups_with_masked_classes() {
         counted: None,
         divisor: 4.0,
     };
-    case.check(&Gpu::new(), "groups");
+    case.check("groups");
     for side in &mut case.logits {
         side[1] = f32::NEG_INFINITY;
         side[9] = f32::NEG_INFINITY;
     }
-    case.check(&Gpu::new(), "masked");
+    case.check("masked");
 }

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::harness::*;
+use crate::numbers::*;
 
 /// `Piece` of the kernel.
 #[repr(C)]
@@ -249,5 +250,31 @@ fn the_moving_average_moves_by_its_share() {
             start.iter().zip(&values).map(|(s, v)| *s as f64 * 0.995 + *v as f64 * 0.005).collect();
         // A rounding of the result; those of its small change do not show.
         assert_close("average", &gpu.read(shadow), &expected, 6.1e-8);
+    }
+}
+
+/// The copy of the weights that products read is their new values, rounded; entries that are left alone keep theirs.
+#[test]
+fn the_copy_is_the_values_rounded() {
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        let borders = [0usize, 300, 307, 308, 513];
+        let (pieces, len) = (arena(&borders, 128), 513);
+        let old = all_stored(kind, &vec![9.0f32; len]);
+        for shifted in 0..6 {
+            gpu.shift(shifted);
+            let [values, gradients, first, second] =
+                [1, 2, 3, 4].map(|seed| gpu.upload(&normals(seed, len).iter().map(|x| x.abs()).collect::<Vec<f32>>()));
+            let copy = put(&gpu, kind, &old);
+            let settings = factors(ADAMW, 3, 0.01, 0.1, 1e-8, 0.0);
+            let (table, settings, one) = (gpu.upload(&pieces), gpu.upload(&[settings; 4]), gpu.upload(&[1.0f32]));
+            let launch = Launch::new([pieces.len() as u32, 1, 1], [32, 1, 1]);
+            let arguments: [&dyn Argument; 9] =
+                [&values, &gradients, &first, &second, &table, &settings, &one, &ADAMW, &copy];
+            gpu.launch("optimizer", "optimizer_step", launch, &arguments);
+            let mut expected = all_stored(kind, &gpu.read::<f32>(values));
+            expected[borders[1]..borders[2]].copy_from_slice(&old[borders[1]..borders[2]]);
+            assert_eq!(get(&gpu, kind, copy), expected, "{kind:?} {shifted}");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Pooling of packed sequences.
 
+use manyhead::device::Dtype;
+
 use crate::harness::*;
+use crate::numbers::*;
 
 fn reference(x: &[f64], cu_seqlens: &[u32], width: usize, pooling: i32) -> Vec<f64> {
     let mut y = Vec::new();
@@ -17,52 +20,86 @@ fn reference(x: &[f64], cu_seqlens: &[u32], width: usize, pooling: i32) -> Vec<f
     y
 }
 
+/// Blocks of the kernels: some columns of each sequence, by 16 bytes a lane.
+fn launch(kind: Dtype, sequences: usize, width: usize, warps: u32) -> Launch {
+    let columns = if kind == Dtype::F32 { 128 } else { 256 };
+    Launch::new([sequences as u32, (width as u32).div_ceil(columns), 1], [32, warps, 1])
+}
+
 #[test]
 fn first_mean_and_maximum() {
-    let gpu = Gpu::new();
-    for (cu_seqlens, width) in [(vec![0u32, 1], 1usize), (vec![0, 3, 4, 17], 40), (vec![0, 2], 70)] {
-        let sequences = cu_seqlens.len() as u32 - 1;
-        let tokens = *cu_seqlens.last().unwrap() as usize;
-        let (x, dy) = (normals(1, tokens * width), normals(2, sequences as usize * width));
-        for pooling in 0..3i32 {
-            let launch = Launch::rows(sequences as usize, ROW_BLOCKS[pooling as usize]);
-            let y = gpu.room::<f32>(dy.len());
-            let (input, borders, width_) = (gpu.upload(&x), gpu.upload(&cu_seqlens), width as u32);
-            gpu.launch("pool", "pool_forward", launch, &[&y, &input, &borders, &sequences, &width_, &pooling]);
-            let expected = reference(&wide(&x), &cu_seqlens, width, pooling);
-            // A sum of up to 13 numbers.
-            assert_close("y", &gpu.read(y), &expected, 3e-7);
-            let slope = slopes(&wide(&x), |x| {
-                reference(x, &cu_seqlens, width, pooling).iter().zip(&dy).map(|(y, dy)| y * *dy as f64).sum()
-            });
-            for accumulate in [0i32, 1] {
-                let start = normals(3, x.len());
-                let dx = if accumulate == 1 { gpu.upload(&start) } else { gpu.room::<f32>(x.len()) };
-                gpu.launch(
-                    "pool",
-                    "pool_backward",
-                    launch,
-                    &[&dx, &accumulate, &gpu.upload(&dy), &input, &y, &borders, &sequences, &width_, &pooling],
-                );
-                let expected = if accumulate == 1 { plus(&start, &slope) } else { slope.clone() };
-                assert_close("dx", &gpu.read(dx), &expected, 2e-7);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        // Sequences of less tokens than a block has warps, and of more than these read at once.
+        let shapes: [(&[u32], usize, u32); 4] =
+            [(&[0, 1], 1, 8), (&[0, 3, 4, 17, 90], 40, 8), (&[0, 2], 70, 1), (&[0, 9, 20], 264, 3)];
+        for (number, (cu_seqlens, width, warps)) in shapes.into_iter().enumerate() {
+            for pooling in 0..3i32 {
+                gpu.shift(number % 3);
+                check(&gpu, kind, cu_seqlens, width, pooling, warps);
             }
         }
     }
 }
 
+fn check(gpu: &Gpu, kind: Dtype, cu_seqlens: &[u32], width: usize, pooling: i32, warps: u32) {
+    let sequences = cu_seqlens.len() - 1;
+    let tokens = *cu_seqlens.last().unwrap() as usize;
+    // Many equal numbers where they have 16 bits: the gradient of a maximum goes to the first.
+    let [x, dy] = [(1, tokens), (2, sequences)].map(|(seed, rows)| all_stored(kind, &normals(seed, rows * width)));
+    let launch = launch(kind, sequences, width, warps);
+    let y = room(gpu, kind, dy.len());
+    let (input, borders, width_) = (put(gpu, kind, &x), gpu.upload(cu_seqlens), width as u32);
+    gpu.launch("pool", "pool_forward", launch, &[&y, &input, &borders, &width_, &pooling]);
+    let expected = reference(&wide(&x), cu_seqlens, width, pooling);
+    let what = format!("{kind:?} {cu_seqlens:?} {width} {pooling}");
+    // A sum of up to 73 numbers, and what is stored.
+    let rounding = if kind == Dtype::F32 { 0.0 } else { unit(kind) };
+    assert_close(&format!("{what} y"), &get(gpu, kind, y), &expected, 5e-7 + rounding);
+    let mut slope = vec![0.0; x.len()];
+    for (sequence, pair) in cu_seqlens.windows(2).enumerate() {
+        let tokens = pair[0] as usize..pair[1] as usize;
+        for c in 0..width {
+            let d = dy[sequence * width + c] as f64;
+            let column = |token: usize| x[token * width + c];
+            match pooling {
+                0 => slope[tokens.start * width + c] = d,
+                1 => tokens.clone().for_each(|token| slope[token * width + c] = d / tokens.len() as f64),
+                _ => {
+                    let most = tokens.clone().map(column).fold(f32::NEG_INFINITY, f32::max);
+                    let first = tokens.clone().find(|token| column(*token) == most).unwrap();
+                    slope[first * width + c] = d;
+                }
+            }
+        }
+    }
+    for accumulate in [0i32, 1] {
+        let start = all_stored(kind, &normals(3, x.len()));
+        let dx = if accumulate == 1 { put(gpu, kind, &start) } else { room(gpu, kind, x.len()) };
+        gpu.launch(
+            "pool",
+            "pool_backward",
+            launch,
+            &[&dx, &accumulate, &put(gpu, kind, &dy), &input, &y, &borders, &width_, &pooling],
+        );
+        let expected = if accumulate == 1 { plus(&start, &slope) } else { slope.clone() };
+        assert_close(&format!("{what} dx"), &get(gpu, kind, dx), &expected, 2e-7 + rounding);
+    }
+}
+
 #[test]
 fn the_first_of_equal_maxima_gets_the_gradient() {
-    let gpu = Gpu::new();
-    let (x, borders) = (gpu.upload(&[1.0f32, 2.0, 2.0, f32::NAN, f32::NAN]), gpu.upload(&[0u32, 3, 5]));
-    let launch = Launch::rows(2, [32, 4]);
-    let (y, dx) = (gpu.room::<f32>(2), gpu.room::<f32>(5));
-    gpu.launch("pool", "pool_forward", launch, &[&y, &x, &borders, &2u32, &1u32, &2i32]);
-    gpu.launch(
-        "pool",
-        "pool_backward",
-        launch,
-        &[&dx, &0i32, &gpu.upload(&[5.0f32, 7.0]), &x, &y, &borders, &2u32, &1u32, &2i32],
-    );
-    assert_eq!(gpu.read::<f32>(dx), [0.0, 5.0, 0.0, 7.0, 0.0]);
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        let x = put(&gpu, kind, &[1.0, 2.0, 2.0, f32::NAN, f32::NAN, 1.0, f32::NAN, 3.0]);
+        let borders = gpu.upload(&[0u32, 3, 5, 8]);
+        let launch = launch(kind, 3, 1, 8);
+        let (y, dx) = (room(&gpu, kind, 3), room(&gpu, kind, 8));
+        gpu.launch("pool", "pool_forward", launch, &[&y, &x, &borders, &1u32, &2i32]);
+        let got = get(&gpu, kind, y);
+        assert!(got[0] == 2.0 && got[1].is_nan() && got[2] == 3.0, "{got:?}");
+        let dy = put(&gpu, kind, &[5.0, 7.0, 9.0]);
+        gpu.launch("pool", "pool_backward", launch, &[&dx, &0i32, &dy, &x, &y, &borders, &1u32, &2i32]);
+        assert_eq!(get(&gpu, kind, dx), [0.0, 5.0, 0.0, 7.0, 0.0, 0.0, 0.0, 9.0]);
+    }
 }

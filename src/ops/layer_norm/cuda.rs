@@ -170,5 +170,5 @@ pub fn backward(cuda: &Cuda, kept: Kept<'_>, input: Option<Dropout>, gradients: 
     }
     let ([weight, weight_adds], [bias, bias_adds]) = (target(weight), target(bias));
     let arguments = [weight, weight_adds, bias, bias_adds, weights, biases, size("layer_norm", chunks)?, width_];
-    cuda.launch("layer_norm", "layer_norm_sums", Launch::new([width.div_ceil(32), 2, 1], [32, 32, 1]), &arguments)
+    cuda.launch("layer_norm", "layer_norm_sums", Launch::new([width.div_ceil(128), 2, 1], [32, 8, 1]), &arguments)
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::Pooling;
-use crate::device::cuda::{Argument, Cuda, Launch, Span, size};
+use crate::device::Dtype;
+use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
 use crate::error::Result;
 use crate::tape::Slot;
 
-/// A block a sequence: there are few of them, and each is one chain of additions.
-const BLOCK: [u32; 2] = [256, 1];
+/// A block for some columns of each sequence, whose warps share its tokens.
+fn launch(sequences: usize, width: usize) -> Launch {
+    Launch::new([sequences, width.div_ceil(flat::sum_columns(Dtype::F32)), 1], flat::SUM_BLOCK)
+}
 
 /// Its number in kernels/pool.cu.
 fn number(pooling: Pooling) -> Argument {
@@ -29,9 +32,14 @@ pub fn forward(
     y: Span<'_>,
 ) -> Result<()> {
     let (list, sequences) = (cuda.list(cu_seqlens)?, cu_seqlens.len() - 1);
+<<<<<<< HEAD
     let sizes = [size("pool", sequences)?, size("pool", width)?];
     let arguments = [y.into(), x.into(), (&*list).into(), sizes[0], sizes[1], number(pooling)];
     cuda.launch(("pool", y.dtype()), "pool_forward", Launch::rows(sequences, BLOCK), &arguments)
+=======
+    let arguments = [y.into(), x.into(), (&*list).into(), size("pool", width)?, number(pooling)];
+    cuda.launch("pool", "pool_forward", launch(sequences, width), &arguments)
+>>>>>>> af63f34
 }
 
 /// dx (+)= the gradient of y, sequence by sequence; every token is in one.
@@ -51,9 +59,12 @@ pub fn backward(
         x.into(),
         y.into(),
         (&*list).into(),
-        size("pool", sequences)?,
         size("pool", width)?,
         number(pooling),
     ];
+<<<<<<< HEAD
     cuda.launch(("pool", upstream.dtype()), "pool_backward", Launch::rows(sequences, BLOCK), &arguments)
+=======
+    cuda.launch("pool", "pool_backward", launch(sequences, width), &arguments)
+>>>>>>> af63f34
 }
