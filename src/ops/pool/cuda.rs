@@ -32,14 +32,8 @@ pub fn forward(
     y: Span<'_>,
 ) -> Result<()> {
     let (list, sequences) = (cuda.list(cu_seqlens)?, cu_seqlens.len() - 1);
-<<<<<<< HEAD
-    let sizes = [size("pool", sequences)?, size("pool", width)?];
-    let arguments = [y.into(), x.into(), (&*list).into(), sizes[0], sizes[1], number(pooling)];
-    cuda.launch(("pool", y.dtype()), "pool_forward", Launch::rows(sequences, BLOCK), &arguments)
-=======
     let arguments = [y.into(), x.into(), (&*list).into(), size("pool", width)?, number(pooling)];
-    cuda.launch("pool", "pool_forward", launch(sequences, width), &arguments)
->>>>>>> af63f34
+    cuda.launch(("pool", y.dtype()), "pool_forward", launch(sequences, width), &arguments)
 }
 
 /// dx (+)= the gradient of y, sequence by sequence; every token is in one.
@@ -62,9 +56,5 @@ pub fn backward(
         size("pool", width)?,
         number(pooling),
     ];
-<<<<<<< HEAD
-    cuda.launch(("pool", upstream.dtype()), "pool_backward", Launch::rows(sequences, BLOCK), &arguments)
-=======
-    cuda.launch("pool", "pool_backward", launch(sequences, width), &arguments)
->>>>>>> af63f34
+    cuda.launch(("pool", upstream.dtype()), "pool_backward", launch(sequences, width), &arguments)
 }
