@@ -83,15 +83,36 @@ struct Place {
     }
 };
 
+// threadIdx.x and blockIdx.x, and in a way that the compiler reads them where they are used: kept, they were spilled.
+__device__ __forceinline__ unsigned thread_number() {
+    unsigned number;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+    return number;
+}
+__device__ __forceinline__ unsigned block_number() {
+    unsigned number;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+    return number;
+}
+
 // A number that the whole warp has: the compiler then knows it, and what follows from it takes no registers of the lanes.
 __device__ __forceinline__ unsigned of_warp(unsigned number) { return __shfl_sync(FULL_WARP, number, 0); }
 
 __device__ __forceinline__ Place place(const Attention& op) {
-    unsigned item = blockIdx.x / op.heads;
+    unsigned block = block_number(), item = block / op.heads;
     const unsigned* at = op.items + 5 * (u64)item;
     return {
-        of_warp(at[0]), of_warp(at[1]), of_warp(at[2]), of_warp(at[3]), of_warp(at[4]), blockIdx.x - item * op.heads
+        of_warp(at[0]), of_warp(at[1]), of_warp(at[2]), of_warp(at[3]), of_warp(at[4]), block - item * op.heads
     };
+}
+
+// Where the block stands, and its warp's first row and the address of its rows: found again, rather than kept in registers all
+// the time.
+template <class T>
+__device__ __forceinline__ void find_again(Place& at, unsigned& warp, unsigned& own, const Attention& op) {
+    at = place(op);
+    warp = thread_number() / 32 * T::WARP_ROWS;
+    own = (unsigned)__cvta_generic_to_shared(shared_bytes) + warp * T::PITCH;
 }
 
 // Numbers of a row.
@@ -142,13 +163,13 @@ __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4
 // numbers of the inner dimension (TURNED). Worked out for each tile, which is cheaper than a register.
 template <class T>
 __device__ __forceinline__ unsigned left_place() {
-    unsigned lane = hidden(threadIdx.x) % 32;
+    unsigned lane = thread_number() % 32;
     return T::place(lane % 16, lane / 16);
 }
 // The same of a right-hand side whose rows are columns of the product.
 template <class T>
 __device__ __forceinline__ unsigned right_place() {
-    unsigned lane = hidden(threadIdx.x) % 32;
+    unsigned lane = thread_number() % 32;
     return T::place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 }
 
@@ -195,7 +216,7 @@ __device__ __forceinline__ void copy_rows(
     constexpr int APART = T::THREADS / T::GROUPS;
     static_assert(T::THREADS % T::GROUPS == 0 && ROWS % APART == 0, "a thread's groups are in one column");
     // Hidden, or registers keep all that follows from it.
-    unsigned thread = hidden(threadIdx.x), row = thread / T::GROUPS, group = thread % T::GROUPS;
+    unsigned thread = thread_number(), row = thread / T::GROUPS, group = thread % T::GROUPS;
     if (vector) {
         u64 from = at + row * width(op) + group * 8;
         unsigned apart = hidden(APART) * width(op);
@@ -253,7 +274,7 @@ template <class T, int COUNT, bool TO_GLOBAL>
 __device__ __forceinline__ void move_rows(
     number* there, unsigned tile, unsigned count, const Attention& op, unsigned from, bool vector
 ) {
-    unsigned lane = threadIdx.x % 32;
+    unsigned lane = thread_number() % 32;
     if (vector) {
         constexpr int GROUPS = COUNT / 8;
 #pragma unroll
@@ -311,7 +332,7 @@ template <class T, int COUNT, bool ADD>
 __device__ __forceinline__ void put_words(
     unsigned tile, const float (&sums)[COUNT / 8][4], float low, float high, unsigned from
 ) {
-    unsigned lane = threadIdx.x % 32, to = tile + T::place(lane / 4, 0) + lane % 4 * 4;
+    unsigned lane = thread_number() % 32, to = tile + T::place(lane / 4, 0) + lane % 4 * 4;
 #pragma unroll
     for (int n = 0; n < COUNT / 8; n++) {
         unsigned word = to ^ (from / 8 + n) * 16;
@@ -370,9 +391,10 @@ __device__ __forceinline__ unsigned permute(unsigned low, unsigned high, unsigne
 __device__ __forceinline__ unsigned kept_of_rows(
     const Attention& op, unsigned* kept, bool drawn, unsigned row, unsigned end, unsigned head, unsigned key, unsigned eights
 ) {
-    unsigned lane = threadIdx.x % 32, half = lane / 2 % 2, word = ~0u;
+    // Hidden, or registers keep all that follows.
+    unsigned lane = thread_number() % 32, half = lane / 2 % 2, word = ~0u;
     row += lane / 4 + lane % 2 * 8;
-    u64 at = (((u64)head * ((op.mask_stride + 63) / 64) + key / 64) * op.rows + row) * 2 + half;
+    u64 at = ((u64)(head * ((op.mask_stride + 63) / 64) + key / 64) * op.rows + row) * 2 + half;
     if (drawn) {
         word = draw_word(op, row, head, key, half, eights);
         if (kept && row < end) kept[at] = word;

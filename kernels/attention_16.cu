@@ -83,7 +83,7 @@ __device__ __forceinline__ void forward_tile(
     Rows<T>& rows, unsigned own, unsigned keys, unsigned values, float factor, float scale, int groups,
     const int (&ends)[T::TILES][2], const unsigned (&kept)[T::TILES]
 ) {
-    unsigned lane = threadIdx.x % 32;
+    unsigned lane = thread_number() % 32;
     float p[T::TILES][COLUMNS / 8][4];
 #pragma unroll
     for (int step = 0; step < T::STEPS; step++) {
@@ -147,7 +147,7 @@ __device__ __forceinline__ void forward(
     number* y, float* log_sum_exp, unsigned* kept, const number* q, const number* k, const number* v, const Attention& op
 ) {
     Place at = place(op);
-    unsigned lane = threadIdx.x % 32, warp = of_warp(threadIdx.x / 32) * T::WARP_ROWS;
+    unsigned lane = thread_number() % 32, warp = of_warp(thread_number() / 32) * T::WARP_ROWS;
     bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(y);
     unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
     unsigned now = shared + T::OWN;
@@ -233,7 +233,7 @@ __device__ __forceinline__ void forward(
     while (key < whole) step(false);
     while (key < seen) step(true);
     if (!active) return;
-    at = place(op);
+    find_again<T>(at, warp, own, op);
     unsigned first = at.query + at.first + warp;
 #pragma unroll
     for (int m = 0; m < T::TILES; m++) {
@@ -259,18 +259,12 @@ __device__ __forceinline__ void forward(
     }
 }
 
-#define FORWARD(head, rows, Shape, blocks)                                                                         \
-    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_##head##_##rows(        \
+#define FORWARD(dropout, name, Shape, blocks)                                                                      \
+    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_##name(                 \
         number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
         const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
     ) {                                                                                                            \
-        forward<Shape, false>(y, log_sum_exp, kept, q, k, v, op);                                                  \
-    }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(Shape::THREADS, blocks) attention_forward_dropout_##head##_##rows(\
-        number* __restrict__ y, float* __restrict__ log_sum_exp, unsigned* __restrict__ kept,                      \
-        const number* __restrict__ q, const number* __restrict__ k, const number* __restrict__ v, Attention op     \
-    ) {                                                                                                            \
-        forward<Shape, true>(y, log_sum_exp, kept, q, k, v, op);                                                   \
+        forward<Shape, dropout>(y, log_sum_exp, kept, q, k, v, op);                                                \
     }
 
 typedef Shape<32, 2, 1, 2> Forward32x32;
@@ -282,11 +276,19 @@ typedef Shape<64, 4, 2, 2> Forward64x128;
 typedef Shape<128, 4, 1, 2> Forward128x64;
 typedef Shape<256, 4, 1, 1, 2> Forward256x64;
 
-FORWARD(32, 32, Forward32x32, 8)
-FORWARD(32, 64, Forward32x64, 4)
-FORWARD(32, 128, Forward32x128, 2)
-FORWARD(64, 32, Forward64x32, 8)
-FORWARD(64, 64, Forward64x64, 4)
-FORWARD(64, 128, Forward64x128, 2)
-FORWARD(128, 64, Forward128x64, 2)
-FORWARD(256, 64, Forward256x64, 2)
+// The last number: blocks of a multiprocessor that have registers, as many as there are without a spill.
+FORWARD(false, 32_32, Forward32x32, 8)
+FORWARD(false, 32_64, Forward32x64, 4)
+FORWARD(false, 32_128, Forward32x128, 2)
+FORWARD(false, 64_32, Forward64x32, 8)
+FORWARD(false, 64_64, Forward64x64, 4)
+FORWARD(false, 64_128, Forward64x128, 2)
+FORWARD(false, 128_64, Forward128x64, 2)
+FORWARD(false, 256_64, Forward256x64, 2)
+// No blocks of 128: drawing the mask costs more than they could win.
+FORWARD(true, dropout_32_32, Forward32x32, 7)
+FORWARD(true, dropout_32_64, Forward32x64, 3)
+FORWARD(true, dropout_64_32, Forward64x32, 6)
+FORWARD(true, dropout_64_64, Forward64x64, 3)
+FORWARD(true, dropout_128_64, Forward128x64, 2)
+FORWARD(true, dropout_256_64, Forward256x64, 2)

@@ -34,9 +34,9 @@ struct Sides {
     }
 };
 
-// The two first products of a tile, S and dy · vᵀ or their transposes, for 16 of its columns from 16 · N on. `right`: the
-// lane's address in the tile of the first one's right-hand side; the second one's is OTHER bytes further.
-template <class T, int N>
+// The two first products of a tile, S and dy · vᵀ or their transposes, for 16 of its columns. `right`: the lane's address of
+// their rows in the tile of the first one's right-hand side; the second one's is OTHER bytes further.
+template <class T>
 __device__ __forceinline__ void first_products(
     float (&scores)[2][4], float (&slopes)[2][4], const Sides<T>& sides, unsigned own, unsigned right, float scale
 ) {
@@ -44,7 +44,7 @@ __device__ __forceinline__ void first_products(
     for (int step = 0; step < T::STEPS; step++) {
         unsigned a[4], b[4];
         sides.template get<0>(a, step, own, scale);
-        load_matrices<false, N * 16 * T::PITCH>(b, at_step(right, step));
+        load_matrices<false, 0>(b, at_step(right, step));
         if (step == 0) {
             multiply<true>(scores[0], a, b[0], b[1]);
             multiply<true>(scores[1], a, b[2], b[3]);
@@ -53,7 +53,7 @@ __device__ __forceinline__ void first_products(
             multiply(scores[1], a, b[2], b[3]);
         }
         sides.template get<1>(a, step, own, scale);
-        load_matrices<false, T::OTHER + N * 16 * T::PITCH>(b, at_step(right, step));
+        load_matrices<false, T::OTHER>(b, at_step(right, step));
         if (step == 0) {
             multiply<true>(slopes[0], a, b[0], b[1]);
             multiply<true>(slopes[1], a, b[2], b[3]);
@@ -84,31 +84,39 @@ struct Queries {
     int ends[2];
 };
 
-// 16 keys of a tile, from 16 · N on, and the next ones. `kept`: see kept_of_rows.
-template <class T, bool EDGE, bool DROPOUT, int N = 0>
+// gridDim.z is 1, but the compiler does not know that.
+__device__ __forceinline__ int unknown(int number) { return number * (int)gridDim.z; }
+
+// The keys of a tile, 16 at a time, and no more: it unrolled loops of a known number of rounds, whatever it was told, and read
+// ahead until registers ran out. `kept`: see kept_of_rows.
+template <class T, bool EDGE, bool DROPOUT>
 __device__ __forceinline__ void query_columns(
-    float (&sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, const Queries& rows, unsigned own, unsigned right,
+    float (&sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, Queries rows, unsigned own, unsigned right,
     unsigned turned, float factor, float scale, int groups, unsigned kept
 ) {
-    if constexpr (N < COLUMNS / 16) {
-        if (EDGE && N >= groups) return;
+#pragma unroll 1
+    for (int group = unknown(groups); group > 0; group--) {
         float scores[2][4], slopes[2][4];
-        first_products<T, N>(scores, slopes, sides, own, right, scale);
+        first_products<T>(scores, slopes, sides, own, right, scale);
         unsigned left[4];
 #pragma unroll
         for (int n = 0; n < 2; n++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float p = exponential(fmaf(scores[n][i], factor, rows.shifts[i / 2]));
-                if (EDGE && (int)(16 * N + 8 * n + threadIdx.x % 4 * 2 + i % 2) >= rows.ends[i / 2]) p = 0.0f;
-                float slope = DROPOUT && !(kept >> (8 * i + 2 * N + n) & 1) ? 0.0f : slopes[n][i];
+                if (EDGE && (int)(8 * n + thread_number() % 4 * 2 + i % 2) >= rows.ends[i / 2]) p = 0.0f;
+                float slope = DROPOUT && !(kept >> (8 * i + n) & 1) ? 0.0f : slopes[n][i];
                 slopes[n][i] = p * (slope - rows.means[i / 2]);
             }
             left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
             left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
         }
-        second_product<T, N * 16 * T::PITCH>(sums, left, turned);
-        query_columns<T, EDGE, DROPOUT, N + 1>(sums, sides, rows, own, right, turned, factor, scale, groups, kept);
+        second_product<T, 0>(sums, left, turned);
+        right += 16 * T::PITCH;
+        turned += 16 * T::PITCH;
+        rows.ends[0] -= 16;
+        rows.ends[1] -= 16;
+        kept >>= 2;
     }
 }
 
@@ -118,7 +126,7 @@ __device__ __forceinline__ void query_gradient(
     const number* dy, const number* y, const float* log_sum_exp, const Attention& op
 ) {
     Place at = place(op);
-    unsigned lane = threadIdx.x % 32, warp = of_warp(threadIdx.x / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    unsigned lane = thread_number() % 32, warp = of_warp(thread_number() / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
     bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(y) &&
                   aligned16(dq);
     unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
@@ -229,7 +237,7 @@ __device__ __forceinline__ void query_gradient(
     while (key < whole) step(false);
     while (key < seen) step(true);
     if (!active) return;
-    at = place(op);
+    find_again<T>(at, warp, own, op);
     float share = op.scale * op.mask.scale * exp2f(SHRINK);
     put_rows<T, T::PART>(
         dq + at.start(op, at.query + at.first + warp), accumulate, own, sums, share, share, at.queries - at.first - warp, op,
@@ -237,51 +245,50 @@ __device__ __forceinline__ void query_gradient(
     );
 }
 
-// 16 queries of a tile, from 16 · N on, and the next ones. `facts`: the tile's shifts, means, and words of the mask; `bit`: of
-// the warp's first keys in a word. EDGE: the warp's first key is `ahead` rows after the tile's first query.
-template <class T, bool EDGE, bool DROPOUT, int N = 0>
+// The queries of a tile, 16 at a time as well. `facts`: the tile's shifts, means, and words of the mask; `bit`: of the warp's first
+// keys in a word. EDGE: the warp's first key is `ahead` rows after the tile's first query.
+template <class T, bool EDGE, bool DROPOUT>
 __device__ __forceinline__ void key_columns(
     float (&key_sums)[2 * T::PART_STEPS][4], float (&value_sums)[2 * T::PART_STEPS][4], const Sides<T>& sides, unsigned own,
     unsigned right, unsigned turned, const float* facts, unsigned bit, float factor, float scale, int ahead
 ) {
-    if constexpr (N < COLUMNS / 16) {
+    unsigned lane = thread_number() % 32;
+    facts += lane % 4 * 2;
+    const unsigned* words = (const unsigned*)(facts + 2 * COLUMNS) + lane % 4 * 2 + lane / 16;
+#pragma unroll 1
+    for (int group = unknown(COLUMNS / 16); group > 0; group--) {
         float scores[2][4], slopes[2][4];
-        first_products<T, N>(scores, slopes, sides, own, right, scale);
-        unsigned lane = threadIdx.x % 32, weights[4], left[4];
+        first_products<T>(scores, slopes, sides, own, right, scale);
+        unsigned weights[4], left[4];
 #pragma unroll
         for (int n = 0; n < 2; n++) {
-            unsigned column = 16 * N + 8 * n + lane % 4 * 2;
-            float2 shifts = *(const float2*)(facts + column), means = *(const float2*)(facts + COLUMNS + column);
-            unsigned words[2] = {};
+            float2 shifts = *(const float2*)(facts + 8 * n), means = *(const float2*)(facts + COLUMNS + 8 * n);
+            unsigned kept[2] = {};
             if (DROPOUT) {
-                const unsigned* all = (const unsigned*)(facts + 2 * COLUMNS) + 2 * column + lane / 16;
-                words[0] = all[0] >> bit;
-                words[1] = all[2] >> bit;
+                kept[0] = words[16 * n] >> bit;
+                kept[1] = words[16 * n + 2] >> bit;
             }
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 float mean = i % 2 == 0 ? means.x : means.y;
                 float p = exponential(fmaf(scores[n][i], factor, i % 2 == 0 ? shifts.x : shifts.y));
-                if (EDGE && (int)(lane / 4 + i / 2 * 8) + ahead > (int)(column + i % 2)) p = 0.0f;
-                if (DROPOUT) {
-                    float weight = words[i % 2] >> i / 2 & 1 ? p : 0.0f;
-                    slopes[n][i] = fmaf(weight, slopes[n][i], -(p * mean));
-                    scores[n][i] = weight;
-                } else {
-                    slopes[n][i] = p * (slopes[n][i] - mean);
-                    scores[n][i] = p;
-                }
+                if (EDGE && (int)(lane / 4 + i / 2 * 8) + ahead > (int)(8 * n + lane % 4 * 2 + i % 2)) p = 0.0f;
+                bool there = !DROPOUT || kept[i % 2] >> i / 2 & 1;
+                scores[n][i] = there ? p : 0.0f;
+                slopes[n][i] = p * ((there ? slopes[n][i] : 0.0f) - mean);
             }
             weights[2 * n] = rounded2(scores[n][0], scores[n][1]);
             weights[2 * n + 1] = rounded2(scores[n][2], scores[n][3]);
             left[2 * n] = rounded2(slopes[n][0], slopes[n][1]);
             left[2 * n + 1] = rounded2(slopes[n][2], slopes[n][3]);
         }
-        second_product<T, T::OTHER + N * 16 * T::PITCH>(value_sums, weights, turned);
-        second_product<T, N * 16 * T::PITCH>(key_sums, left, turned);
-        key_columns<T, EDGE, DROPOUT, N + 1>(
-            key_sums, value_sums, sides, own, right, turned, facts, bit, factor, scale, ahead
-        );
+        second_product<T, T::OTHER>(value_sums, weights, turned);
+        second_product<T, 0>(key_sums, left, turned);
+        right += 16 * T::PITCH;
+        turned += 16 * T::PITCH;
+        facts += 16;
+        words += 32;
+        ahead -= 16;
     }
 }
 
@@ -295,7 +302,7 @@ __device__ __forceinline__ void key_gradients(
     // Bytes of what is known of a tile's queries, behind all stages.
     constexpr unsigned FACTS = 4 * COLUMNS * 4;
     Place at = place(op);
-    unsigned lane = threadIdx.x % 32, warp = of_warp(threadIdx.x / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
+    unsigned lane = thread_number() % 32, warp = of_warp(thread_number() / 32) * T::WARP_ROWS, part = T::PARTS == 1 ? 0 : blockIdx.y;
     bool vector = op.head_dim % 8 == 0 && aligned16(q) && aligned16(k) && aligned16(v) && aligned16(dy) && aligned16(dk) &&
                   aligned16(dv);
     unsigned shared = (unsigned)__cvta_generic_to_shared(shared_bytes), own = shared + warp * T::PITCH;
@@ -308,23 +315,21 @@ __device__ __forceinline__ void key_gradients(
     auto copy = [&](unsigned stage, unsigned facts, unsigned query) {
         copy_rows<T, COLUMNS, 2>(stage, {q, dy}, from, at.queries - query, op, vector);
         from += (u64)COLUMNS * width(op);
-        // Words of what is known: four for each query.
-        unsigned to = shared + facts, first = at.query + query;
-        int count = (int)min(at.queries - query, COLUMNS);
-        for (unsigned i = threadIdx.x; i < COLUMNS * 2; i += T::THREADS) {
+        // Words of what is known: four for each query. Hidden, or registers keep all that follows.
+        unsigned to = shared + facts, first = at.query + query, count = at.queries - query, head = hidden(at.head);
+        for (unsigned i = thread_number(); i < COLUMNS * 2; i += T::THREADS) {
             unsigned row = i % COLUMNS;
-            bool there = (int)row < count;
-            u64 at_row = ((u64)(i / COLUMNS) * op.heads + at.head) * op.rows + first + row;
-            copy_word(to + i * 4, statistics + (there ? at_row : 0), there ? 4 : 0);
+            u64 at_row = ((u64)(i / COLUMNS * op.heads) + head) * op.rows + first + row;
+            copy_word(to + i * 4, statistics + (row < count ? at_row : 0), row < count ? 4 : 0);
             if (DROPOUT) {
                 unsigned word = to + (2 * COLUMNS + i) * 4, tile = at.first / 64;
-                there = (int)i / 2 < count;
+                bool there = i / 2 < count;
                 if (kept) {
-                    u64 at_word = (((u64)at.head * ((op.mask_stride + 63) / 64) + tile) * op.rows + first) * 2 + i;
+                    u64 at_word = ((u64)(head * ((op.mask_stride + 63) / 64) + tile) * op.rows + first) * 2 + i;
                     copy_word(word, kept + (there ? at_word : 0), there ? 4 : 0);
                 } else {
                     unsigned eights = min((at.keys - tile * 64 + 7) / 8, 8);
-                    unsigned bits = there ? draw_word(op, first + i / 2, at.head, tile * 64, i % 2, eights) : 0;
+                    unsigned bits = there ? draw_word(op, first + i / 2, head, tile * 64, i % 2, eights) : 0;
                     asm volatile("st.shared.b32 [%0], %1;" ::"r"(word), "r"(bits) : "memory");
                 }
             }
@@ -381,7 +386,7 @@ __device__ __forceinline__ void key_gradients(
     }
     while (query < at.queries) step(false);
     if (!active) return;
-    at = place(op);
+    find_again<T>(at, warp, own, op);
     float share = op.mask.scale * exp2f(SHRINK);
     u64 to = at.start(op, at.key + at.first + warp);
     unsigned count = at.keys - at.first - warp;
@@ -408,16 +413,18 @@ __device__ __forceinline__ void key_gradients(
     ) {                                                                                                            \
         key_gradients<Keys, dropout>(dk, accumulate_dk, dv, accumulate_dv, statistics, kept, q, k, v, dy, op);     \
     }
-#define BACKWARDS(head, Queries, query_blocks, Keys, key_blocks)                  \
-    BACKWARD(false, , head, Queries, query_blocks, Keys, key_blocks)              \
-    BACKWARD(true, dropout_, head, Queries, query_blocks, Keys, key_blocks)
 
 typedef Shape<32, 4, 1, 2> Backward32;
 typedef Shape<64, 4, 1, 2> Backward64;
 typedef Shape<128, 4, 1, 1> Backward128;
 typedef Shape<256, 2, 1, 1, 2> Backward256;
 
-BACKWARDS(32, Backward32, 4, Backward32, 4)
-BACKWARDS(64, Backward64, 3, Backward64, 3)
-BACKWARDS(128, Backward128, 2, Backward128, 2)
-BACKWARDS(256, Backward256, 2, Backward256, 2)
+// Numbers: blocks of a multiprocessor that have registers, as many as there are without a spill.
+BACKWARD(false, , 32, Backward32, 5, Backward32, 4)
+BACKWARD(true, dropout_, 32, Backward32, 4, Backward32, 4)
+BACKWARD(false, , 64, Backward64, 4, Backward64, 3)
+BACKWARD(true, dropout_, 64, Backward64, 3, Backward64, 3)
+BACKWARD(false, , 128, Backward128, 2, Backward128, 2)
+BACKWARD(true, dropout_, 128, Backward128, 2, Backward128, 2)
+BACKWARD(false, , 256, Backward256, 2, Backward256, 2)
+BACKWARD(true, dropout_, 256, Backward256, 2, Backward256, 2)
