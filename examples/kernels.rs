@@ -183,7 +183,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let output = forward(case, &mut run, &vars)?;
     let upstream: Vec<f32> = (0..run.tape.shape(output)?.len()).map(|i| 1.0 + (i % 7) as f32).collect();
     // Towards everything that was put on the tape, too, as in the middle of a network.
-    let leaves: Vec<Var> = (0..2).map(Var::Value).take(if ["divergence", "dropout-layer-norm"].contains(&case.as_str()) { 2 } else { 1 }).collect();
+    let leaves: Vec<Var> = (0..2)
+        .map(Var::Value)
+        .take(if ["divergence", "dropout-layer-norm"].contains(&case.as_str()) { 2 } else { 1 })
+        .collect();
     let wanted = if case == "embedding" { &[][..] } else { &leaves };
     run.tape.backward_from(&[(output, &upstream)], Some(&mut gradients), wanted)?;
     device.synchronize()?;

@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::tape::Slot;
 
 /// A block for some columns of each sequence, whose warps share its tokens.
-fn launch(sequences: usize, width: usize) -> Launch {
-    Launch::new([sequences, width.div_ceil(flat::sum_columns(Dtype::F32)), 1], flat::SUM_BLOCK)
+fn launch(sequences: usize, width: usize, numbers: Dtype) -> Launch {
+    Launch::new([sequences, width.div_ceil(flat::sum_columns(numbers)), 1], flat::SUM_BLOCK)
 }
 
 /// Its number in kernels/pool.cu.
@@ -33,7 +33,7 @@ pub fn forward(
 ) -> Result<()> {
     let (list, sequences) = (cuda.list(cu_seqlens)?, cu_seqlens.len() - 1);
     let arguments = [y.into(), x.into(), (&*list).into(), size("pool", width)?, number(pooling)];
-    cuda.launch(("pool", y.dtype()), "pool_forward", launch(sequences, width), &arguments)
+    cuda.launch(("pool", y.dtype()), "pool_forward", launch(sequences, width, y.dtype()), &arguments)
 }
 
 /// dx (+)= the gradient of y, sequence by sequence; every token is in one.
@@ -56,5 +56,5 @@ pub fn backward(
         size("pool", width)?,
         number(pooling),
     ];
-    cuda.launch(("pool", upstream.dtype()), "pool_backward", launch(sequences, width), &arguments)
+    cuda.launch(("pool", upstream.dtype()), "pool_backward", launch(sequences, width, upstream.dtype()), &arguments)
 }
