@@ -58,7 +58,7 @@ pub fn held_launch(rows: usize, block: [u32; 2]) -> Launch {
 /// Few enough that there are blocks for all of a device, enough that the partial sums are not what costs.
 fn chunk(rows: usize, block: [u32; 2]) -> usize {
     match block {
-        [32, _] if rows > 2048 => 32,
+        [32, _] if rows > 4096 => 32,
         [32, _] => 16,
         _ => 8,
     }
