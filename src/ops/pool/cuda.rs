@@ -9,8 +9,8 @@ use crate::error::Result;
 use crate::tape::Slot;
 
 /// A block for some columns of each sequence, whose warps share its tokens.
-fn launch(sequences: usize, width: usize) -> Launch {
-    Launch::new([sequences, width.div_ceil(flat::sum_columns(Dtype::F32)), 1], flat::SUM_BLOCK)
+fn launch(sequences: usize, width: usize, numbers: Dtype) -> Launch {
+    Launch::new([sequences, width.div_ceil(flat::sum_columns(numbers)), 1], flat::SUM_BLOCK)
 }
 
 /// Its number in kernels/pool.cu.
@@ -32,14 +32,8 @@ pub fn forward(
     y: Span<'_>,
 ) -> Result<()> {
     let (list, sequences) = (cuda.list(cu_seqlens)?, cu_seqlens.len() - 1);
-<<<<<<< HEAD
-    let sizes = [size("pool", sequences)?, size("pool", width)?];
-    let arguments = [y.into(), x.into(), (&*list).into(), sizes[0], sizes[1], number(pooling)];
-    cuda.launch(("pool", y.dtype()), "pool_forward", Launch::rows(sequences, BLOCK), &arguments)
-=======
     let arguments = [y.into(), x.into(), (&*list).into(), size("pool", width)?, number(pooling)];
-    cuda.launch("pool", "pool_forward", launch(sequences, width), &arguments)
->>>>>>> af63f34
+    cuda.launch(("pool", y.dtype()), "pool_forward", launch(sequences, width, y.dtype()), &arguments)
 }
 
 /// dx (+)= the gradient of y, sequence by sequence; every token is in one.
@@ -62,9 +56,6 @@ pub fn backward(
         size("pool", width)?,
         number(pooling),
     ];
-<<<<<<< HEAD
-    cuda.launch(("pool", upstream.dtype()), "pool_backward", Launch::rows(sequences, BLOCK), &arguments)
-=======
-    cuda.launch("pool", "pool_backward", launch(sequences, width), &arguments)
->>>>>>> af63f34
+    let numbers = upstream.dtype();
+    cuda.launch(("pool", numbers), "pool_backward", launch(sequences, width, numbers), &arguments)
 }
