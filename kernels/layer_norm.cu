@@ -137,7 +137,7 @@ __device__ __forceinline__ void backward(BACKWARD_PARAMETERS) {
             }
         }
         if (!dx && !dresidual) continue;
-        float mean = row_sum(sum) / (float)width, slope = row_sum(projection) / (float)width;
+        float mean = held_total<T>(sum) / (float)width, slope = held_total<T>(projection) / (float)width;
 #pragma unroll
         for (int k = 0; k < PACKS; k++) {
             float n[PACK];

@@ -47,10 +47,17 @@ __device__ __forceinline__ float sum_held(const float* v) {
     else return sum_held<COUNT / 2>(v) + sum_held<COUNT - COUNT / 2>(v + COUNT / 2);
 }
 
+// The sum over the threads of a row.
+template <int T>
+__device__ __forceinline__ float held_total(float v) {
+    if constexpr (T == 32) return warp_reduce<Sum>(v);
+    else return row_sum(v);
+}
+
 // v := (v − mean) · r, r = 1/√(variance + ε), which is given back. Beyond the row's end v must be 0, and is.
 template <int N, int T, int P>
 __device__ __forceinline__ float normalise_held(float (&v)[8 * N], unsigned width, float epsilon) {
-    float mean = row_sum(sum_held<8 * N>(v)) / (float)width;
+    float mean = held_total<T>(sum_held<8 * N>(v)) / (float)width;
 #pragma unroll
     for (int k = 0; k < PACKS; k++) {
         if (held_column<T, P>(k) + P <= width) continue;
@@ -66,7 +73,7 @@ __device__ __forceinline__ float normalise_held(float (&v)[8 * N], unsigned widt
         v[i] -= mean;
         squares = fmaf(v[i], v[i], squares);
     }
-    float scale = 1.0f / sqrtf(row_sum(squares) / (float)width + epsilon);
+    float scale = 1.0f / sqrtf(held_total<T>(squares) / (float)width + epsilon);
 #pragma unroll
     for (int i = 0; i < 8 * N; i++) v[i] *= scale;
     return scale;

@@ -58,7 +58,7 @@ pub fn held_launch(rows: usize, block: [u32; 2]) -> Launch {
 /// Few enough that there are blocks for all of a device, enough that the partial sums are not what costs.
 fn chunk(rows: usize, block: [u32; 2]) -> usize {
     match block {
-        [32, _] if rows > 2048 => 32,
+        [32, _] if rows > 4096 => 32,
         [32, _] => 16,
         _ => 8,
     }
@@ -171,4 +171,30 @@ pub fn backward(cuda: &Cuda, kept: Kept<'_>, input: Option<Dropout>, gradients: 
     let ([weight, weight_adds], [bias, bias_adds]) = (target(weight), target(bias));
     let arguments = [weight, weight_adds, bias, bias_adds, weights, biases, size("layer_norm", chunks)?, width_];
     cuda.launch("layer_norm", "layer_norm_sums", Launch::new([width.div_ceil(128), 2, 1], [32, 8, 1]), &arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every width has the smallest kernel that can hold it, and what none can hold is refused.
+    #[test]
+    fn rows_go_to_kernels_that_can_hold_them() {
+        let which = |width| held("layer_norm", width).ok();
+        for (width, index) in [(1, 0), (256, 0), (257, 1), (384, 1), (768, 2), (769, 3), (1024, 3)] {
+            assert_eq!(which(width), Some((index, [32, 8])));
+        }
+        assert_eq!([1025, MOST_HELD].map(which), [Some((HELD - 1, [256, 1])); 2]);
+        assert_eq!(which(MOST_HELD + 1), None);
+    }
+
+    /// A block's rows are whole rounds of its warps, and a warp never has more than four.
+    #[test]
+    fn launches_have_a_place_for_every_row() {
+        for rows in [1usize, 7, 8, 2047, 4096, 100_000] {
+            let launch = held_launch(rows, [32, 8]);
+            assert!(launch.grid[0] as usize * 8 * 4 >= rows && launch.grid[0] as usize * 8 < rows + 8);
+            assert_eq!(chunk(rows, [32, 8]) % 8, 0);
+        }
+    }
 }
