@@ -48,11 +48,48 @@ pub fn compiled(kernels: cuda::Kernels, arch: u32) -> cuda::Compiled {
     cuda::kernels(kernels, driver, arch, Some(&cache)).unwrap_or_else(|error| panic!("{kernels:?}: {error}"))
 }
 
+/// Bytes of the stack of each of some kernels, and of what they call: 0 where nothing is spilled.
+pub fn stacks(kernels: cuda::Kernels, arch: u32) -> Vec<u32> {
+    const FRAME_SIZE: u8 = 0x11;
+    attributes(&compiled(kernels, arch).cubin, FRAME_SIZE)
+}
+
+/// Attribute `wanted` of each kernel that the machine code (ELF, 64 bits) says in its section .nv.info: entries of a format,
+/// an attribute and a length, then in format 4 as many bytes: here the symbol, and the value.
+fn attributes(code: &[u8], wanted: u8) -> Vec<u32> {
+    let number = |at: usize, bytes: usize| code[at..at + bytes].iter().rev().fold(0, |n, b| n << 8 | *b as usize);
+    let (sections, size, count, names) = (number(0x28, 8), number(0x3a, 2), number(0x3c, 2), number(0x3e, 2));
+    let place = |section: usize| number(sections + section * size + 0x18, 8);
+    let is_info = |section: &usize| {
+        let name = place(names) + number(sections + section * size, 4);
+        code[name..].starts_with(b".nv.info\0")
+    };
+    let info = (0..count).find(is_info).unwrap();
+    let (mut at, end) = (place(info), place(info) + number(sections + info * size + 0x20, 8));
+    let mut values = Vec::new();
+    while at < end {
+        let (format, attribute, length) = (code[at], code[at + 1], number(at + 2, 2));
+        if (format, attribute) == (4, wanted) {
+            values.push(number(at + 8, 4) as u32);
+        }
+        at += if format == 4 { 4 + length } else { 4 };
+    }
+    values
+}
+
 /// Numbers on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
     address: u64,
     bytes: usize,
+}
+
+impl Buffer {
+    /// `len` of its numbers, from number `first` on.
+    pub fn part<T: Pod>(self, first: usize, len: usize) -> Buffer {
+        assert!((first + len) * size_of::<T>() <= self.bytes);
+        Buffer { address: self.address + (first * size_of::<T>()) as u64, bytes: len * size_of::<T>() }
+    }
 }
 
 /// A context of its own, so that a finding of one test does not end the others'.

@@ -12,6 +12,7 @@ mod gpu;
 mod harness;
 mod layer_norm;
 mod linear;
+mod linear_16;
 mod mse;
 mod noise;
 mod numbers;

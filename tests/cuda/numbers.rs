@@ -2,7 +2,7 @@
 
 use manyhead::device::Dtype;
 
-use crate::harness::{Buffer, Gpu};
+use crate::harness::{Buffer, Gpu, normals};
 
 /// What `number` can be.
 pub const KINDS: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::F16];
@@ -39,7 +39,7 @@ pub fn all_stored(kind: Dtype, values: &[f32]) -> Vec<f32> {
 }
 
 /// The bits of a number that can be stored.
-fn bits(kind: Dtype, value: f32) -> u16 {
+pub fn bits(kind: Dtype, value: f32) -> u16 {
     let word = value.to_bits();
     if kind == Dtype::Bf16 {
         return (word >> 16) as u16;
@@ -53,7 +53,8 @@ fn bits(kind: Dtype, value: f32) -> u16 {
     }
 }
 
-fn value(kind: Dtype, bits: u16) -> f32 {
+/// What is stored so.
+pub fn value(kind: Dtype, bits: u16) -> f32 {
     if kind == Dtype::Bf16 {
         return f32::from_bits((bits as u32) << 16);
     }
@@ -86,6 +87,45 @@ pub fn get(gpu: &Gpu, kind: Dtype, buffer: Buffer) -> Vec<f32> {
         return gpu.read(buffer);
     }
     gpu.read::<u16>(buffer).into_iter().map(|bits| value(kind, bits)).collect()
+}
+
+/// Numbers of 16 bits.
+pub struct Numbers {
+    /// As they are stored.
+    pub bits: Vec<u16>,
+    /// What they are.
+    pub values: Vec<f64>,
+}
+
+impl Numbers {
+    /// These, rounded.
+    pub fn of(kind: Dtype, values: &[f32]) -> Numbers {
+        let values = all_stored(kind, values);
+        let bits = values.iter().map(|value| bits(kind, *value)).collect();
+        Numbers { bits, values: values.into_iter().map(f64::from).collect() }
+    }
+
+    /// Normally distributed ones.
+    pub fn normal(kind: Dtype, seed: u64, len: usize) -> Numbers {
+        Numbers::of(kind, &normals(seed, len))
+    }
+}
+
+/// Every number is the expected one, rounded once, with an error of at most `bound` before: half a unit is at most 2⁻⁸ or 2⁻¹¹
+/// of a number, and 2⁻²⁵ where f16 has no more digits.
+#[track_caller]
+pub fn assert_numbers(kind: Dtype, what: &str, got: &[u16], expected: &[f64], bound: f64) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let smallest = if kind == Dtype::F16 { 2f64.powi(-25) } else { 0.0 };
+    for (i, (bits, expected)) in got.iter().zip(expected).enumerate() {
+        let got = value(kind, *bits) as f64;
+        let same = got == *expected || got.is_nan() && expected.is_nan();
+        let most = bound + unit(kind) * (expected.abs() + bound) + smallest;
+        assert!(
+            same || (got - expected).abs() <= most,
+            "{kind:?} {what}[{i}]: {got}, not {expected}; at most {most:e} off"
+        );
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ pub fn parameter_gradients(
     let [parts, parts_db] = [cuda.room::<f32>(layers * lengths[0])?, cuda.room::<f32>(layers * lengths[1])?];
     let part = |i: usize| {
         let (layer, len) = (i / 2, lengths[i % 2]);
-        let all = if i % 2 == 0 { &parts } else { &parts_db };
+        let all = if i.is_multiple_of(2) { &parts } else { &parts_db };
         slot(i).map(|_| all.floats(layers * len).part(layer * len..(layer + 1) * len))
     };
     product(std::array::from_fn(|i| part(i).into()), 0)?;
@@ -234,7 +234,10 @@ mod tests {
         for rows in [1, 63, 64, 300, 2_000, 4_096, 8_001] {
             for (width, out, layers) in [(384, 384, 3), (384, 1536, 1), (768, 3072, 1), (768, 2, 1), (768, 30_522, 1)] {
                 let chunk = chunk(layers, Sizes { rows, width, out });
-                assert!(chunk % 64 == 0 && rows.div_ceil(chunk) <= 16, "{rows} {width} {out} {layers}: {chunk}");
+                assert!(
+                    chunk.is_multiple_of(64) && rows.div_ceil(chunk) <= 16,
+                    "{rows} {width} {out} {layers}: {chunk}"
+                );
             }
         }
         // A result that fills the device is summed in one go, one of few tiles is not.

@@ -1,0 +1,516 @@
+//! Matrix products of linear layers whose numbers are stored in 16 bits: sums in f32, biases and gradients of parameters f32.
+
+use manyhead::device::Dtype;
+
+use crate::gpu;
+use crate::harness::*;
+use crate::linear::{SHAPES, activate, chain, layer, multiply};
+use crate::numbers::{Numbers, assert_numbers, stored, value};
+
+const KINDS: [Dtype; 2] = [Dtype::Bf16, Dtype::F16];
+const IDENTITY: i32 = -1;
+
+/// The tile of a block: the suffix of its kernels.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    threads: u32,
+    shared: u32,
+}
+
+const TILES: [Tile; 4] = [
+    Tile { rows: 128, columns: 256, threads: 256, shared: 131_072 },
+    Tile { rows: 128, columns: 128, threads: 128, shared: 65_536 },
+    Tile { rows: 128, columns: 64, threads: 128, shared: 49_152 },
+    Tile { rows: 64, columns: 64, threads: 128, shared: 32_768 },
+];
+
+/// What a sum of products may be off, by the largest one of the result. Products of two such numbers are exact in f32 (11 +
+/// 11 digits). A tensor core aligns 16 of them and the sum before to the largest and cuts off what lies below 24 bits, always
+/// towards zero: up to 2⁻²³ a step, which does not cancel; beside that the chain of roundings that any f32 sum has.
+fn sums(depth: usize) -> f64 {
+    chain(depth) + 1.2e-7 * depth.div_ceil(16) as f64
+}
+
+/// What the approximation of GELU is off, by itself; other activations are f32's. Slopes and values: one or two such errors.
+const ACTIVATION: f64 = 4e-5;
+
+/// The largest one, of those that are finite.
+fn largest(values: &[f64]) -> f64 {
+    values.iter().filter(|x| x.is_finite()).fold(0.0f64, |largest, x| largest.max(x.abs()))
+}
+
+/// The kernels of one kind of numbers and one tile.
+#[derive(Clone, Copy)]
+struct Kernels<'a> {
+    gpu: &'a Gpu,
+    tile: Tile,
+}
+
+/// Where the gradients of one layer's parameters go: dW, db.
+type Gradients = [Option<Buffer>; 2];
+
+impl Kernels<'_> {
+    fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
+        let Tile { rows: tall, columns: wide, threads, shared } = self.tile;
+        let grid = [rows.div_ceil(tall) as u32, columns.div_ceil(wide) as u32, depth as u32];
+        let launch = Launch { grid, block: [threads, 1, 1], shared };
+        self.gpu.launch("linear_16", &format!("{name}_{tall}x{wide}"), launch, arguments);
+    }
+
+    fn forward(
+        self,
+        [y, z]: [Option<Buffer>; 2],
+        x: Buffer,
+        layers: &[(Buffer, Option<Buffer>)],
+        [rows, width, out]: [usize; 3],
+        function: i32,
+    ) {
+        let [m, k, n] = [rows, width, out].map(|len| len as u32);
+        let w = [0, 1, 2].map(|l: usize| layers.get(l).map(|layer| layer.0));
+        let b = [0, 1, 2].map(|l: usize| layers.get(l).and_then(|layer| layer.1));
+        let arguments: [&dyn Argument; 13] =
+            [&y, &z, &x, &w[0], &b[0], &w[1], &b[1], &w[2], &b[2], &m, &k, &n, &function];
+        self.launch("linear_forward", [rows, out, layers.len()], &arguments);
+    }
+
+    fn input_gradient(
+        self,
+        (dx, accumulate): (Buffer, bool),
+        dy: Buffer,
+        weights: &[Buffer],
+        [rows, width, out]: [usize; 3],
+        activation: Option<(Buffer, Option<Buffer>, i32)>,
+    ) {
+        let [m, k, n] = [rows, width, out].map(|len| len as u32);
+        let w = [0, 1, 2].map(|l| weights.get(l).copied());
+        let (z, h) = (activation.map(|a| a.0), activation.and_then(|a| a.1));
+        let (function, accumulate) = (activation.map_or(IDENTITY, |a| a.2), accumulate as i32);
+        let layers = weights.len() as u32;
+        let arguments: [&dyn Argument; 13] =
+            [&dx, &accumulate, &h, &dy, &w[0], &w[1], &w[2], &z, &layers, &m, &n, &k, &function];
+        self.launch("linear_input_gradient", [rows, width, 1], &arguments);
+    }
+
+    /// `accumulate`: bits, as the kernel takes them.
+    fn weight_gradient(
+        self,
+        to: &[Gradients],
+        accumulate: i32,
+        [dy, x]: [Buffer; 2],
+        [rows, width, out]: [usize; 3],
+        chunk: usize,
+    ) {
+        let [m, k, n, each, chunks] = [rows, width, out, chunk, rows.div_ceil(chunk)].map(|len| len as u32);
+        let [w0, b0, w1, b1, w2, b2] = targets(to);
+        let arguments: [&dyn Argument; 14] =
+            [&w0, &b0, &w1, &b1, &w2, &b2, &accumulate, &dy, &x, &m, &n, &k, &each, &chunks];
+        self.launch("linear_weight_gradient", [out, width, to.len() * chunks as usize], &arguments);
+    }
+}
+
+fn targets(to: &[Gradients]) -> [Option<Buffer>; 6] {
+    std::array::from_fn(|i| to.get(i / 2).and_then(|layer| layer[i % 2]))
+}
+
+/// All kinds of numbers and tiles.
+fn for_all(mut check: impl FnMut(Dtype, Kernels<'_>)) {
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        TILES.iter().for_each(|tile| check(kind, Kernels { gpu: &gpu, tile: *tile }));
+    }
+}
+
+/// Room for numbers that nobody has written; one that is not aligned has to be something first.
+fn room<T: bytemuck::Pod>(gpu: &Gpu, len: usize, offset: usize) -> Buffer {
+    if offset == 0 { gpu.room::<T>(len) } else { gpu.upload_at(&vec![T::zeroed(); len], offset) }
+}
+
+/// With x = 0 the results are the biases, rounded to the nearest, ties to even: numbers of every kind.
+#[test]
+fn results_are_rounded_to_the_nearest() {
+    for_all(|kind, kernels| {
+        let mut bias =
+            vec![0.0, 1.0, -1.0, 3.4e38, 65_504.0, 65_519.9, 65_520.0, 1e-8, 6e-8, 3e-6, f32::INFINITY, f32::NAN];
+        let (one, unit) = (1.0f32.to_bits(), if kind == Dtype::Bf16 { 0x8000u32 } else { 0x1000 });
+        for odd in [0, 2 * unit] {
+            bias.extend([unit - 1, unit, unit + 1].map(|beyond| f32::from_bits(one + odd + beyond)));
+        }
+        bias.extend(normals(1, 70));
+        let expected: Vec<f64> = bias.iter().map(|x| stored(kind, *x) as f64).collect();
+        let (gpu, out) = (kernels.gpu, bias.len());
+        let (x, weight, y) = (gpu.upload(&[0u16; 3]), gpu.upload(&vec![0u16; out]), gpu.room::<u16>(3 * out));
+        kernels.forward([Some(y), None], x, &[(weight, Some(gpu.upload(&bias)))], [3, 1, out], IDENTITY);
+        for row in gpu.read::<u16>(y).chunks(out) {
+            for (bits, expected) in row.iter().zip(&expected) {
+                let got = value(kind, *bits) as f64;
+                assert!(got == *expected || got.is_nan() && expected.is_nan(), "{kind:?}: {got}, not {expected}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_three_products_of_a_layer_are_those_of_f64() {
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        for shape @ [rows, width, out] in SHAPES {
+            let [x, weight] = [(1, rows * width), (2, out * width)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let [dy, start] = [(4, rows * out), (5, rows * width)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let (bias, start_dw, start_db) = (normals(3, out), normals(6, out * width), normals(7, out));
+            let y = layer(&x.values, &weight.values, &wide(&bias), shape);
+            let unbiased = layer(&x.values, &weight.values, &[], shape);
+            let dx = multiply([rows, width, out], &dy.values, [out, 1], &weight.values, [1, width]);
+            let dw = multiply([out, width, rows], &dy.values, [1, out], &x.values, [1, width]);
+            let db: Vec<f64> = (0..out).map(|j| dy.values.iter().skip(j).step_by(out).sum()).collect();
+            // Rows that begin at multiples of 16 bytes, of 2 and of 4.
+            for offset in [0, 1, 2] {
+                let what =
+                    |name: &str| format!("{name} of {rows} × {width} × {out}, {:?}, offset {offset}", kernels.tile);
+                let [of_x, of_weight, of_dy] = [&x, &weight, &dy].map(|all| gpu.upload_at(&all.bits, offset));
+                let of_bias = gpu.upload_at(&bias, offset);
+
+                let to = room::<u16>(gpu, rows * out, offset);
+                kernels.forward([Some(to), None], of_x, &[(of_weight, Some(of_bias))], shape, IDENTITY);
+                assert_numbers(kind, &what("y"), &gpu.read(to), &y, sums(width) * largest(&y));
+                kernels.forward([Some(to), None], of_x, &[(of_weight, None)], shape, IDENTITY);
+                assert_numbers(kind, &what("x · Wᵀ"), &gpu.read(to), &unbiased, sums(width) * largest(&unbiased));
+
+                let to = room::<u16>(gpu, rows * width, offset);
+                kernels.input_gradient((to, false), of_dy, &[of_weight], shape, None);
+                assert_numbers(kind, &what("dx"), &gpu.read(to), &dx, sums(out) * largest(&dx));
+                let to = gpu.upload_at(&start.bits, offset);
+                kernels.input_gradient((to, true), of_dy, &[of_weight], shape, None);
+                let added: Vec<f64> = start.values.iter().zip(&dx).map(|(start, dx)| start + dx).collect();
+                assert_numbers(kind, &what("dx that is added"), &gpu.read(to), &added, sums(out) * largest(&added));
+
+                let [to, to_b] = [out * width, out].map(|len| room::<f32>(gpu, len, offset));
+                kernels.weight_gradient(&[[Some(to), Some(to_b)]], 0, [of_dy, of_x], shape, rows);
+                assert_close(&what("dW"), &gpu.read(to), &dw, sums(rows));
+                assert_close(&what("db"), &gpu.read(to_b), &db, sums(rows));
+                let [to, to_b] = [&start_dw, &start_db].map(|start| gpu.upload_at(start, offset));
+                kernels.weight_gradient(&[[Some(to), Some(to_b)]], 3, [of_dy, of_x], shape, rows + 5);
+                assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), sums(rows));
+                assert_close(&what("db that is added"), &gpu.read(to_b), &plus(&start_db, &db), sums(rows));
+            }
+        }
+    });
+}
+
+/// Stacks of layers of one input; layers that begin at odd numbers; a frozen weight, a frozen bias.
+#[test]
+fn stacked_projections_are_layers_of_one_input() {
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        for (layers, rows, width, out, offset) in [
+            (1, 3, 5, 6, 0),
+            (2, 67, 36, 68, 0),
+            (3, 65, 33, 20, 1),
+            (3, 3, 7, 5, 0),
+            (3, 70, 64, 64, 0),
+            (2, 3, 6, 5, 0),
+        ] {
+            let shape = [rows, width, out];
+            let what = format!("{layers} layers of {rows} × {width} × {out}, {:?}", kernels.tile);
+            let [x, dy] =
+                [(1, rows * width), (2, layers * rows * out)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let weights: Vec<_> = (0..layers as u64).map(|l| Numbers::normal(kind, 10 + l, out * width)).collect();
+            let biases: Vec<_> = (0..layers as u64).map(|l| normals(20 + l, out)).collect();
+            let (mut y, mut dx, mut dw, mut db) = (Vec::new(), vec![0.0; rows * width], Vec::new(), Vec::new());
+            for (l, (weight, bias)) in weights.iter().zip(&biases).enumerate() {
+                y.extend(layer(&x.values, &weight.values, &wide(bias), shape));
+                let dy = &dy.values[l * rows * out..][..rows * out];
+                let part = multiply([rows, width, out], dy, [out, 1], &weight.values, [1, width]);
+                dx.iter_mut().zip(part).for_each(|(dx, part)| *dx += part);
+                dw.push(multiply([out, width, rows], dy, [1, out], &x.values, [1, width]));
+                db.push((0..out).map(|j| dy.iter().skip(j).step_by(out).sum()).collect::<Vec<f64>>());
+            }
+            let up = |bits: &[u16]| gpu.upload_at(bits, offset);
+            let bias = |bias: &Vec<f32>| Some(gpu.upload_at(bias, offset));
+            let stack: Vec<_> = weights.iter().zip(&biases).map(|(w, b)| (up(&w.bits), bias(b))).collect();
+            let weights: Vec<_> = stack.iter().map(|layer| layer.0).collect();
+            let (of_x, of_dy) = (up(&x.bits), up(&dy.bits));
+            let to = room::<u16>(gpu, layers * rows * out, offset);
+            kernels.forward([Some(to), None], of_x, &stack, shape, IDENTITY);
+            assert_numbers(kind, &what, &gpu.read(to), &y, sums(width) * largest(&y));
+            let to = room::<u16>(gpu, rows * width, offset);
+            kernels.input_gradient((to, false), of_dy, &weights, shape, None);
+            assert_numbers(kind, &what, &gpu.read(to), &dx, sums(layers * out) * largest(&dx));
+
+            // Layer 0 has no bias, layer 1 a weight that is frozen; db of the last layer is added to.
+            let start = normals(30, out);
+            let to: Vec<Gradients> = (0..layers)
+                .map(|l| {
+                    let db = if l + 1 == layers { gpu.upload(&start) } else { gpu.room::<f32>(out) };
+                    [(l != 1).then(|| gpu.room::<f32>(out * width)), (l != 0).then_some(db)]
+                })
+                .collect();
+            kernels.weight_gradient(&to, 2 << (2 * (layers - 1)), [of_dy, of_x], shape, rows);
+            for (l, [to_w, to_b]) in to.into_iter().enumerate() {
+                let expected = if l + 1 == layers { plus(&start, &db[l]) } else { db[l].clone() };
+                to_w.iter().for_each(|to| assert_close(&what, &gpu.read(*to), &dw[l], sums(rows)));
+                to_b.iter().for_each(|to| assert_close(&what, &gpu.read(*to), &expected, sums(rows)));
+            }
+        }
+    });
+}
+
+/// Gradients in chunks of rows: no whole steps, and a last one of a single row; one after the other, and added up.
+#[test]
+fn weight_gradients_add_up_their_chunks() {
+    for_all(|kind, kernels| {
+        let (gpu, layers, chunk) = (kernels.gpu, 2, 40);
+        for shape @ [rows, width, out] in [[121, 10, 70], [97, 72, 9]] {
+            let [x, dy] =
+                [(1, rows * width), (2, layers * rows * out)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let (chunks, of_x, of_dy) = (rows.div_ceil(chunk), gpu.upload(&x.bits), gpu.upload(&dy.bits));
+            let [parts, parts_db] = [out * width, out].map(|len| gpu.room::<f32>(layers * chunks * len));
+            let to: Vec<Gradients> = (0..layers)
+                .map(|l| {
+                    let part = |all: Buffer, len: usize| Some(all.part::<f32>(l * chunks * len, chunks * len));
+                    [part(parts, out * width), part(parts_db, out)]
+                })
+                .collect();
+            kernels.weight_gradient(&to, 0, [of_dy, of_x], shape, chunk);
+            let start = normals(3, out * width);
+            let sum: Vec<Gradients> = vec![
+                [Some(gpu.upload(&start)), Some(gpu.room::<f32>(out))],
+                [Some(gpu.room::<f32>(out * width)), Some(gpu.upload(&start[..out]))],
+            ];
+            let [w0, b0, w1, b1, w2, b2] = targets(&sum);
+            let [numbers, n, count] = [out * width, out, chunks].map(|len| len as u32);
+            let blocks = (out * width).div_ceil(1024) + out.div_ceil(1024);
+            let launch = Launch::new([blocks as u32, layers as u32, 1], [256, 1, 1]);
+            let arguments: [&dyn Argument; 12] =
+                [&w0, &b0, &w1, &b1, &w2, &b2, &0b1001i32, &parts, &parts_db, &numbers, &n, &count];
+            gpu.launch("linear_16", "linear_gradient_sums", launch, &arguments);
+            for (l, dy) in dy.values.chunks(rows * out).enumerate() {
+                let what = |name: &str| format!("{name} of layer {l}, {:?}", kernels.tile);
+                let chunk_of = |first: usize| {
+                    let (count, dy) = (chunk.min(rows - first), &dy[first * out..]);
+                    let dw = multiply([out, width, count], dy, [1, out], &x.values[first * width..], [1, width]);
+                    let column = |j: usize| dy[..count * out].iter().skip(j).step_by(out).sum::<f64>();
+                    (dw, (0..out).map(column).collect::<Vec<f64>>())
+                };
+                let (all_dw, all_db): (Vec<_>, Vec<_>) = (0..rows).step_by(chunk).map(chunk_of).unzip();
+                let [got_dw, got_db] = to[l].map(|to| gpu.read::<f32>(to.unwrap()));
+                assert_close(&what("chunks of dW"), &got_dw, &all_dw.concat(), sums(chunk));
+                assert_close(&what("chunks of db"), &got_db, &all_db.concat(), sums(chunk));
+                let total = |all: &[Vec<f64>]| -> Vec<f64> {
+                    (0..all[0].len()).map(|i| all.iter().map(|chunk| chunk[i]).sum()).collect()
+                };
+                let (mut dw, mut db) = (total(&all_dw), total(&all_db));
+                if l == 0 {
+                    dw = plus(&start, &dw);
+                } else {
+                    db = plus(&start[..out], &db);
+                }
+                assert_close(&what("dW"), &gpu.read(sum[l][0].unwrap()), &dw, sums(rows));
+                assert_close(&what("db"), &gpu.read(sum[l][1].unwrap()), &db, sums(rows));
+            }
+        }
+    });
+}
+
+/// The two products of the feed-forward layer that an activation is part of. f is that of z as it is stored.
+#[test]
+fn activations_are_part_of_the_products() {
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        for (function, [rows, width, out]) in
+            (0..6).zip([[35, 18, 72], [35, 18, 70], [3, 8, 8], [70, 9, 40], [5, 3, 33], [1, 1, 1]])
+        {
+            let [x, weight] = [(1, rows * width), (2, out * width)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let bias = normals(3, out);
+            // The second product goes from `width` back to `out`: z has `out` columns.
+            let [dy, outer] = [(4, rows * width), (5, width * out)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+            let (kept, start) = (Numbers::normal(kind, 6, rows * out), Numbers::normal(kind, 7, rows * out));
+            let z = layer(&x.values, &weight.values, &wide(&bias), [rows, width, out]);
+            let through = multiply([rows, out, width], &dy.values, [width, 1], &outer.values, [1, out]);
+            let what = |name: &str| format!("{name}, function {function}, {:?}", kernels.tile);
+            let [y, to_z, dz, h, only_y] = [(); 5].map(|()| gpu.room::<u16>(rows * out));
+            let stack = [(gpu.upload(&weight.bits), Some(gpu.upload(&bias)))];
+            let of_x = gpu.upload(&x.bits);
+            kernels.forward([Some(y), Some(to_z)], of_x, &stack, [rows, width, out], function);
+            let got_z = gpu.read::<u16>(to_z);
+            assert_numbers(kind, &what("z"), &got_z, &z, sums(width) * largest(&z));
+            let expected: Vec<f64> = got_z.iter().map(|bits| activate(function, value(kind, *bits) as f64)).collect();
+            assert_numbers(kind, &what("f(z)"), &gpu.read(y), &expected, ACTIVATION * largest(&expected));
+            // It does not matter whether z is kept.
+            kernels.forward([Some(only_y), None], of_x, &stack, [rows, width, out], function);
+            assert_eq!(gpu.read::<u16>(only_y), gpu.read::<u16>(y));
+
+            let (of_dy, of_outer, of_kept) = (gpu.upload(&dy.bits), gpu.upload(&outer.bits), gpu.upload(&kept.bits));
+            let back = [rows, out, width];
+            kernels.input_gradient((dz, false), of_dy, &[of_outer], back, Some((of_kept, Some(h), function)));
+            let value: Vec<f64> = kept.values.iter().map(|z| activate(function, *z)).collect();
+            assert_numbers(kind, &what("h"), &gpu.read(h), &value, ACTIVATION * largest(&value));
+            let slope = |z: f64| slopes(&[z], |z| activate(function, z[0]))[0];
+            let expected: Vec<f64> = kept.values.iter().zip(&through).map(|(z, dy)| slope(*z) * dy).collect();
+            // No slope is above 1.2.
+            let bound = 1.2 * (sums(width) + ACTIVATION) * largest(&through);
+            assert_numbers(kind, &what("dz"), &gpu.read(dz), &expected, bound);
+            let to = gpu.upload(&start.bits);
+            kernels.input_gradient((to, true), of_dy, &[of_outer], back, Some((of_kept, None, function)));
+            let added: Vec<f64> = start.values.iter().zip(&expected).map(|(start, dz)| start + dz).collect();
+            assert_numbers(kind, &what("dz that is added"), &gpu.read(to), &added, bound);
+        }
+    });
+}
+
+/// Φ(−a) for a ≥ 0, to all digits also where it is small: φ(a) ∫ e^(−at − t²/2) dt from 0 to ∞, by Simpson's rule.
+fn tail(a: f64) -> f64 {
+    let (steps, end) = (4000, 12.0);
+    let h = end / steps as f64;
+    let weight = |i: usize| if i == 0 || i == steps { 1.0 } else { 2.0 + 2.0 * (i % 2) as f64 };
+    let term = |i: usize| weight(i) * (-a * i as f64 * h - 0.5 * (i as f64 * h).powi(2)).exp();
+    (-0.5 * a * a).exp() / (2.0 * std::f64::consts::PI).sqrt() * (0..=steps).map(term).sum::<f64>() * h / 3.0
+}
+
+/// GELU and its slope from −13 to 13, each number to ACTIVATION of itself beside its rounding; beyond, and no numbers.
+#[test]
+fn gelu_is_exact_where_it_is_small_too() {
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        let kernels = Kernels { gpu: &gpu, tile: TILES[3] };
+        let mut z: Vec<f32> = (-260..=260).map(|i| i as f32 / 20.0 + 1e-3).collect();
+        z.extend([0.0, 30.0, -30.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+        let (out, kept) = (z.len(), Numbers::of(kind, &z));
+        let [y, h, dz] = [(); 3].map(|()| gpu.room::<u16>(out));
+        let (zeros, bias) = (gpu.upload(&vec![0u16; out]), gpu.upload(&z));
+        kernels.forward([Some(y), None], gpu.upload(&[0u16]), &[(zeros, Some(bias))], [1, 1, out], 0);
+        let ones = Numbers::of(kind, &vec![1.0; out]);
+        let (one, weights) = (gpu.upload(&ones.bits[..1]), gpu.upload(&ones.bits));
+        kernels.input_gradient((dz, false), one, &[weights], [1, out, 1], Some((gpu.upload(&kept.bits), Some(h), 0)));
+        let [y, h, dz] = [y, h, dz].map(|all| gpu.read::<u16>(all));
+        assert_eq!(y, h);
+        for (i, z) in kept.values.iter().enumerate() {
+            let phi = if *z > 0.0 { 1.0 - tail(*z) } else { tail(-z) };
+            let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let (value, slope) = match z {
+                _ if z.is_nan() => (f64::NAN, f64::NAN),
+                _ if z.is_infinite() => {
+                    if *z > 0.0 {
+                        (*z, 1.0)
+                    } else {
+                        (0.0, 0.0)
+                    }
+                }
+                _ => (z * phi, phi + z * density),
+            };
+            // Below 1.2e-38, where f32 has fewer digits, what is multiplied by z is 0.
+            let bound = ACTIVATION * value.abs() + 30.0 * 1.2e-38;
+            assert_numbers(kind, &format!("GELU({z})"), &y[i..=i], &[value], bound);
+            // The slope is a difference below 0: of numbers this large.
+            let of = if z.is_finite() { phi + (z * density).abs() } else { 0.0 };
+            let bound = ACTIVATION * of + 30.0 * 1.2e-38;
+            assert_numbers(kind, &format!("slope at {z}"), &dz[i..=i], &[slope], bound);
+        }
+    }
+}
+
+/// A row has the same bits alone and among others; all results have the same bits in all tiles.
+#[test]
+fn a_row_does_not_depend_on_its_neighbours_or_on_the_tile() {
+    for kind in KINDS {
+        let gpu = Gpu::of(kind);
+        for [rows, width, out] in [[131, 70, 67], [128, 96, 320]] {
+            let [x, weight] =
+                [(1, rows * width), (2, out * width)].map(|(seed, len)| Numbers::normal(kind, seed, len).bits);
+            let dy = Numbers::normal(kind, 3, rows * out).bits;
+            let of_weight = gpu.upload(&weight);
+            let run = |tile: Tile, x: &[u16], dy: &[u16]| {
+                let (kernels, rows) = (Kernels { gpu: &gpu, tile }, x.len() / width);
+                let [y, dx] = [rows * out, rows * width].map(|len| gpu.room::<u16>(len));
+                let [dw, db] = [out * width, out].map(|len| gpu.room::<f32>(len));
+                let (x, dy, shape) = (gpu.upload(x), gpu.upload(dy), [rows, width, out]);
+                kernels.forward([Some(y), None], x, &[(of_weight, None)], shape, IDENTITY);
+                kernels.input_gradient((dx, false), dy, &[of_weight], shape, None);
+                kernels.weight_gradient(&[[Some(dw), Some(db)]], 0, [dy, x], shape, rows);
+                (gpu.read::<u16>(y), gpu.read::<u16>(dx), gpu.read::<f32>(dw), gpu.read::<f32>(db))
+            };
+            let all = TILES.map(|tile| run(tile, &x, &dy));
+            all.iter().for_each(|one| assert!(*one == all[0], "{kind:?}, {rows} × {width} × {out}"));
+            for (row, tile) in [0, 63, rows - 1].into_iter().zip(TILES) {
+                let (y, dx, ..) = run(tile, &x[row * width..][..width], &dy[row * out..][..out]);
+                assert_eq!(y, all[0].0[row * out..][..out], "row {row}");
+                assert_eq!(dx, all[0].1[row * width..][..width], "row {row}");
+            }
+        }
+    }
+}
+
+/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
+#[test]
+fn no_pointer_need_be_aligned() {
+    let (rows, width, out, layers) = (5, 40, 8, 3);
+    let shape = [rows, width, out];
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        let run = |shifted: usize| {
+            gpu.shift(shifted);
+            let up = |seed: u64, len: usize| gpu.upload(&Numbers::normal(kind, seed, len).bits);
+            let (x, dy) = (up(1, rows * width), up(2, layers * rows * out));
+            let layer = |l: u64| (up(10 + l, out * width), Some(gpu.upload(&normals(20 + l, out))));
+            let stack = [0, 1, 2].map(layer);
+            let [y, z] = [(); 2].map(|()| gpu.room::<u16>(layers * rows * out));
+            let kept = up(3, rows * width);
+            let [dx, h] = [(); 2].map(|()| gpu.room::<u16>(rows * width));
+            let (dw, db) = (gpu.upload(&normals(4, out * width)), gpu.upload(&normals(5, out)));
+            gpu.shift(0);
+            let weights = stack.map(|layer| layer.0);
+            kernels.forward([Some(y), Some(z)], x, &stack, shape, 0);
+            kernels.input_gradient((dx, false), dy, &weights, shape, Some((kept, Some(h), 0)));
+            kernels.weight_gradient(&[[Some(dw), Some(db)]], 3, [dy, x], shape, rows);
+            ([y, z, dx, h].map(|buffer| gpu.read::<u16>(buffer)), [dw, db].map(|buffer| gpu.read::<f32>(buffer)))
+        };
+        let expected = run(0);
+        for shifted in 1..=15 {
+            assert!(run(shifted) == expected, "{kind:?}, {:?}, allocation {shifted}", kernels.tile);
+        }
+    });
+}
+
+/// Widths of a model: whole tiles and steps. (docs/kernels.md counts these launches.)
+#[test]
+fn products_of_a_models_widths() {
+    let shape @ [rows, width, out] = [512, 768, 768];
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        let [x, weight] = [(1, rows * width), (2, out * width)].map(|(seed, len)| Numbers::normal(kind, seed, len));
+        let dy = Numbers::normal(kind, 3, rows * out);
+        let [of_x, of_weight, of_dy] = [&x, &weight, &dy].map(|all| gpu.upload(&all.bits));
+        let [y, dx] = [rows * out, rows * width].map(|len| gpu.room::<u16>(len));
+        let [dw, db] = [out * width, out].map(|len| gpu.room::<f32>(len));
+        kernels.forward([Some(y), None], of_x, &[(of_weight, None)], shape, IDENTITY);
+        kernels.input_gradient((dx, false), of_dy, &[of_weight], shape, None);
+        kernels.weight_gradient(&[[Some(dw), Some(db)]], 0, [of_dy, of_x], shape, rows);
+        let [y, dx] = [y, dx].map(|all| gpu.read::<u16>(all));
+        let (dw, db) = (gpu.read::<f32>(dw), gpu.read::<f32>(db));
+        // Some rows of each.
+        for row in [0, 77, 511] {
+            let expected = multiply([1, out, width], &x.values[row * width..], [width, 1], &weight.values, [width, 1]);
+            let bound = sums(width) * largest(&expected);
+            assert_numbers(kind, &format!("y, row {row}"), &y[row * out..][..out], &expected, bound);
+            let expected = multiply([1, width, out], &dy.values[row * out..], [out, 1], &weight.values, [1, width]);
+            let bound = sums(out) * largest(&expected);
+            assert_numbers(kind, &format!("dx, row {row}"), &dx[row * width..][..width], &expected, bound);
+            let expected = multiply([1, width, rows], &dy.values[row..], [1, out], &x.values, [1, width]);
+            assert_close(&format!("dW, row {row}"), &dw[row * width..][..width], &expected, sums(rows));
+        }
+        let expected: Vec<f64> = (0..out).map(|j| dy.values.iter().skip(j).step_by(out).sum()).collect();
+        assert_close("db", &db, &expected, sums(rows));
+    });
+}
+
+/// Nothing is spilled. (How many blocks must fit a multiprocessor, the bounds of a kernel tell the compiler.)
+#[test]
+fn registers_suffice() {
+    gpu::driver();
+    gpu::nvrtc();
+    for (kind, arch) in KINDS.into_iter().flat_map(|kind| [80, 90].map(|arch| (kind, arch))) {
+        let stacks = stacks(("linear_16", kind).into(), arch);
+        assert!(stacks.len() > 3 * TILES.len() && stacks.iter().all(|bytes| *bytes == 0), "sm_{arch}: {stacks:?}");
+    }
+}
