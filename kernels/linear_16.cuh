@@ -374,9 +374,12 @@ struct Tiling {
             float4 one = *(const float4*)(from + swapped);
             if constexpr (COUNT == 8) {
                 float4 other = *(const float4*)(from + (swapped ^ 16));
-                float4 low = swapped ? other : one, high = swapped ? one : other;
-                v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
-                one = low;
+                v[4] = swapped ? one.x : other.x, v[5] = swapped ? one.y : other.y;
+                v[6] = swapped ? one.z : other.z, v[7] = swapped ? one.w : other.w;
+                one = make_float4(
+                    swapped ? other.x : one.x, swapped ? other.y : one.y, swapped ? other.z : one.z,
+                    swapped ? other.w : one.w
+                );
             }
             v[0] = one.x, v[1] = one.y, v[2] = one.z, v[3] = one.w;
             put(row, v);
