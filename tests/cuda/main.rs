@@ -12,7 +12,7 @@ mod gpu;
 mod harness;
 mod layer_norm;
 mod linear;
-mod linear_16;
+mod linear_mma;
 mod mse;
 mod noise;
 mod numbers;

@@ -2,7 +2,7 @@
 
 use manyhead::device::Dtype;
 
-use crate::harness::{Buffer, Gpu, normals};
+use crate::harness::{Buffer, Gpu};
 
 /// What `number` can be.
 pub const KINDS: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::F16];
@@ -39,7 +39,7 @@ pub fn all_stored(kind: Dtype, values: &[f32]) -> Vec<f32> {
 }
 
 /// The bits of a number that can be stored.
-pub fn bits(kind: Dtype, value: f32) -> u16 {
+fn bits(kind: Dtype, value: f32) -> u16 {
     let word = value.to_bits();
     if kind == Dtype::Bf16 {
         return (word >> 16) as u16;
@@ -53,8 +53,7 @@ pub fn bits(kind: Dtype, value: f32) -> u16 {
     }
 }
 
-/// What is stored so.
-pub fn value(kind: Dtype, bits: u16) -> f32 {
+fn value(kind: Dtype, bits: u16) -> f32 {
     if kind == Dtype::Bf16 {
         return f32::from_bits((bits as u32) << 16);
     }
@@ -70,10 +69,15 @@ pub fn value(kind: Dtype, bits: u16) -> f32 {
 
 /// Uploads numbers, rounded.
 pub fn put(gpu: &Gpu, kind: Dtype, values: &[f32]) -> Buffer {
+    put_at(gpu, kind, values, 0)
+}
+
+/// The same, `offset` numbers after a place that is aligned to 16 bytes.
+pub fn put_at(gpu: &Gpu, kind: Dtype, values: &[f32], offset: usize) -> Buffer {
     if kind == Dtype::F32 {
-        return gpu.upload(values);
+        return gpu.upload_at(values, offset);
     }
-    gpu.upload(&values.iter().map(|value| bits(kind, stored(kind, *value))).collect::<Vec<u16>>())
+    gpu.upload_at(&values.iter().map(|value| bits(kind, stored(kind, *value))).collect::<Vec<u16>>(), offset)
 }
 
 /// Room for numbers that nobody has written yet.
@@ -89,36 +93,14 @@ pub fn get(gpu: &Gpu, kind: Dtype, buffer: Buffer) -> Vec<f32> {
     gpu.read::<u16>(buffer).into_iter().map(|bits| value(kind, bits)).collect()
 }
 
-/// Numbers of 16 bits.
-pub struct Numbers {
-    /// As they are stored.
-    pub bits: Vec<u16>,
-    /// What they are.
-    pub values: Vec<f64>,
-}
-
-impl Numbers {
-    /// These, rounded.
-    pub fn of(kind: Dtype, values: &[f32]) -> Numbers {
-        let values = all_stored(kind, values);
-        let bits = values.iter().map(|value| bits(kind, *value)).collect();
-        Numbers { bits, values: values.into_iter().map(f64::from).collect() }
-    }
-
-    /// Normally distributed ones.
-    pub fn normal(kind: Dtype, seed: u64, len: usize) -> Numbers {
-        Numbers::of(kind, &normals(seed, len))
-    }
-}
-
-/// Every number is the expected one, rounded once, with an error of at most `bound` before: half a unit is at most 2⁻⁸ or 2⁻¹¹
-/// of a number, and 2⁻²⁵ where f16 has no more digits.
+/// Every number is the expected one, rounded once, with an error of at most `bound` before: half a unit is at most `unit` of a
+/// number, and 2⁻²⁵ where f16 has no more digits.
 #[track_caller]
-pub fn assert_numbers(kind: Dtype, what: &str, got: &[u16], expected: &[f64], bound: f64) {
+pub fn assert_numbers(kind: Dtype, what: &str, got: &[f32], expected: &[f64], bound: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let smallest = if kind == Dtype::F16 { 2f64.powi(-25) } else { 0.0 };
-    for (i, (bits, expected)) in got.iter().zip(expected).enumerate() {
-        let got = value(kind, *bits) as f64;
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let got = *got as f64;
         let same = got == *expected || got.is_nan() && expected.is_nan();
         let most = bound + unit(kind) * (expected.abs() + bound) + smallest;
         assert!(

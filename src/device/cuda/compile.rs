@@ -202,7 +202,7 @@ mod tests {
         assert!(files().count() > 15 && files().any(|name| name == "linear"));
         let text = source("add".into()).unwrap();
         assert!(text.starts_with("#define NUMBER_F32\n#line 1 \"kernels/common.cuh\""));
-        for name in ["linear", "linear_16"] {
+        for name in ["linear", "linear_mma"] {
             let text = source(name.into()).unwrap();
             let place = |part: &str| text.find(&format!("#line 1 \"kernels/{part}\"")).unwrap();
             assert!(place("common.cuh") < place("linear.cuh") && place("linear.cuh") < place(&format!("{name}.cu")));

@@ -1,7 +1,7 @@
 //! Linear layers on a CUDA device, for this op, for stacks of layers, and for the two halves of the feed-forward layer: the
-//! products of kernels/linear.cu, or, where numbers are stored in 16 bits, of [`super::cuda_16`].
+//! products of kernels/linear.cu, or, where numbers are stored in 16 bits, of [`super::cuda_mma`].
 
-use super::cuda_16;
+use super::cuda_mma;
 use crate::device::Dtype;
 use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
 use crate::error::Result;
@@ -63,7 +63,7 @@ pub fn forward(
     (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
 ) -> Result<()> {
     if x.dtype() != Dtype::F32 {
-        return cuda_16::forward(cuda, sizes, x, weights, biases, (y, z, function));
+        return cuda_mma::forward(cuda, sizes, x, weights, biases, (y, z, function));
     }
     let Sizes { rows, out, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
@@ -86,7 +86,7 @@ pub fn input_gradient(
     activated: Option<Activated<'_>>,
 ) -> Result<()> {
     if upstream.dtype() != Dtype::F32 {
-        return cuda_16::input_gradient(cuda, sizes, upstream, weights, (dx, accumulate), activated);
+        return cuda_mma::input_gradient(cuda, sizes, upstream, weights, (dx, accumulate), activated);
     }
     let Sizes { rows, width, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
@@ -129,7 +129,7 @@ pub fn parameter_gradients(
     slots: &[[Option<&Slot<'_>>; 2]],
 ) -> Result<()> {
     if upstream.dtype() != Dtype::F32 {
-        return cuda_16::parameter_gradients(cuda, sizes, upstream, x, slots);
+        return cuda_mma::parameter_gradients(cuda, sizes, upstream, x, slots);
     }
     for (layer, [dw, db]) in slots.iter().enumerate() {
         let len = sizes.rows * sizes.out;

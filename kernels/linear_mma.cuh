@@ -1,19 +1,17 @@
-// Tiles of products of numbers of 16 bits, on tensor cores, sums in f32: put in front of linear_16.cu.
+// Tiles of products on tensor cores, by `mma`, sums in f32: put in front of linear_mma.cu.
 //
+// - Numbers of 16 bits are multiplied as they are, f32 rounded to tf32 (to the nearest, ties away from 0).
 // - A block computes a tile of a result in steps of DEPTH of the inner dimension. STAGES − 1 steps are on their way by
 //   `cp.async` while one is multiplied; there is one barrier a step.
 // - A tile lies in shared memory as it does in global memory; `ldmatrix` reads it, turned (`.trans`) where rows do not run
-//   along the inner dimension. Groups of 8 numbers (16 bytes) are exchanged within a row, by its number, so that eight
-//   neighbouring rows of one column are in different banks.
-// - The fragments of the next 16 of the inner dimension are read while those before are multiplied, also across steps.
+//   along the inner dimension (it cannot turn f32, which is read number by number then). Groups of 16 bytes are exchanged
+//   within a row, by its number, so that what is read at once is in different banks.
+// - The fragments of the next `mma` along the inner dimension are read while those before are multiplied, also across steps.
 // - Every number of a result is one chain of `mma` over the inner dimension in its order, filled up with zeros to whole
 //   steps: its bits depend neither on the tile, nor on the number of rows, nor on where in the batch a row stands.
 // - The results of a tile go through shared memory, in f32, to where they are written: whole rows at once.
 // - Tiles at the edge copy what is there and 0 for the rest. Rows that are no multiples of 16 bytes are copied by 4 bytes,
 //   or by numbers where even that is not aligned.
-#ifdef NUMBER_F32
-#error "linear_16.cu is for numbers of 16 bits"
-#endif
 
 // A number that the compiler knows nothing about: it keeps it, and works out anew what depends on it.
 __device__ __forceinline__ unsigned hidden(unsigned number) {
@@ -44,12 +42,31 @@ __device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned add
 #ifdef NUMBER_BF16
 #define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
 #define ONES 0x3f803f80u
-#else
+#elif defined(NUMBER_F16)
 #define MMA "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
 #define ONES 0x3c003c00u
+#else
+#define MMA "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+#define ONES 0x3f800000u
 #endif
 
-// sums += A · B, A 16 × 16, B 16 × 8.
+// Numbers of 16 bytes: a group, which is copied, read and written at once. Two of them are what an `mma` takes of the inner
+// dimension.
+static constexpr int GROUP = 16 / (int)sizeof(number);
+
+// Numbers as `mma` takes them: f32 is rounded to the nearest of tf32 (which ignores the last 13 bits), ties away from 0.
+template <int COUNT>
+__device__ __forceinline__ void operands(unsigned (&parts)[COUNT][4]) {
+#ifdef NUMBER_F32
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+        for (int n = 0; n < 4; n++) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(parts[i][n]) : "r"(parts[i][n]));
+    }
+#endif
+}
+
+// sums += A · B, A 16 × 2 GROUP, B 2 GROUP × 8.
 __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     float s0, s1, s2, s3;
     // Operands that are read and written would be copied, in PTX, before and after.
@@ -66,15 +83,22 @@ __device__ __forceinline__ void copy_group(unsigned to, const char* from) {
     asm volatile("cp.async.cg.shared.global [%0 + %2], [%1], 16;" ::"r"(to), "l"(from), "n"(OFFSET) : "memory");
 }
 
+template <int OFFSET>
+__device__ __forceinline__ void load_single(unsigned& part, unsigned address) {
+    asm volatile("ld.shared.b32 %0, [%1 + %2];" : "=r"(part) : "r"(address), "n"(OFFSET) : "memory");
+}
+
 // One operand of a product: a tile of ROWS × COLUMNS numbers of it, as it lies in global memory. ALONG: its rows run along
 // the inner dimension, else it has a row for each number of it.
 template <int THREADS, int ROWS, int COLUMNS, bool ALONG>
 struct Operand {
-    static constexpr int PITCH = COLUMNS * 2, BYTES = ROWS * PITCH, INNER = ALONG ? COLUMNS : ROWS;
+    static constexpr int PITCH = COLUMNS * sizeof(number), BYTES = ROWS * PITCH, INNER = ALONG ? COLUMNS : ROWS;
     static constexpr int OUTER = ALONG ? ROWS : COLUMNS;
     // Groups of a row, rows of all threads' groups, groups of a thread.
-    static constexpr int ACROSS = COLUMNS / 8, APART = THREADS / ACROSS, GROUPS = ROWS / APART;
-    static_assert(APART % 8 == 0 && ROWS % APART == 0, "a thread's groups are in one column");
+    static constexpr int ACROSS = COLUMNS / GROUP, APART = THREADS / ACROSS, GROUPS = ROWS / APART;
+    // f32 is turned by single numbers: a lane reads one of row lane % 4 and column lane / 4.
+    static constexpr bool SINGLE = sizeof(number) == 4 && !ALONG;
+    static_assert(APART % (SINGLE ? 4 : 8) == 0 && ROWS % APART == 0, "a thread's groups are exchanged alike");
 
     const char* from;        // this thread's first group of the next step
     u64 apart;               // bytes between its groups
@@ -86,23 +110,23 @@ struct Operand {
     // of `all`.
     __device__ __forceinline__ void start(const number* matrix, unsigned stride, unsigned first, unsigned all) {
         move(matrix, stride, first);
-        apart = (u64)APART * stride * 2;
-        advance = ALONG ? INNER * 2 : (u64)INNER * stride * 2;
+        apart = (u64)APART * stride * sizeof(number);
+        advance = ALONG ? INNER * sizeof(number) : (u64)INNER * stride * sizeof(number);
         outer = all - first;
-        vector = stride % 8 == 0 && aligned16(matrix);
-        words = stride % 2 == 0 && ((u64)matrix & 3) == 0;
+        vector = stride % GROUP == 0 && aligned16(matrix);
+        words = sizeof(number) == 4 || stride % 2 == 0 && ((u64)matrix & 3) == 0;
         whole = vector && outer >= OUTER;
     }
 
     // To the beginning of another matrix with the same rows.
     __device__ __forceinline__ void move(const number* matrix, unsigned stride, unsigned first) {
         const number* tile = matrix + (ALONG ? (u64)first * stride : (u64)first);
-        from = (const char*)(tile + (u64)(threadIdx.x / ACROSS) * stride + threadIdx.x % ACROSS * 8);
+        from = (const char*)(tile + (u64)(threadIdx.x / ACROSS) * stride + threadIdx.x % ACROSS * GROUP);
     }
 
     // Bytes from the tile's beginning to group `group` of row `row`. Where two rows share all banks, two take their turn.
     static __device__ __forceinline__ unsigned place(unsigned row, unsigned group) {
-        return row * PITCH + (group ^ (PITCH == 64 ? row / 2 % 4 : row % 8)) * 16;
+        return row * PITCH + (group ^ (SINGLE ? row % 4 * 2 : PITCH == 64 ? row / 2 % 4 : row % 8)) * 16;
     }
 
     // Where the first one of a thread's groups lies in a tile.
@@ -130,16 +154,16 @@ struct Operand {
 
     __device__ __forceinline__ void copy_edge(unsigned to, unsigned inner) const {
         // Hidden, or the compiler keeps what follows from it in registers, for a way that is seldom gone.
-        unsigned thread = hidden(threadIdx.x), row = thread / ACROSS, column = thread % ACROSS * 8;
+        unsigned thread = hidden(threadIdx.x), row = thread / ACROSS, column = thread % ACROSS * GROUP;
         unsigned rows = ALONG ? outer : inner, columns = ALONG ? inner : outer;
-        unsigned count = column < columns ? min(columns - column, 8) : 0;
+        unsigned count = column < columns ? min(columns - column, GROUP) : 0;
         const char* source = from;
 #pragma unroll 1
         for (int i = 0; i < GROUPS; i++, row += APART, source += apart, to += APART * PITCH) {
-            unsigned bytes = row < rows ? count * 2 : 0;
+            unsigned bytes = row < rows ? count * sizeof(number) : 0;
             if (vector) {
                 asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(source), "r"(bytes) : "memory");
-            } else if (words) {
+            } else if (sizeof(number) == 4 || words) {
 #pragma unroll
                 for (unsigned at = 0; at < 16; at += 4) {
                     unsigned left = bytes > at ? min(bytes - at, 4) : 0;
@@ -160,39 +184,47 @@ struct Operand {
         }
     }
 
-    // A lane's part of the address of the 16 × 16 numbers at `first` (a multiple of 32) and 0 of the inner dimension. The
+    // A lane's part of the address of the 16 × 2 GROUP numbers at `first` (a multiple of 32) and 0 of the inner dimension. The
     // matrices: those 8 further along `first`'s dimension are the second and fourth if SECOND, else the third and fourth.
     template <bool SECOND>
     static __device__ __forceinline__ unsigned lane_place(unsigned first) {
         unsigned lane = threadIdx.x % 32, second = lane / 8 % 2, third = lane / 16;
         unsigned across = SECOND ? second : third, along = SECOND ? third : second;
-        return ALONG ? place(first + lane % 8 + 8 * across, along) : place(lane % 8 + 8 * along, first / 8 + across);
+        if (SINGLE) return place(lane % 4, first / GROUP + lane / 16) + lane / 4 % 4 * 4;
+        return ALONG ? place(first + lane % 8 + 8 * across, along) : place(lane % 8 + 8 * along, first / GROUP + across);
     }
 
-    // From there, the 16 × 16 numbers 16 · i further for each i < COUNT, and at 16 · K of the inner dimension.
-    template <int COUNT, int K, int I = 0>
+    // From there, the 16 × 2 GROUP numbers 16 · i further for each i < COUNT, and at 2 GROUP · K of the inner dimension.
+    template <bool SECOND, int COUNT, int K, int I = 0>
     static __device__ __forceinline__ void load(unsigned (&parts)[COUNT][4], unsigned tile, unsigned place) {
         if constexpr (I < COUNT) {
-            if (ALONG) {
+            if constexpr (ALONG) {
                 load_matrices<false, I * 16 * PITCH>(parts[I], tile + (place ^ K * 32));
-            } else {
+            } else if constexpr (!SINGLE) {
                 load_matrices<true, K * 16 * PITCH>(parts[I], tile + (place ^ I * 32));
+            } else {
+                // The exchange is within 128 bytes, 32 numbers.
+                unsigned near = tile + (place ^ I % 2 * 64), far = tile + (place ^ (I % 2 * 64 + 32));
+                load_single<I / 2 * 128 + K * 8 * PITCH>(parts[I][0], near);
+                load_single<I / 2 * 128 + K * 8 * PITCH>(parts[I][SECOND ? 1 : 2], far);
+                load_single<I / 2 * 128 + (K * 8 + 4) * PITCH>(parts[I][SECOND ? 2 : 1], near);
+                load_single<I / 2 * 128 + (K * 8 + 4) * PITCH>(parts[I][3], far);
             }
-            load<COUNT, K, I + 1>(parts, tile, place);
+            load<SECOND, COUNT, K, I + 1>(parts, tile, place);
         }
     }
 };
 
-// Warps of WARP_M rows and WARP_N columns. BLOCKS: how many share a multiprocessor.
-template <int ROWS_, int COLUMNS_, int WARP_M, int WARP_N, int DEPTH_, int STAGES_, int BLOCKS_>
+// Warps of WARP_M rows and WARP_N columns, steps of GROUPS groups. BLOCKS: how many share a multiprocessor.
+template <int ROWS_, int COLUMNS_, int WARP_M, int WARP_N, int GROUPS, int STAGES_, int BLOCKS_>
 struct Tiling {
-    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, DEPTH = DEPTH_, STAGES = STAGES_, BLOCKS = BLOCKS_;
+    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, DEPTH = GROUPS * GROUP, STAGES = STAGES_, BLOCKS = BLOCKS_;
     static constexpr int WARPS_N = COLUMNS / WARP_N, THREADS = ROWS / WARP_M * WARPS_N * 32;
     static constexpr int TM = WARP_M / 16, TN = WARP_N / 8;
-    static constexpr unsigned STAGE = (ROWS + COLUMNS) * DEPTH * 2;
+    static constexpr unsigned STAGE = (ROWS + COLUMNS) * GROUPS * 16;
     // Of `Sums::ones`: the warps of a row of warps share its rows.
     static constexpr int SHARE = TM / WARPS_N;
-    static_assert(DEPTH % 32 == 0 && TM % WARPS_N == 0 && WARP_N % 32 == 0, "what is assumed below");
+    static_assert(GROUPS % 4 == 0 && TM % WARPS_N == 0 && WARP_N % 32 == 0, "what is assumed below");
 
     template <bool ALONG>
     using Left = Operand<THREADS, ALONG ? ROWS : DEPTH, ALONG ? DEPTH : ROWS, ALONG>;
@@ -298,8 +330,8 @@ struct Tiling {
         copies_wait<STAGES - 2>();
         __syncthreads();
         Fragments fragments[2];
-        A::template load<TM, 0>(fragments[0].a, shared, place_a);
-        B::template load<TN / 2, 0>(fragments[0].b, shared, place_b);
+        A::template load<true, TM, 0>(fragments[0].a, shared, place_a);
+        B::template load<false, TN / 2, 0>(fragments[0].b, shared, place_b);
         unsigned stage = shared, free = shared + (STAGES - 1) * STAGE;
 #pragma unroll 1
         for (unsigned step = 0; step < steps; step++) {
@@ -319,10 +351,10 @@ struct Tiling {
     static __device__ __forceinline__ void step_of(
         Sums& sums, Fragments (&fragments)[2], unsigned& stage, unsigned place_a, unsigned place_b, bool more, Fetch fetch
     ) {
-        constexpr int LAST = DEPTH / 16 - 1;
+        constexpr int LAST = GROUPS / 2 - 1;
         if constexpr (K < LAST) {
-            A::template load<TM, K + 1>(fragments[(K + 1) % 2].a, stage, place_a);
-            B::template load<TN / 2, K + 1>(fragments[(K + 1) % 2].b, stage, place_b);
+            A::template load<true, TM, K + 1>(fragments[(K + 1) % 2].a, stage, place_a);
+            B::template load<false, TN / 2, K + 1>(fragments[(K + 1) % 2].b, stage, place_b);
             if (K == 0) fetch();
         } else {
             unsigned end = (unsigned)__cvta_generic_to_shared(shared_quads) + (STAGES - 1) * STAGE;
@@ -331,10 +363,12 @@ struct Tiling {
             // The next step is there for all, and all have read the fragments of this one.
             __syncthreads();
             if (more) {
-                A::template load<TM, 0>(fragments[0].a, stage, place_a);
-                B::template load<TN / 2, 0>(fragments[0].b, stage, place_b);
+                A::template load<true, TM, 0>(fragments[0].a, stage, place_a);
+                B::template load<false, TN / 2, 0>(fragments[0].b, stage, place_b);
             }
         }
+        operands(fragments[K % 2].a);
+        operands(fragments[K % 2].b);
         multiply_warp<WITH_ONES>(sums, fragments[K % 2]);
         if constexpr (K < LAST) step_of<WITH_ONES, A, B, K + 1>(sums, fragments, stage, place_a, place_b, more, fetch);
     }

@@ -1,4 +1,4 @@
-//! Linear layers on a CUDA device whose numbers are stored in 16 bits: the products of kernels/linear_16.cu. x, W, y, z, h and
+//! Linear layers on a CUDA device whose numbers are stored in 16 bits: the products of kernels/linear_mma.cu. x, W, y, z, h and
 //! the gradients of these are such numbers; biases, and the gradients of weights and biases, are f32.
 
 use super::cuda::{Activated, IDENTITY, Sizes};
@@ -80,7 +80,7 @@ fn launch(cuda: &Cuda, numbers: Dtype, product: Product, shape: [usize; 3], argu
     let [rows, columns, depth] = shape;
     let grid = [rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns), depth];
     let launch = Launch::new(grid, [tiling.threads, 1, 1]).with_shared(tiling.shared);
-    cuda.launch(("linear_16", numbers), tiling.kernels[product as usize], launch, arguments)
+    cuda.launch(("linear_mma", numbers), tiling.kernels[product as usize], launch, arguments)
 }
 
 /// As [`super::cuda::forward`]. f is that of z as it is stored.
@@ -222,7 +222,7 @@ pub fn parameter_gradients(
         n,
         count,
     ];
-    cuda.launch(("linear_16", upstream.dtype()), "linear_gradient_sums", sums, &arguments)
+    cuda.launch(("linear_mma", upstream.dtype()), "linear_gradient_sums", sums, &arguments)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-// Linear layers whose numbers are stored in 16 bits, by the tiles of linear_16.cuh.
+// Linear layers on tensor cores, by the tiles of linear_mma.cuh: for numbers of 16 bits, and for f32 by products of tf32.
 //
 // - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x with db = Σ dy. All matrices lie row by row, without gaps.
 // - x, W, y, z, h and the gradients of these are numbers; biases and the gradients of parameters are f32.
@@ -6,10 +6,10 @@
 // - A kernel's suffix is the tile of its blocks, rows × columns. Block: (256, 1) for 128x256, (128, 1) for the others.
 //   Dynamic shared memory: 131,072, 65,536, 49,152 and 32,768 bytes for 128x256, 128x128, 128x64 and 64x64.
 
-// GELU and its slope to 3e-5 of themselves, an eighth of what f16 rounds off: `erfcf` and `expf` would take a third as long as
+// For numbers of 16 bits: GELU and its slope to 3e-5 of themselves, an eighth of what f16 rounds off; `erfcf` and `expf` would take a third as long as
 // a product with 384 numbers of depth. Φ(−a) = e^(−a²/2) · t · (c0 + … + c4 t⁴), t = 1 / (1 + 3a/8), with the c of the least
 // relative error for a from 0 to 13.5, beyond which f32 ends.
-__device__ __forceinline__ Value gelu_16(float z) {
+__device__ __forceinline__ Value gelu_rounded(float z) {
     float t, density, a = fabsf(z);
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.375f, a, 1.0f)));
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(density) : "f"(z * z * -0.72134752044448170368f));
@@ -24,46 +24,62 @@ __device__ __forceinline__ Value gelu_16(float z) {
     return {cumulative == 0.0f ? 0.0f : z * cumulative, cumulative + rest};
 }
 
-__device__ __forceinline__ Value activate_16(int function, float z) {
-    return function == GELU_ERF ? gelu_16(z) : activate(function, z);
+__device__ __forceinline__ Value activate_number(int function, float z) {
+#ifdef NUMBER_F32
+    return activate(function, z);
+#else
+    return function == GELU_ERF ? gelu_rounded(z) : activate(function, z);
+#endif
 }
 
-// Eight numbers to `to`, of which the first `count` are in the row. `vector`: all are, and `to` is a multiple of 16 bytes.
-__device__ __forceinline__ void store8(number* to, unsigned count, bool vector, const float (&v)[8]) {
+// A group of numbers to `to`, of which the first `count` are in the row. `vector`: all are, and `to` is a multiple of 16 bytes.
+__device__ __forceinline__ void store_group(number* to, unsigned count, bool vector, const float (&v)[GROUP]) {
     if (vector) {
         u64 address = __cvta_generic_to_global(to);
+#ifdef NUMBER_F32
+        asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(address), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
+                     : "memory");
+#else
         asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(rounded2(v[0], v[1])),
                      "r"(rounded2(v[2], v[3])), "r"(rounded2(v[4], v[5])), "r"(rounded2(v[6], v[7])) : "memory");
+#endif
     } else {
 #pragma unroll
-        for (unsigned i = 0; i < 8; i++) {
+        for (unsigned i = 0; i < GROUP; i++) {
             if (i < count) store1(to + i, v[i]);
         }
     }
 }
 
-__device__ __forceinline__ void load8(float (&v)[8], const number* from, unsigned count, bool vector) {
+__device__ __forceinline__ void load_group(float (&v)[GROUP], const number* from, unsigned count, bool vector) {
     if (vector) {
+#ifdef NUMBER_F32
+        float4 all = *(const float4*)from;
+        v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
+#else
         uint4 words = *(const uint4*)from;
         float2 a = widened2(words.x), b = widened2(words.y), c = widened2(words.z), d = widened2(words.w);
         v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y, v[4] = c.x, v[5] = c.y, v[6] = d.x, v[7] = d.y;
+#endif
     } else {
 #pragma unroll
-        for (unsigned i = 0; i < 8; i++) v[i] = i < count ? widened(from[i]) : 0.0f;
+        for (unsigned i = 0; i < GROUP; i++) v[i] = i < count ? widened(from[i]) : 0.0f;
     }
 }
 
 // As a number stores it.
-__device__ __forceinline__ void round8(float (&v)[8]) {
+__device__ __forceinline__ void round_group(float (&v)[GROUP]) {
+#ifndef NUMBER_F32
 #pragma unroll
-    for (int i = 0; i < 8; i += 2) {
+    for (int i = 0; i < GROUP; i += 2) {
         float2 pair = widened2(rounded2(v[i], v[i + 1]));
         v[i] = pair.x, v[i + 1] = pair.y;
     }
+#endif
 }
 
 template <class T>
-__device__ __forceinline__ void forward_16(
+__device__ __forceinline__ void forward_tile(
     number* y, number* z, const number* x, const number* weight, const float* bias, unsigned rows, unsigned width,
     unsigned out, int function
 ) {
@@ -75,40 +91,40 @@ __device__ __forceinline__ void forward_16(
     right.start(weight, width, column, out);
     T::template product<false, false>(sums, left, right, 1, width, [] {});
     T::keep_results(sums);
-    column += T::template results_column<8>();
+    column += T::template results_column<GROUP>();
     if (column >= out) return;
-    unsigned count = min(out - column, 8);
-    bool vector = out % 8 == 0 && aligned16(y) && aligned16(z);
-    float added[8];
+    unsigned count = min(out - column, GROUP);
+    bool vector = out % GROUP == 0 && aligned16(y) && aligned16(z);
+    float added[GROUP];
 #pragma unroll
-    for (unsigned i = 0; i < 8; i++) added[i] = bias && i < count ? bias[column + i] : 0.0f;
+    for (unsigned i = 0; i < GROUP; i++) added[i] = bias && i < count ? bias[column + i] : 0.0f;
     u64 first = ((u64)blockIdx.z * rows + row) * out + column;
     y += first;
     if (function == IDENTITY && !z) {
-        T::template put_results<8, 2>(rows - row, [&](unsigned i, float (&v)[8]) {
+        T::template put_results<GROUP, 2>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
 #pragma unroll
-            for (int n = 0; n < 8; n++) v[n] += added[n];
-            store8(y + (u64)i * out, count, vector, v);
+            for (int n = 0; n < GROUP; n++) v[n] += added[n];
+            store_group(y + (u64)i * out, count, vector, v);
         });
         return;
     }
     if (z) z += first;
-    T::template put_results<8, 1>(rows - row, [&](unsigned i, float (&v)[8]) {
+    T::template put_results<GROUP, 1>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
 #pragma unroll
-        for (int n = 0; n < 8; n++) v[n] += added[n];
+        for (int n = 0; n < GROUP; n++) v[n] += added[n];
         // Of z as it is kept, or h would be another one when it is made again from there.
-        round8(v);
-        if (z) store8(z + (u64)i * out, count, vector, v);
+        round_group(v);
+        if (z) store_group(z + (u64)i * out, count, vector, v);
         if (function != IDENTITY) {
 #pragma unroll
-            for (int n = 0; n < 8; n++) v[n] = activate_16(function, v[n]).value;
+            for (int n = 0; n < GROUP; n++) v[n] = activate_number(function, v[n]).value;
         }
-        store8(y + (u64)i * out, count, vector, v);
+        store_group(y + (u64)i * out, count, vector, v);
     });
 }
 
 template <class T>
-__device__ __forceinline__ void input_gradient_16(
+__device__ __forceinline__ void input_gradient_tile(
     number* dx, int accumulate, number* h, const number* dy, const number* weight0, const number* weight1,
     const number* weight2, const number* z, unsigned layers, unsigned rows, unsigned out, unsigned width, int function
 ) {
@@ -120,10 +136,7 @@ __device__ __forceinline__ void input_gradient_16(
     right.start(weight0, width, column, width);
     bool all16 = aligned16(weight0) && aligned16(weight1) && aligned16(weight2);
     bool all4 = (((u64)weight0 | (u64)weight1 | (u64)weight2) & 3) == 0;
-    // Of a layer's dy that begins at an odd number, too.
-    bool even = layers == 1 || (u64)rows * out % 2 == 0;
     right.vector = right.vector && all16, right.whole = right.whole && all16, right.words = right.words && all4;
-    left.words = left.words && even;
     unsigned layer = 0;
     T::template product<false, true>(sums, left, right, layers, out, [&] {
         // Hidden, or all of this is worked out in every step.
@@ -133,45 +146,45 @@ __device__ __forceinline__ void input_gradient_16(
         right.move(layer == 1 ? weight1 : weight2, width, column);
     });
     T::keep_results(sums);
-    column += T::template results_column<8>();
+    column += T::template results_column<GROUP>();
     if (column >= width) return;
-    unsigned count = min(width - column, 8);
-    bool vector = width % 8 == 0 && aligned16(dx) && aligned16(h) && aligned16(z);
+    unsigned count = min(width - column, GROUP);
+    bool vector = width % GROUP == 0 && aligned16(dx) && aligned16(h) && aligned16(z);
     u64 first = (u64)row * width + column;
     dx += first;
     if (!z) {
-        T::template put_results<8, 2>(rows - row, [&](unsigned i, float (&v)[8]) {
+        T::template put_results<GROUP, 2>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
             number* to = dx + (u64)i * width;
             if (accumulate) {
-                float before[8];
-                load8(before, to, count, vector);
+                float before[GROUP];
+                load_group(before, to, count, vector);
 #pragma unroll
-                for (int n = 0; n < 8; n++) v[n] += before[n];
+                for (int n = 0; n < GROUP; n++) v[n] += before[n];
             }
-            store8(to, count, vector, v);
+            store_group(to, count, vector, v);
         });
         return;
     }
     z += first;
     if (h) h += first;
-    T::template put_results<8, 1>(rows - row, [&](unsigned i, float (&v)[8]) {
-        float kept[8], value[8], before[8] = {};
-        load8(kept, z + (u64)i * width, count, vector);
+    T::template put_results<GROUP, 1>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
+        float kept[GROUP], value[GROUP], before[GROUP] = {};
+        load_group(kept, z + (u64)i * width, count, vector);
         number* to = dx + (u64)i * width;
-        if (accumulate) load8(before, to, count, vector);
+        if (accumulate) load_group(before, to, count, vector);
 #pragma unroll
-        for (int n = 0; n < 8; n++) {
-            Value both = activate_16(function, kept[n]);
+        for (int n = 0; n < GROUP; n++) {
+            Value both = activate_number(function, kept[n]);
             value[n] = both.value;
             v[n] = fmaf(v[n], both.slope, before[n]);
         }
-        if (h) store8(h + (u64)i * width, count, vector, value);
-        store8(to, count, vector, v);
+        if (h) store_group(h + (u64)i * width, count, vector, value);
+        store_group(to, count, vector, v);
     });
 }
 
 template <class T>
-__device__ __forceinline__ void weight_gradient_16(
+__device__ __forceinline__ void weight_gradient_tile(
     float* dw, bool accumulate, float* db, bool accumulate_db, const number* dy, const number* x, unsigned rows,
     unsigned out, unsigned width, unsigned first, unsigned chunk
 ) {
@@ -184,8 +197,8 @@ __device__ __forceinline__ void weight_gradient_16(
     typename T::template Right<false> right;
     left.start(dy, out, row, out);
     right.start(x, width, column, width);
-    left.from += (u64)first * out * 2;
-    right.from += (u64)first * width * 2;
+    left.from += (u64)first * out * sizeof(number);
+    right.from += (u64)first * width * sizeof(number);
     if (db && column == 0) {
         T::template product<true, false>(sums, left, right, 1, count, [] {});
         unsigned lane = threadIdx.x % 32;
@@ -212,12 +225,12 @@ __device__ __forceinline__ void weight_gradient_16(
 }
 
 #ifndef TILINGS
-// Rows, columns, those of a warp, depth, stages, blocks that share a multiprocessor.
+// Rows, columns, those of a warp, groups of a step, stages, blocks that share a multiprocessor.
 #define TILINGS(KERNELS_OF)                                     \
-    KERNELS_OF(128x256, (Tiling<128, 256, 64, 64, 32, 4, 1>))   \
-    KERNELS_OF(128x128, (Tiling<128, 128, 64, 64, 32, 4, 2>))   \
-    KERNELS_OF(128x64, (Tiling<128, 64, 64, 32, 32, 4, 3>))     \
-    KERNELS_OF(64x64, (Tiling<64, 64, 32, 32, 32, 4, 4>))
+    KERNELS_OF(128x256, (Tiling<128, 256, 64, 64, 4, 4, 1>))   \
+    KERNELS_OF(128x128, (Tiling<128, 128, 64, 64, 4, 4, 2>))   \
+    KERNELS_OF(128x64, (Tiling<128, 64, 64, 32, 4, 4, 3>))     \
+    KERNELS_OF(64x64, (Tiling<64, 64, 32, 32, 4, 4, 4>))
 #endif
 
 template <class T>
@@ -240,7 +253,7 @@ struct Inside<void(T)> {
 // width]; dW_l [chunks, out, width] or null, db_l [chunks, out] or null. Bit 2 l of `accumulate`: dW_l is added to, bit 2 l
 // + 1: db_l. With one chunk these are the gradients themselves, else `linear_gradient_sums` adds the chunks. `chunk` must be
 // fixed by shapes alone, since the sum's order depends on it. Grid: x over out, y over width, z = layers · chunks.
-#define KERNELS_16(tile, tiling)                                                                                        \
+#define TILE_KERNELS(tile, tiling)                                                                                        \
     extern "C" __global__ void __launch_bounds__(Inside<void tiling>::Type::THREADS, Inside<void tiling>::Type::BLOCKS) \
         linear_forward_##tile(                                                                                          \
             number* __restrict__ y, number* __restrict__ z, const number* __restrict__ x,                               \
@@ -248,7 +261,7 @@ struct Inside<void(T)> {
             const float* __restrict__ bias1, const number* __restrict__ weight2, const float* __restrict__ bias2,       \
             unsigned rows, unsigned width, unsigned out, int function                                                   \
         ) {                                                                                                             \
-        forward_16<Inside<void tiling>::Type>(                                                                          \
+        forward_tile<Inside<void tiling>::Type>(                                                                          \
             y, z, x, blockIdx.z == 0 ? weight0 : blockIdx.z == 1 ? weight1 : weight2,                                   \
             blockIdx.z == 0 ? bias0 : blockIdx.z == 1 ? bias1 : bias2, rows, width, out, function                       \
         );                                                                                                              \
@@ -259,7 +272,7 @@ struct Inside<void(T)> {
             const number* __restrict__ weight0, const number* __restrict__ weight1, const number* __restrict__ weight2, \
             const number* __restrict__ z, unsigned layers, unsigned rows, unsigned out, unsigned width, int function    \
         ) {                                                                                                             \
-        input_gradient_16<Inside<void tiling>::Type>(                                                                   \
+        input_gradient_tile<Inside<void tiling>::Type>(                                                                   \
             dx, accumulate, h, dy, weight0, weight1, weight2, z, layers, rows, out, width, function                     \
         );                                                                                                              \
     }                                                                                                                   \
@@ -272,12 +285,12 @@ struct Inside<void(T)> {
         unsigned layer = blockIdx.z / chunks, part = blockIdx.z % chunks;                                               \
         float* dw = layer == 0 ? dw0 : layer == 1 ? dw1 : dw2;                                                          \
         float* db = layer == 0 ? db0 : layer == 1 ? db1 : db2;                                                          \
-        weight_gradient_16<Inside<void tiling>::Type>(                                                                  \
+        weight_gradient_tile<Inside<void tiling>::Type>(                                                                  \
             dw ? dw + (u64)part * out * width : dw, accumulate >> 2 * layer & 1, db ? db + (u64)part * out : db,        \
             accumulate >> (2 * layer + 1) & 1, dy + (u64)layer * rows * out, x, rows, out, width, part * chunk, chunk   \
         );                                                                                                              \
     }
-TILINGS(KERNELS_16)
+TILINGS(TILE_KERNELS)
 
 // target (+)= the sum of `chunks` parts that lie `apart`, in their order: four numbers of it, of `len`.
 __device__ __forceinline__ void sum_chunks(
