@@ -1,5 +1,5 @@
-// Linear layers (src/ops/linear, projections, feed_forward): products of matrices. What the kernels in f32 (linear.cu) and
-// those of operands in bf16 (linear_bf16.cu) share: put in front of both.
+// Linear layers (src/ops/linear, projections, feed_forward): products of matrices. The forms and the kernels of linear.cu, of
+// which linear_mma.cu has `IDENTITY` and `shared_quads`.
 //
 // - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x. All matrices are f32, row by row, without gaps. db: the sums
 //   of columns of vector.cu.

@@ -1,4 +1,4 @@
-//! Matrix products of linear layers, stacks of them, and the feed-forward layer, in f32. What the tests of `linear_bf16.rs`
+//! Matrix products of linear layers, stacks of them, and the feed-forward layer, in f32. What the tests of `linear_mma.rs`
 //! share is here too.
 
 use crate::harness::*;

@@ -12,6 +12,7 @@ mod gpu;
 mod harness;
 mod layer_norm;
 mod linear;
+mod linear_activations;
 mod linear_mma;
 mod mse;
 mod noise;

@@ -1,5 +1,5 @@
-//! Linear layers on a CUDA device whose numbers are stored in 16 bits: the products of kernels/linear_mma.cu. x, W, y, z, h and
-//! the gradients of these are such numbers; biases, and the gradients of weights and biases, are f32.
+//! Linear layers on the tensor cores of a CUDA device: the products of kernels/linear_mma.cu, of numbers of 16 bits, or of f32 as
+//! tf32. x, W, y, z, h and the gradients of these are such numbers; biases, and the gradients of weights and biases, are f32.
 
 use super::cuda::{Activated, IDENTITY, Sizes};
 use crate::device::Dtype;

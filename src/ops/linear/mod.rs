@@ -8,7 +8,6 @@
 
 mod cpu;
 pub(in crate::ops) mod cuda;
-#[allow(dead_code)] // What calls it comes with the storage of numbers in 16 bits.
 pub(in crate::ops) mod cuda_mma;
 #[cfg(test)]
 mod tests;
