@@ -2,79 +2,79 @@
 
 use crate::harness::*;
 
-struct Case {
-    heads: usize,
-    head_dim: usize,
-    queries: Vec<u32>,
-    keys: Vec<u32>,
-    scale: f32,
-    causal: bool,
-    mask: Mask,
+pub struct Case {
+    pub heads: usize,
+    pub head_dim: usize,
+    pub queries: Vec<u32>,
+    pub keys: Vec<u32>,
+    pub scale: f32,
+    pub causal: bool,
+    pub mask: Mask,
     /// Numbers by which pointers miss a multiple of 16 bytes.
-    offset: usize,
+    pub offset: usize,
 }
 
 /// What comes out, in f64 or of the device.
-struct Results<T> {
-    y: Vec<T>,
-    log_sum_exp: Vec<T>,
+pub struct Results<T> {
+    pub y: Vec<T>,
+    pub log_sum_exp: Vec<T>,
     /// Of q, k and v.
-    gradients: [Vec<T>; 3],
+    pub gradients: [Vec<T>; 3],
 }
 
 impl Case {
     /// Attention of every token to all tokens of its sequence.
-    fn new(heads: usize, head_dim: usize, borders: &[u32]) -> Case {
+    pub fn new(heads: usize, head_dim: usize, borders: &[u32]) -> Case {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let (queries, keys) = (borders.to_vec(), borders.to_vec());
         Case { heads, head_dim, queries, keys, scale, causal: false, mask: Mask::NONE, offset: 0 }
     }
 
-    fn across(heads: usize, head_dim: usize, queries: &[u32], keys: &[u32]) -> Case {
+    pub fn across(heads: usize, head_dim: usize, queries: &[u32], keys: &[u32]) -> Case {
         Case { queries: queries.to_vec(), ..Case::new(heads, head_dim, keys) }
     }
 
-    fn causal(self) -> Case {
+    pub fn causal(self) -> Case {
         Case { causal: true, ..self }
     }
 
-    fn dropout(self, p: f32) -> Case {
+    pub fn dropout(self, p: f32) -> Case {
         Case { mask: some_mask(p), ..self }
     }
 
-    fn offset(self) -> Case {
+    pub fn offset(self) -> Case {
         Case { offset: 1, ..self }
     }
 
-    fn scale(self, scale: f32) -> Case {
+    pub fn scale(self, scale: f32) -> Case {
         Case { scale, ..self }
     }
 
-    fn what(&self) -> String {
+    pub fn what(&self) -> String {
         let Case { heads, head_dim, queries, keys, scale, causal, offset, .. } = self;
         format!("{heads} heads of {head_dim}, {queries:?} to {keys:?}, {scale}, causal {causal}, offset {offset}")
     }
 
-    fn width(&self) -> usize {
+    pub fn width(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    fn rows(&self) -> [usize; 2] {
+    pub fn rows(&self) -> [usize; 2] {
         [&self.queries, &self.keys].map(|borders| *borders.last().unwrap() as usize)
     }
 
-    fn mask_stride(&self) -> usize {
+    pub fn mask_stride(&self) -> usize {
         self.keys.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap().next_multiple_of(4) as usize
     }
 
     /// q, k, v and dy.
-    fn inputs(&self) -> [Vec<f32>; 4] {
+    pub fn inputs(&self) -> [Vec<f32>; 4] {
         let [queries, keys] = self.rows().map(|rows| rows * self.width());
         [normals(1, queries), normals(2, keys), normals(3, keys), normals(4, queries)]
     }
 
     /// Every (row of q, rows of k that it may see, head).
-    fn rows_and_keys(&self) -> Vec<(usize, std::ops::Range<usize>, usize)> {
+    pub fn rows_and_keys(&self) -> Vec<(usize, std::ops::Range<usize>, usize)> {
         let mut all = Vec::new();
         for (queries, keys) in self.queries.windows(2).zip(self.keys.windows(2)) {
             for query in queries[0]..queries[1] {
@@ -89,7 +89,7 @@ impl Case {
 
     /// The definition, in f64, and the largest score that it has met. Gradients by the formulas of the op's page, which the
     /// first test compares with differences.
-    fn reference(&self, q: &[f64], k: &[f64], v: &[f64], dy: &[f64]) -> (Results<f64>, f64) {
+    pub fn reference(&self, q: &[f64], k: &[f64], v: &[f64], dy: &[f64]) -> (Results<f64>, f64) {
         let (d, width, stride) = (self.head_dim, self.width(), self.mask_stride());
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let add =
@@ -171,7 +171,7 @@ impl Case {
     /// What a score, and with it the log-sum-exp, may be off. A score is a chain of head_dim roundings of partial sums, each
     /// off by up to 2⁻²⁴ of about a third of the largest score: they add up like √head_dim, here to some 1.5 times that.
     /// It is rounded when it is scaled, and so are the maximum and L, which is larger by up to the logarithm of the keys.
-    fn score_error(&self, largest_score: f64) -> f64 {
+    pub fn score_error(&self, largest_score: f64) -> f64 {
         let logarithm = (self.mask_stride() as f64).ln();
         6e-8 * (largest_score * (3.0 + (self.head_dim as f64).sqrt() / 2.0) + logarithm + 1.0)
     }
@@ -229,7 +229,7 @@ impl Argument for Parameters<'_> {
 }
 
 /// Sequences of one token, of none, of less than a tile, and of more.
-const BORDERS: [u32; 5] = [0, 1, 1, 6, 77];
+pub const BORDERS: [u32; 5] = [0, 1, 1, 6, 77];
 
 #[test]
 fn gradients_are_differences_of_the_definition() {

@@ -317,6 +317,16 @@ impl Mask {
         }
     }
 
+    /// Whether it drops anything.
+    pub fn drops(&self) -> bool {
+        self.threshold > 0
+    }
+
+    /// The factor of what is kept.
+    pub fn scale(&self) -> f64 {
+        self.scale as f64
+    }
+
     /// The factor of element `e`, by the generator of `src/rng.rs`.
     pub fn factor(&self, e: usize) -> f64 {
         let pair = |low: u32, high: u32| (high as u64) << 32 | low as u64;

@@ -3,6 +3,7 @@
 
 mod activation;
 mod attention;
+mod attention_16;
 mod cross_entropy;
 mod divergence;
 mod dropout;

@@ -47,11 +47,14 @@ pub struct Cuda {
     inner: Arc<Inner>,
     /// Lists of numbers that were uploaded, for as long as somebody on the host has them.
     lists: Arc<Mutex<HashMap<usize, List>>>,
+    made: Arc<Mutex<Made>>,
     host: Cpu,
     precision: Precision,
 }
 
 type List = (Weak<[u32]>, Arc<Memory>);
+/// What was made of two lists, by these and a number that says how; how many numbers it has.
+type Made = HashMap<[usize; 3], ([Weak<[u32]>; 2], usize, Arc<Memory>)>;
 
 /// How a device is opened.
 #[derive(Clone, Debug, Default)]
@@ -127,7 +130,13 @@ impl Cuda {
                  folder that MANYHEAD_NVRTC names ({error})"
             ))
         })?;
-        Ok(Cuda { inner: Arc::new(inner), lists: Arc::default(), host, precision: Precision::F32 })
+        Ok(Cuda {
+            inner: Arc::new(inner),
+            lists: Arc::default(),
+            made: Arc::default(),
+            host,
+            precision: Precision::F32,
+        })
     }
 
     /// The name of the first device that a driver finds, or, in one line, why there is none.
@@ -247,6 +256,31 @@ impl Cuda {
         lists.retain(|_, (owner, _)| owner.strong_count() > 0);
         lists.insert(key, (Arc::downgrade(list), memory.clone()));
         Ok(memory)
+    }
+
+    /// A list that several ops of a batch read, and which follows from two others and `how`: made and uploaded once. With how
+    /// many numbers it has.
+    pub(crate) fn list_of(
+        &self,
+        from: [&Arc<[u32]>; 2],
+        how: usize,
+        make: impl FnOnce() -> Vec<u32>,
+    ) -> Result<(usize, Arc<Memory>)> {
+        let key = [from[0].as_ptr() as usize, from[1].as_ptr() as usize, how];
+        let is =
+            |owner: &Weak<[u32]>, list: &Arc<[u32]>| owner.upgrade().is_some_and(|owner| Arc::ptr_eq(&owner, list));
+        if let Some((owners, len, memory)) = locked(&self.made).get(&key)
+            && is(&owners[0], from[0])
+            && is(&owners[1], from[1])
+        {
+            return Ok((*len, memory.clone()));
+        }
+        let list = make();
+        let memory = Arc::new(self.upload(&list)?);
+        let mut made = locked(&self.made);
+        made.retain(|_, (owners, _, _)| owners.iter().all(|owner| owner.strong_count() > 0));
+        made.insert(key, (from.map(Arc::downgrade), list.len(), memory.clone()));
+        Ok((list.len(), memory))
     }
 
     /// Overwrites numbers on the device, which are f32.

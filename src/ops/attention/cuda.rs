@@ -99,6 +99,14 @@ pub fn forward(
     cuda.launch("attention", kernel, launch(&p, block, p.queries), &arguments)
 }
 
+/// The arguments that say where a gradient goes: to its slot, or to room that nobody looks at.
+pub(super) fn wanted(slot: Option<&Slot<'_>>, room: Option<&Memory>) -> [Argument; 2] {
+    match slot {
+        Some(slot) => [slot.span.into(), slot.accumulate.into()],
+        None => [Argument::or_null(room), false.into()],
+    }
+}
+
 /// What the forward pass has left, and the gradient that comes in.
 #[derive(Clone, Copy)]
 pub struct Kept<'a> {
@@ -135,12 +143,7 @@ pub fn backward(cuda: &Cuda, p: Problem<'_>, kept: Kept<'_>, [dq, dk, dv]: [Opti
     // Both come out of one kernel; one that nobody wants goes where nobody looks.
     let len = p.key_rows * p.width;
     let unwanted = if dk.is_none() || dv.is_none() { Some(cuda.room::<f32>(len)?) } else { None };
-    let target = |slot: Option<Slot<'_>>| -> [Argument; 2] {
-        match slot {
-            Some(slot) => [slot.span.into(), slot.accumulate.into()],
-            None => [unwanted.as_ref().map(|room| room.floats(len)).into(), false.into()],
-        }
-    };
+    let target = |slot: Option<Slot<'_>>| wanted(slot.as_ref(), unwanted.as_ref());
     let arguments = [&target(dk)[..], &target(dv), &rest].concat();
     cuda.launch("attention", kernels.key_gradients, launch(&p, kernels.backward, p.keys), &arguments)
 }

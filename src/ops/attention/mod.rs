@@ -9,10 +9,12 @@
 //! probabilities P again. With D = rowsum(dy ∘ y) and mask M (0 or 1 / (1 − p)):
 //! dv = (P ∘ M)ᵀ · dy, dP = (dy · vᵀ) ∘ M, dS = P ∘ (dP − D), dq = scale · dS · k, dk = scale · dSᵀ · q.
 //!
-//! On a CUDA device all of it is f32, whatever the precision of products is.
+//! On a CUDA device all of it is f32, whatever the precision of products is, or in 16 bits if numbers are stored so
+//! (`cuda_16`).
 
 mod cpu;
 mod cuda;
+mod cuda_16;
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +22,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::check_segments;
-use crate::device::Device;
 use crate::device::cuda::Span;
+use crate::device::{Device, Dtype};
 use crate::error::{Error, Result};
 use crate::rng::Dropout;
 use crate::tape::{Backward, Forward, Op, Slot, Tape, Var, View};
@@ -251,17 +253,33 @@ impl Op for Attention {
         self.check(&problem)?;
         let (mut y, mut log_sum_exp) =
             (ctx.take([problem.rows, problem.width])?, ctx.take_wide([problem.rows, self.heads])?);
+        let mut mask = None;
         match ctx.device {
             Device::Cpu(cpu) => {
                 let qkv = self.operands(&inputs, &places);
                 cpu::forward(cpu, problem, qkv, y.data_mut(), log_sum_exp.data_mut());
             }
             Device::Cuda(cuda) => {
-                let qkv = spans(&inputs, &places);
-                cuda::forward(cuda, problem, qkv, y.on_mut(cuda)?, log_sum_exp.on_mut(cuda)?)?;
+                let (qkv, y) = (spans(&inputs, &places), y.on_mut(cuda)?);
+                if y.dtype() == Dtype::F32 {
+                    cuda::forward(cuda, problem, qkv, y, log_sum_exp.on_mut(cuda)?)?;
+                } else if ctx.recording() {
+                    // Words, in room for as many f32.
+                    let words = cuda_16::mask_words(&problem);
+                    if words > 0 {
+                        mask = Some(ctx.take_wide([words])?);
+                    }
+                    let kept = mask.as_mut().map(|mask| mask.on_mut(cuda)).transpose()?;
+                    cuda_16::forward(cuda, &problem, qkv, y, [Some(log_sum_exp.on_mut(cuda)?), kept])?;
+                } else {
+                    cuda_16::forward(cuda, &problem, qkv, y, [None; 2])?;
+                }
             }
         }
         ctx.save(log_sum_exp);
+        if let Some(mask) = mask {
+            ctx.save(mask);
+        }
         Ok(y)
     }
 
@@ -286,7 +304,13 @@ impl Op for Attention {
             Device::Cuda(cuda) => {
                 let (output, log_sum_exp, upstream) = (ctx.output.span, ctx.saved_on(cuda, 0)?, ctx.upstream_span);
                 let kept = cuda::Kept { qkv: spans(&inputs, &places), output, log_sum_exp, upstream };
-                cuda::backward(cuda, problem, kept, slots)?;
+                let numbers = upstream.dtype();
+                if numbers == Dtype::F32 {
+                    cuda::backward(cuda, problem, kept, slots)?;
+                } else {
+                    let mask = if cuda_16::mask_words(&problem) > 0 { Some(ctx.saved_on(cuda, 1)?) } else { None };
+                    cuda_16::backward(cuda, &problem, numbers, kept, mask, slots)?;
+                }
             }
         }
         Ok(())
