@@ -60,14 +60,16 @@ impl Argument for Parameters<'_> {
     }
 }
 
-/// How a case is run: rows of a block of the forward pass; whether the mask is kept for the backward pass.
+/// How a case is run: rows of a block of the forward pass; whether the mask is kept for the backward pass; rows of a block of
+/// the kernel that makes all gradients at once, where that is used.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     rows: usize,
     keep: bool,
+    short: Option<usize>,
 }
 
-const WAY: Way = Way { rows: 64, keep: true };
+const WAY: Way = Way { rows: 64, keep: true, short: None };
 
 fn longest(borders: &[u32]) -> usize {
     borders.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap() as usize
@@ -120,6 +122,23 @@ fn run(
         None => room_of(lens[i.min(1)]),
     });
     let accumulate = add.map(|values| values.is_some() as i32);
+    let all = |gradients: [Buffer; 3]| Results {
+        y: get(gpu, kind, y),
+        log_sum_exp: gpu.read(log_sum_exp),
+        gradients: gradients.map(|slot| get(gpu, kind, slot)),
+    };
+    if let Some(rows) = way.short {
+        let list = items(case, &case.keys, &case.queries, rows);
+        let op = Parameters(case, gpu.upload(&list));
+        let stages = if longest(&case.queries) <= 64 { 1 } else { 2 };
+        let shared = rows * head * 4 + rows * 128 + stages * (head * 384 + 512 + rows * 8);
+        let [dq, dk, dv] = &slots;
+        let [a, b, c] = &accumulate;
+        let arguments: [&dyn Argument; 14] = [dq, a, dk, b, dv, c, &kept, &q, &k, &v, &dy, &y, &log_sum_exp, &op];
+        let block = (rows, 2 * rows as u32, shared as u32);
+        launch("attention_short_16", "gradients", &format!("{head}_{rows}"), block, &list, &arguments);
+        return all(slots);
+    }
     let [query_block, key_block] = backward_blocks(head);
     let list = items(case, &case.queries, &case.keys, query_block.0);
     let op = Parameters(case, gpu.upload(&list));
@@ -131,11 +150,7 @@ fn run(
     let arguments: [&dyn Argument; 11] =
         [&slots[1], &accumulate[1], &slots[2], &accumulate[2], &statistics, &kept, &q, &k, &v, &dy, &op];
     launch("attention_gradients_16", "key_gradients", &head.to_string(), key_block, &list, &arguments);
-    Results {
-        y: get(gpu, kind, y),
-        log_sum_exp: gpu.read(log_sum_exp),
-        gradients: slots.map(|slot| get(gpu, kind, slot)),
-    }
+    all(slots)
 }
 
 /// What a score may be off: as in f32, and what a tensor core cuts off, up to 2⁻²³ of the largest sum for each 16 products.
@@ -257,7 +272,7 @@ fn heads_of_all_sizes_in_16_bits_are_those_of_f64() {
             Case::new(1, 256, &[0, 1, 1, 35]).causal().dropout(0.1),
         ];
         for (i, case) in cases.iter().enumerate() {
-            check(case, &gpu, kind, Way { rows: [32, 64, 128][i % 3], keep: i % 2 == 0 });
+            check(case, &gpu, kind, Way { rows: [32, 64, 128][i % 3], keep: i % 2 == 0, ..WAY });
         }
     }
 }
@@ -285,7 +300,7 @@ fn queries_in_16_bits_may_have_borders_of_their_own() {
         for (queries, keys) in [first, across] {
             for head_dim in [20, 64, 96, 160] {
                 let case = Case::across(1, head_dim, &queries, &keys).dropout(0.1);
-                check(&case, &gpu, kind, Way { rows: 32, keep: head_dim % 32 == 0 });
+                check(&case, &gpu, kind, Way { rows: 32, keep: head_dim % 32 == 0, ..WAY });
             }
         }
     }
@@ -342,6 +357,35 @@ fn a_sequence_in_16_bits_does_not_depend_on_its_neighbours() {
     }
 }
 
+/// All gradients at once, of sequences with few keys: those of the definition, and the bits of the two kernels.
+#[test]
+fn short_sequences_have_the_same_gradients() {
+    let (few, more) = ([0, 1, 1, 6, 70], [0, 128, 128, 197]);
+    for kind in SIXTEEN {
+        let gpu = Gpu::of(kind);
+        let cases = [
+            (64, Case::new(3, 1, &few).causal()),
+            (64, Case::new(2, 32, &few).dropout(0.1)),
+            (128, Case::new(2, 24, &few).causal().dropout(0.1).offset()),
+            (64, Case::new(1, 64, &few).causal().dropout(0.1)),
+            (64, Case::new(2, 64, &few).scale(-3.0)),
+            (64, Case::new(1, 16, &few).scale(-60.0)),
+            (128, Case::new(2, 32, &more).causal().dropout(0.2)),
+            (128, Case::new(1, 32, &more)),
+            (64, Case::across(1, 48, &[0, 1, 1, 150], &[0, 9, 12, 70]).dropout(0.1)),
+            (128, Case::across(1, 32, &[0, 9, 9, 79], &[0, 2, 7, 90])),
+        ];
+        for (i, (rows, case)) in cases.iter().enumerate() {
+            let way = Way { keep: i % 2 == 0, short: Some(*rows), ..WAY };
+            check(case, &gpu, kind, way);
+            let inputs = case.inputs();
+            let [one, other] =
+                [None, way.short].map(|short| run(case, &gpu, kind, Way { short, ..way }, &inputs, [None; 3]));
+            assert_eq!(one.gradients, other.gradients, "{}", case.what());
+        }
+    }
+}
+
 /// The mask that is kept, and the one that is drawn anew, are one.
 #[test]
 fn masks_need_not_be_kept() {
@@ -366,16 +410,18 @@ fn no_pointer_in_16_bits_need_be_aligned() {
     let case = Case::new(2, 8, &[0, 5, 12]).causal().dropout(0.1);
     let inputs = case.inputs();
     let start = [&inputs[0], &inputs[1], &inputs[2]].map(|values| normals(5, values.len()));
-    let run = |shifted: usize| {
+    let run = |shifted: usize, short: Option<usize>| {
         gpu.shift(shifted);
         let start = start.each_ref().map(|values| Some(values.as_slice()));
-        let Results { y, log_sum_exp, gradients } = run(&case, &gpu, kind, WAY, &inputs, start);
+        let Results { y, log_sum_exp, gradients } = run(&case, &gpu, kind, Way { short, ..WAY }, &inputs, start);
         [vec![y, log_sum_exp], gradients.to_vec()].concat()
     };
-    let expected = run(0);
-    // q, k, v, dy, y, L, the mask, statistics, three gradients, three lists of blocks.
+    let expected = run(0, None);
+    // q, k, v, dy, y, L, the mask, statistics, three gradients, up to three lists of blocks.
     for shifted in 1..=14 {
-        assert_eq!(run(shifted), expected, "allocation {shifted}");
+        for short in [None, Some(64)] {
+            assert_eq!(run(shifted, short), expected, "allocation {shifted}, {short:?}");
+        }
     }
     gpu.shift(0);
 }
@@ -386,7 +432,7 @@ fn registers_suffice_for_attention_in_16_bits() {
     gpu::driver();
     gpu::nvrtc();
     for (kind, arch) in SIXTEEN.into_iter().flat_map(|kind| [80, 90].map(|arch| (kind, arch))) {
-        for (file, kernels) in [("attention_16", 14), ("attention_gradients_16", 16)] {
+        for (file, kernels) in [("attention_16", 14), ("attention_gradients_16", 16), ("attention_short_16", 6)] {
             let stacks = stacks((file, kind).into(), arch);
             assert!(stacks.len() >= kernels && stacks.iter().all(|bytes| *bytes == 0), "sm_{arch}: {stacks:?}");
         }

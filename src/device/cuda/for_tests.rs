@@ -17,7 +17,7 @@ pub fn device() -> Device {
     let cuda = match shared.upgrade() {
         Some(inner) => {
             let (host, precision) = (Cpu::new(1, Isa::Portable).unwrap(), Precision::F32);
-            Cuda { inner, lists: Arc::default(), host, precision }
+            Cuda { inner, lists: Arc::default(), made: Arc::default(), host, precision }
         }
         None => open(),
     };

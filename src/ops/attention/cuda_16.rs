@@ -1,5 +1,5 @@
-//! Attention on a CUDA device whose numbers are stored in 16 bits: kernels/attention_16.cu and attention_gradients_16.cu. q, k,
-//! v, y and their gradients are such numbers; the log-sum-exp and other statistics are f32.
+//! Attention on a CUDA device whose numbers are stored in 16 bits: kernels/attention_16.cu, and for the gradients
+//! attention_short_16.cu or attention_gradients_16.cu, by the longest sequence; the bits are the same. q, k, v, y and their gradients are such numbers; the log-sum-exp and other statistics are f32.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ struct Kernels {
     /// Rows and threads of the gradients' blocks; the gradient of queries, of keys and values, and both with dropout.
     backward: (usize, u32),
     gradients: [[&'static str; 2]; 2],
+    /// For sequences of few keys, all gradients at once: rows, and the kernels without and with dropout.
+    short: &'static [(usize, [&'static str; 2])],
 }
 
 /// As the kernels' files list them.
@@ -49,6 +51,10 @@ const KERNELS: [Kernels; 4] = [
             ["attention_query_gradient_32", "attention_key_gradients_32"],
             ["attention_query_gradient_dropout_32", "attention_key_gradients_dropout_32"],
         ],
+        short: &[
+            (64, ["attention_gradients_32_64", "attention_gradients_dropout_32_64"]),
+            (128, ["attention_gradients_32_128", "attention_gradients_dropout_32_128"]),
+        ],
     },
     Kernels {
         head: 64,
@@ -65,6 +71,7 @@ const KERNELS: [Kernels; 4] = [
             ["attention_query_gradient_64", "attention_key_gradients_64"],
             ["attention_query_gradient_dropout_64", "attention_key_gradients_dropout_64"],
         ],
+        short: &[(64, ["attention_gradients_64_64", "attention_gradients_dropout_64_64"])],
     },
     Kernels {
         head: 128,
@@ -77,6 +84,7 @@ const KERNELS: [Kernels; 4] = [
             ["attention_query_gradient_128", "attention_key_gradients_128"],
             ["attention_query_gradient_dropout_128", "attention_key_gradients_dropout_128"],
         ],
+        short: &[],
     },
     Kernels {
         head: 256,
@@ -89,6 +97,7 @@ const KERNELS: [Kernels; 4] = [
             ["attention_query_gradient_256", "attention_key_gradients_256"],
             ["attention_query_gradient_dropout_256", "attention_key_gradients_dropout_256"],
         ],
+        short: &[],
     },
 ];
 
@@ -99,7 +108,7 @@ fn kernels(head_dim: usize) -> Result<&'static Kernels> {
 }
 
 impl Kernels {
-    /// Bytes of a tile of the other side's rows, two of a kind.
+    /// Bytes of two tiles of the other side's rows.
     fn tiles(&self) -> usize {
         2 * COLUMNS * self.head * 2
     }
@@ -205,13 +214,6 @@ pub fn backward(
     [dq, dk, dv]: [Option<Slot<'_>>; 3],
 ) -> Result<()> {
     let kernels = kernels(p.head_dim())?;
-    let (rows, threads) = kernels.backward;
-    let names = kernels.gradients[p.dropout.is_some() as usize];
-    let shared = 2 * rows * kernels.head * 2 + kernels.stages[1] * kernels.tiles();
-    let launch = |blocks: usize, shared: usize| {
-        Launch::new([blocks * p.heads, kernels.parts, 1], [threads, 1, 1]).with_shared(shared)
-    };
-    let statistics = cuda.room::<f32>(2 * p.rows * p.heads)?;
     // Keys may have no query at all; their gradients are zeros then.
     let read = |span| if p.rows == 0 { Argument::or_empty(span) } else { Argument::from(span) };
     let [q, k, v] = kept.qkv.map(read);
@@ -226,6 +228,24 @@ pub fn backward(
         }
     }
     let target = |i: usize| wanted(slots[i].as_ref(), rooms[i].as_ref());
+    let keys = longest(p.keys);
+    if let Some((rows, names)) = kernels.short.iter().find(|(rows, _)| keys <= *rows) {
+        let (blocks, items) = list(cuda, p, Own::Keys, *rows)?;
+        let stages = if longest(p.queries) <= COLUMNS { 1 } else { 2 };
+        let stage = 3 * kernels.tiles() / 2 + 2 * COLUMNS * 4 + rows * 8;
+        let shared = 2 * rows * kernels.head * 2 + rows * COLUMNS * 2 + stages * stage;
+        let launch = Launch::new([blocks * p.heads, 1, 1], [2 * *rows as u32, 1, 1]).with_shared(shared);
+        let rest = [mask.into(), q, k, v, upstream, output, log_sum_exp, op(p, &items)?];
+        let arguments = [&target(0)[..], &target(1), &target(2), &rest].concat();
+        return cuda.launch(("attention_short_16", numbers), names[p.dropout.is_some() as usize], launch, &arguments);
+    }
+    let (rows, threads) = kernels.backward;
+    let names = kernels.gradients[p.dropout.is_some() as usize];
+    let shared = 2 * rows * kernels.head * 2 + kernels.stages[1] * kernels.tiles();
+    let launch = |blocks: usize, shared: usize| {
+        Launch::new([blocks * p.heads, kernels.parts, 1], [threads, 1, 1]).with_shared(shared)
+    };
+    let statistics = cuda.room::<f32>(2 * p.rows * p.heads)?;
     let (blocks, items) = list(cuda, p, Own::Queries, rows)?;
     let rest = [(&statistics).into(), mask.into(), q, k, v, upstream];
     let arguments = [&target(0)[..], &rest, &[output, log_sum_exp, op(p, &items)?]].concat();
