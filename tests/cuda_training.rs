@@ -138,7 +138,8 @@ fn a_run_in_f16_follows_one_in_f32_and_goes_on_from_a_checkpoint_to_the_same_bit
     let roundoff = 1.0 / 4096.0;
     assert_follow("loss", &losses, &exact_losses, roundoff);
     assert_follow("norm", &norms, &exact_norms, 4.0 * roundoff);
-    assert!(distance(&whole, &exact) < roundoff, "{}", distance(&whole, &exact));
+    // A rule that divides by √v turns a rounding into a step of its own size where a gradient is nearly 0.
+    assert!(distance(&whole, &exact) < 4.0 * roundoff, "{}", distance(&whole, &exact));
     run(Precision::F16, 3, Some("half"), false);
     let (_, _, resumed) = run(Precision::F16, 6, Some("half"), true);
     assert_eq!(resumed.encoder().params().arena(), whole.encoder().params().arena());
