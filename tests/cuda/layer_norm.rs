@@ -139,7 +139,7 @@ fn backward_is_that_of_finite_differences() {
 fn check_backward(gpu: &Gpu, kind: Dtype, number: usize, case: &Case) {
     let Case { rows, width, .. } = *case;
     // Of the embedding block: what comes out is dropped out.
-    let output = if number % 3 == 0 {
+    let output = if number.is_multiple_of(3) {
         Mask::new(0.2, manyhead::rng::Stream { seed: 5, step: 1, instance: 9 })
     } else {
         Mask::NONE
