@@ -1,8 +1,8 @@
 // BERT's embedding block (src/ops/embedding): y = dropout(LayerNorm(word[id] + position[p] + type[t] + delta)).
 //
-// A row of sums is held in registers (rows.cuh), in quads: the tables are f32, and what a warp reads of them must lie side
-// by side. Backward: ds by `layer_norm_backward_…` (layer_norm.cu) with this block's mask as the mask of the output, which
-// also gives delta's gradient; then a scatter of ds into each table (lookup.cu).
+// A row of sums is held in registers (rows.cuh), in quads: the tables and delta are f32, and what a warp reads of them must
+// lie side by side. Backward: ds, which is delta's gradient too, by `layer_norm_backward_…` (layer_norm.cu) with this
+// block's mask as the mask of the output; then a scatter of ds into each table (lookup.cu).
 
 // y, x̂ and the tokens' r = 1/√(variance + ε). word [entries, width], position [positions, width], type [types, width]
 // and its ids or both null; delta [tokens, width] or null; weight, bias [width]; ids, positions, type_ids [tokens],

@@ -187,24 +187,24 @@ BACKWARD(1024, 4, 32, 1)
 BACKWARD(wide, 4, 256, 1)
 
 // dweight[c] (+)= Σ_k weight_partials[k, c] and dbias[c] likewise (either may be null), partials [count, width]. Warp w of a
-// block takes partials w, w + 8, … in their order, eight reads at once; the eight sums are added in theirs. Grid:
-// (ceil(width / 128), 2). Block: (32, 8).
-extern "C" __global__ void __launch_bounds__(256) layer_norm_sums(
+// block takes partials w, w + n, … in their order, eight reads at once; the n sums are added in theirs. Grid:
+// (ceil(width / 128), 2). Block: (32, n), n at most 16 and by shapes alone.
+extern "C" __global__ void __launch_bounds__(512) layer_norm_sums(
     float* __restrict__ dweight, int accumulate_dweight, float* __restrict__ dbias, int accumulate_dbias,
     const float* __restrict__ weight_partials, const float* __restrict__ bias_partials, unsigned count, unsigned width
 ) {
-    __shared__ float4 sums[8][32];
+    __shared__ float4 sums[16][32];
     float* target = blockIdx.y == 0 ? dweight : dbias;
     const float* partials = blockIdx.y == 0 ? weight_partials : bias_partials;
     if (!target) return;
     unsigned column = (blockIdx.x * 32 + threadIdx.x) * 4;
     bool vector = width % 4 == 0 && aligned16(partials) && aligned16(target);
     float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    for (unsigned first = threadIdx.y; first < count && column < width; first += 64) {
+    for (unsigned first = threadIdx.y; first < count && column < width; first += 8 * blockDim.y) {
         float4 read[8];
 #pragma unroll
         for (unsigned j = 0; j < 8; j++) {
-            unsigned k = first + 8 * j;
+            unsigned k = first + j * blockDim.y;
             read[j] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
             if (k < count) read[j] = load4(partials + (u64)k * width, column, width, vector);
         }
@@ -214,7 +214,6 @@ extern "C" __global__ void __launch_bounds__(256) layer_norm_sums(
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y != 0 || column >= width) return;
-#pragma unroll
-    for (unsigned warp = 1; warp < 8; warp++) sum = add4(sum, sums[warp][threadIdx.x]);
+    for (unsigned warp = 1; warp < blockDim.y; warp++) sum = add4(sum, sums[warp][threadIdx.x]);
     put4(target, column, width, vector, sum, blockIdx.y == 0 ? accumulate_dweight : accumulate_dbias);
 }

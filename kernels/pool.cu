@@ -25,7 +25,7 @@ __device__ __forceinline__ void combine(float (&v)[PACK], int pooling) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) pool_forward(
+extern "C" __global__ void __launch_bounds__(256, 4) pool_forward(
     number* __restrict__ y, const number* __restrict__ x, const unsigned* __restrict__ cu_seqlens, unsigned width,
     int pooling
 ) {

@@ -46,7 +46,7 @@ extern "C" __global__ void widening(
 // [ceil(rows / chunk), width]. Warp w of a block adds up rows w, w + n, … of its chunk, with eight reads on their way at
 // once; their sums are added in their order. Grid: (ceil(rows / chunk), ceil(width / (32 · PACK))). Block: (32, n), n at
 // most 8 and fixed, as `chunk` is.
-extern "C" __global__ void __launch_bounds__(256) column_partials(
+extern "C" __global__ void __launch_bounds__(256, 4) column_partials(
     float* __restrict__ partials, const number* __restrict__ values, unsigned rows, unsigned width, unsigned chunk
 ) {
     bool vector = width % PACK == 0 && aligned16(values);

@@ -162,7 +162,7 @@ fn check(gpu: &Gpu, kind: Dtype, (tokens, width): (usize, usize), types: bool, d
                 &lists[1],
                 &type_inputs.map(|inputs| inputs.0),
                 &type_inputs.map(|inputs| inputs.1),
-                &delta.then(|| put(gpu, kind, &d)),
+                &delta.then(|| at(&d)),
                 &at(&weight),
                 &at(&bias),
                 &tokens_,

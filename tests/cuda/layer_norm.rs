@@ -139,7 +139,7 @@ fn backward_is_that_of_finite_differences() {
 fn check_backward(gpu: &Gpu, kind: Dtype, number: usize, case: &Case) {
     let Case { rows, width, .. } = *case;
     // Of the embedding block: what comes out is dropped out.
-    let output = if number % 3 == 0 {
+    let output = if number.is_multiple_of(3) {
         Mask::new(0.2, manyhead::rng::Stream { seed: 5, step: 1, instance: 9 })
     } else {
         Mask::NONE
@@ -314,6 +314,33 @@ fn partial_sums_are_column_sums() {
                 // Σ |x| is below 20 times the largest sum: 600 roundings of 6e-8, of either sign.
                 assert_close("column sums", &gpu.read(sums), &expected, 3e-6);
             }
+        }
+    }
+}
+
+/// The two sums of partial sums, of more than a block reads at once.
+#[test]
+fn sums_of_partial_sums_of_both_vectors() {
+    let gpu = Gpu::new();
+    for (count, width, warps) in [(1usize, 1usize, 8u32), (64, 130, 8), (300, 132, 8), (300, 132, 16), (77, 5, 3)] {
+        let values = [1, 2].map(|seed| normals(seed, count * width));
+        let start = [3, 4].map(|seed| normals(seed, width));
+        for shifted in 0..5 {
+            gpu.shift(shifted);
+            let [dw, db] = start.each_ref().map(|start| gpu.upload(start));
+            let [weights, biases] = values.each_ref().map(|values| gpu.upload(values));
+            gpu.launch(
+                "layer_norm",
+                "layer_norm_sums",
+                Launch::new([(width as u32).div_ceil(128), 2, 1], [32, warps, 1]),
+                &[&dw, &1i32, &db, &0i32, &weights, &biases, &(count as u32), &(width as u32)],
+            );
+            let sums = values.each_ref().map(|values| -> Vec<f64> {
+                (0..width).map(|c| (0..count).map(|k| values[k * width + c] as f64).sum()).collect()
+            });
+            // Up to 300 roundings of 6e-8, of either sign, of sums that are the largest at their end.
+            assert_close("weight", &gpu.read(dw), &plus(&start[0], &sums[0]), 2e-6);
+            assert_close("bias", &gpu.read(db), &sums[1], 2e-6);
         }
     }
 }

@@ -170,7 +170,9 @@ pub fn backward(cuda: &Cuda, kept: Kept<'_>, input: Option<Dropout>, gradients: 
     }
     let ([weight, weight_adds], [bias, bias_adds]) = (target(weight), target(bias));
     let arguments = [weight, weight_adds, bias, bias_adds, weights, biases, size("layer_norm", chunks)?, width_];
-    cuda.launch("layer_norm", "layer_norm_sums", Launch::new([width.div_ceil(128), 2, 1], [32, 8, 1]), &arguments)
+    // Of the same file as the kernel before, although it has no numbers: one module to load.
+    let launch = Launch::new([width.div_ceil(128), 2, 1], [32, if chunks > 64 { 16 } else { 8 }, 1]);
+    cuda.launch(("layer_norm", kept.upstream.dtype()), "layer_norm_sums", launch, &arguments)
 }
 
 #[cfg(test)]
