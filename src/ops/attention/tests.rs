@@ -52,9 +52,10 @@ fn kept(dropout: f32, heads: usize, keys: &[u32]) -> impl Fn(usize, usize, usize
     }
 }
 
-/// In f32, and on a CUDA device in 16 bits. There P and y are rounded on the way to the output; to the gradients these two, by
-/// way of D, dS, and what is stored: four, and as many again where dy · v and D, whose difference dS is, nearly cancel;
-/// with room for the rows of few keys, where they do, 16.
+/// In f32, and on a CUDA device in 16 bits, with queries for which scores are about 1: a row that sees one key alone, nearly,
+/// has a gradient that is what dy · v and D differ by, nearly nothing, and D is off by what y is rounded. P and y are rounded
+/// on the way to the output; to the gradients these two, by way of D, dS, and what is stored; again as much for what
+/// cancels in rows of few keys, and twice that for their chance: 16.
 fn check(
     inputs: &[Input],
     random: Option<Random>,
@@ -62,7 +63,12 @@ fn check(
     reference: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
 ) {
     check_wide(inputs, random, run, reference);
-    check_narrow([4, 16], inputs, random, run, reference);
+    let width = inputs[0].shape.width() as f32;
+    let small = inputs.iter().enumerate().map(|(i, input)| {
+        let factor = if i == 0 { 1.0 / (0.3 * width.sqrt()).max(1.0) } else { 1.0 };
+        Input { data: input.data.iter().map(|x| factor * x).collect(), ..*input }
+    });
+    check_narrow([4, 16], &small.collect::<Vec<_>>(), random, run, reference);
 }
 
 #[test]
@@ -185,13 +191,9 @@ struct Projected {
 }
 
 impl Projected {
-    /// As [`check`]; in 16 bits with as many roundings as the last test counts, and without the key's bias, as there.
     fn check(&self) {
         let (run, reference) = (|t: &mut Tape<'_>, v: &[Var]| self.run(t, v), |v: &[_]| self.reference(v));
-        let mut inputs = self.inputs();
-        check_wide(&inputs, Some(Random::new(8, 1)), &run, &reference);
-        inputs[3].differentiable = false;
-        check_narrow([10, 27], &inputs, Some(Random::new(8, 1)), &run, &reference);
+        check_wide(&self.inputs(), Some(Random::new(8, 1)), &run, &reference);
     }
 
     /// Three (W, b), then the states, then those of the queries if they are others. Queries and keys have the scale that
@@ -287,8 +289,8 @@ fn one_query_a_sequence_agrees_with_f64_from_projections_and_without() {
 /// Rounded on the way to the output: x and W of q, k and v, these three, and P. To the gradient of x or W: those, and
 /// dy; P and v again for dP and D; dS and what it is multiplied with; dq, dk and dv as they are stored; W and x: 27 where
 /// every path through the products is counted. Scores are about 1, so the error of P is that of the scores. The gradient
-/// of the key's bias is left out: it is 0, and what rounding leaves of it has nothing to be compared with. (On CPUs; a
-/// CUDA device is in the tests before.)
+/// of the key's bias is left out: it is 0, and what rounding leaves of it has nothing to be compared with. A CUDA device
+/// that stores numbers in 16 bits rounds no more.
 #[test]
 fn attention_of_projections_in_bf16_is_within_the_error_of_rounding() {
     for (queries, keys) in [(None, vec![0, 1, 8, 19]), (Some(vec![0, 1, 2, 3]), vec![0, 1, 8, 19])] {
@@ -301,6 +303,7 @@ fn attention_of_projections_in_bf16_is_within_the_error_of_rounding() {
                 inputs[3].differentiable = false;
                 let cpus = cpu_bf16_devices();
                 check_bf16_on(&cpus, &inputs, Some(Random::new(8, 1)), [10, 27], &run, &reference);
+                check_narrow([10, 27], &inputs, Some(Random::new(8, 1)), &run, &reference);
             }
         }
     }
