@@ -419,7 +419,15 @@ typedef Shape<64, 4, 4, 4> Backward64;
 typedef Shape<128, 4, 2, 4> Backward128;
 typedef Shape<256, 2, 1, 4> Backward256;
 
+#if FOR_HEAD(32)
 KERNELS(32, Forward32, Backward32)
+#endif
+#if FOR_HEAD(64)
 KERNELS(64, Forward64, Backward64)
+#endif
+#if FOR_HEAD(128)
 KERNELS(128, Forward128, Backward128)
+#endif
+#if FOR_HEAD(256)
 KERNELS(256, Forward256, Backward256)
+#endif

@@ -277,18 +277,26 @@ typedef Shape<128, 4, 1, 2> Forward128x64;
 typedef Shape<256, 4, 1, 1, 2> Forward256x64;
 
 // The last number: blocks of a multiprocessor that have registers, as many as there are without a spill.
+// With dropout no blocks of 128: drawing the mask costs more than they could win.
+#if FOR_HEAD(32)
 FORWARD(false, 32_32, Forward32x32, 8)
 FORWARD(false, 32_64, Forward32x64, 4)
 FORWARD(false, 32_128, Forward32x128, 2)
+FORWARD(true, dropout_32_32, Forward32x32, 7)
+FORWARD(true, dropout_32_64, Forward32x64, 3)
+#endif
+#if FOR_HEAD(64)
 FORWARD(false, 64_32, Forward64x32, 8)
 FORWARD(false, 64_64, Forward64x64, 4)
 FORWARD(false, 64_128, Forward64x128, 2)
-FORWARD(false, 128_64, Forward128x64, 2)
-FORWARD(false, 256_64, Forward256x64, 2)
-// No blocks of 128: drawing the mask costs more than they could win.
-FORWARD(true, dropout_32_32, Forward32x32, 7)
-FORWARD(true, dropout_32_64, Forward32x64, 3)
 FORWARD(true, dropout_64_32, Forward64x32, 6)
 FORWARD(true, dropout_64_64, Forward64x64, 3)
+#endif
+#if FOR_HEAD(128)
+FORWARD(false, 128_64, Forward128x64, 2)
 FORWARD(true, dropout_128_64, Forward128x64, 2)
+#endif
+#if FOR_HEAD(256)
+FORWARD(false, 256_64, Forward256x64, 2)
 FORWARD(true, dropout_256_64, Forward256x64, 2)
+#endif

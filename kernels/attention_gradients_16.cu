@@ -283,11 +283,19 @@ typedef Shape<128, 4, 1, 1> Backward128;
 typedef Shape<256, 2, 1, 1, 2> Backward256;
 
 // Numbers: blocks of a multiprocessor that have registers, as many as there are without a spill.
+#if FOR_HEAD(32)
 BACKWARD(false, , 32, Backward32, 5, Backward32, 4)
 BACKWARD(true, dropout_, 32, Backward32, 4, Backward32, 4)
+#endif
+#if FOR_HEAD(64)
 BACKWARD(false, , 64, Backward64, 4, Backward64, 3)
 BACKWARD(true, dropout_, 64, Backward64, 3, Backward64, 3)
+#endif
+#if FOR_HEAD(128)
 BACKWARD(false, , 128, Backward128, 2, Backward128, 2)
 BACKWARD(true, dropout_, 128, Backward128, 2, Backward128, 2)
+#endif
+#if FOR_HEAD(256)
 BACKWARD(false, , 256, Backward256, 2, Backward256, 2)
 BACKWARD(true, dropout_, 256, Backward256, 2, Backward256, 2)
+#endif

@@ -163,9 +163,13 @@ typedef Shape<32, 4, 1, 2> Short32x64;
 typedef Shape<32, 8, 1, 2> Short32x128;
 typedef Shape<64, 4, 1, 2> Short64x64;
 
+#if FOR_HEAD(32)
 SHORT(false, 32_64, Short32x64, 4)
 SHORT(false, 32_128, Short32x128, 2)
-SHORT(false, 64_64, Short64x64, 3)
 SHORT(true, dropout_32_64, Short32x64, 4)
 SHORT(true, dropout_32_128, Short32x128, 2)
+#endif
+#if FOR_HEAD(64)
+SHORT(false, 64_64, Short64x64, 3)
 SHORT(true, dropout_64_64, Short64x64, 3)
+#endif

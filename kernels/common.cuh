@@ -18,6 +18,13 @@ typedef unsigned long long u64;
 #define INFINITY_F __int_as_float(0x7f800000)
 #define INFINITY_D __longlong_as_double(0x7ff0000000000000ll)
 
+// Whether kernels for heads of up to so many numbers are compiled: all, or those of one size where the host defines ONLY_HEAD.
+#ifdef ONLY_HEAD
+#define FOR_HEAD(head) (ONLY_HEAD == head)
+#else
+#define FOR_HEAD(head) 1
+#endif
+
 // ------------------------------------------------------------------------------------------------------------- numbers
 
 #ifdef NUMBER_F32

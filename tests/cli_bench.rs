@@ -148,7 +148,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
         ("--length 8 --lengths lognormal:9:1:2:8", &["--length", "--lengths"]),
         ("--dropout 1", &["--dropout", "1"]),
         ("--dropout nan", &["--dropout", "NaN"]),
-        ("--precision fp8", &["--precision", "fp8", "auto, f32, bf16"]),
+        ("--precision fp8", &["--precision", "fp8", "auto, f32, tf32, bf16"]),
         ("--precision int8", &["--precision", "int8 is for inference", "train in f32 or bf16"]),
         ("--steps 0", &["--steps", "0"]),
         ("--batch 0", &["--batch", "0"]),

@@ -107,7 +107,7 @@ fn predict_and_embed_take_a_precision() {
     }
     for command in ["predict --model out/best --task mood", "embed --encoder model", EVAL] {
         let message = tiny.run(&format!("{command} --precision int4")).refused(2);
-        assert!(message.contains("'int4'") && message.contains("auto, f32, bf16, f16, int8"), "{message}");
+        assert!(message.contains("'int4'") && message.contains("auto, f32, tf32, bf16, f16, int8"), "{message}");
     }
     let help = tiny.run("eval --help").ok();
     assert!(help.contains("--precision") && help.contains("--compare-f32"), "{help}");

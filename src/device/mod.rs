@@ -92,7 +92,7 @@ impl Device {
     }
 
     /// The same device in another precision; it shares the threads. On the CPU it is that of products. A CUDA device stores
-    /// activations and multiplies in bf16 or f16. Where a device has no such precision (f16 on the CPU, int8 on a CUDA device)
+    /// activations and multiplies in bf16 or f16. Where a device has no such precision (tf32 and f16 on the CPU, int8 on a CUDA device)
     /// it computes in f32: see [`Device::check_precision`].
     pub fn with_precision(&self, precision: Precision) -> Device {
         match self {
@@ -111,7 +111,9 @@ impl Device {
             Device::Cuda(_) if precision == Precision::Int8 => {
                 refused("a CUDA device", "use f32 or bf16 there, or --device cpu")
             }
-            Device::Cpu(_) if precision == Precision::F16 => refused("the CPU", "use f32 or bf16 there"),
+            Device::Cpu(_) if matches!(precision, Precision::Tf32 | Precision::F16) => {
+                refused("the CPU", "use f32 or bf16 there")
+            }
             _ => Ok(()),
         }
     }
@@ -124,6 +126,13 @@ impl Device {
         }
     }
 
+    /// Compiles what nearly every run on a CUDA device needs, where it is not kept from before: at once, not kernel by kernel.
+    pub(crate) fn prepare(&self) {
+        if let Device::Cuda(cuda) = self {
+            cuda.prepare();
+        }
+    }
+
     /// How the numbers of a tape are stored: in 16 bits on a CUDA device whose precision has 16.
     pub fn dtype(&self) -> Dtype {
         match self {
@@ -132,7 +141,7 @@ impl Device {
         }
     }
 
-    /// The precision that `--precision` names: `f32`, `bf16`, `f16`, `int8`, or `auto`, which is bf16 where this processor
+    /// The precision that `--precision` names: `f32`, `tf32`, `bf16`, `f16`, `int8`, or `auto`, which is bf16 where this processor
     /// multiplies it faster than f32, and f32 on a CUDA device.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! One check for all ops: forward against an f64 reference, gradients against its central differences.
 
 use super::{Gradients, Params, Random, Tape, TapeMemory, Var};
-use crate::device::{Cpu, Device, Isa, Precision};
+use crate::device::{Cpu, Device, Dtype, Isa, Precision};
 use crate::error::Result;
 use crate::rng::Stream;
 use crate::tensor::Shape;
@@ -232,7 +232,7 @@ pub fn check_wide(
 /// need none: what an op keeps for its backward pass, an intermediate result or two, and what comes out.
 const NARROW: [u32; 2] = [4, 8];
 
-/// [`check`] on a CUDA device that stores numbers in 16 bits, in both ways. Inputs and upstream gradient are rounded
+/// [`check`] on a CUDA device that stores numbers in 16 bits, in both ways, or multiplies in tf32. Inputs and upstream gradient are rounded
 /// beforehand: they add no error. n other roundings do, each of at most u of what is rounded; they are independent, and
 /// make up to u · √n of what comes out, as long as nothing cancels.
 pub fn check_narrow(
@@ -244,7 +244,9 @@ pub fn check_narrow(
 ) {
     let rounded = rounded(inputs);
     for device in narrow_devices() {
-        let tolerances = roundings.map(|n| device.dtype().rounding() * (n as f64).sqrt());
+        // tf32 has as many digits as f16.
+        let unit = if device.precision() == Precision::Tf32 { Dtype::F16 } else { device.dtype() }.rounding();
+        let tolerances = roundings.map(|n| unit * (n as f64).sqrt());
         check_on(&[device], tolerances, &rounded, random, run, reference);
     }
 }
@@ -259,10 +261,10 @@ pub fn rounded(inputs: &[Input]) -> Vec<Input> {
     rounded.collect()
 }
 
-/// A CUDA device in bf16, and in f16.
+/// A CUDA device in bf16, f16 and tf32.
 pub fn narrow_devices() -> Vec<Device> {
     #[cfg(all(feature = "cuda", feature = "cli"))]
-    return [Precision::Bf16, Precision::F16]
+    return [Precision::Bf16, Precision::F16, Precision::Tf32]
         .map(|precision| crate::device::cuda::for_tests::device().with_precision(precision))
         .to_vec();
     #[cfg(not(all(feature = "cuda", feature = "cli")))]

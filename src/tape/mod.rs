@@ -91,12 +91,14 @@ impl<'p> Tape<'p> {
     /// A tape that records, for training. `random` draws dropout masks; None switches dropout off. On a device in int8
     /// every op and the backward pass refuse: there are no gradients.
     pub fn recording(params: &'p Params, device: &Device, mut memory: TapeMemory, random: Option<Random>) -> Tape<'p> {
+        device.prepare();
         memory.workspace.place(device);
         Tape { params, device: device.clone(), memory, recording: true, random, checking: false }
     }
 
     /// A tape that does not record, for inference.
     pub fn inference(params: &'p Params, device: &Device, mut memory: TapeMemory) -> Tape<'p> {
+        device.prepare();
         memory.workspace.place(device);
         Tape { params, device: device.clone(), memory, recording: false, random: None, checking: false }
     }

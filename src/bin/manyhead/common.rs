@@ -25,6 +25,9 @@ pub struct Common {
     /// Folder for fetched weights and tokenised data, which can be deleted at any time [default: the user's cache folder]
     #[arg(long, global = true, env = fetch::CACHE_VARIABLE, value_name = "DIR", help_heading = "Common", value_parser = clap::value_parser!(OsString))]
     pub cache: Option<OsString>,
+    /// On a GPU, operands of products in f32 are rounded to tf32, which tensor cores multiply: as --precision tf32
+    #[arg(long, global = true, help_heading = "Common")]
+    pub tf32: bool,
     /// No talk on standard error, only errors
     #[arg(long, short, global = true, help_heading = "Common")]
     pub quiet: bool,
@@ -39,7 +42,7 @@ pub struct Common {
 /// The flag of subcommands that use a model.
 #[derive(Args, Clone)]
 pub struct Products {
-    /// What products are computed from: f32, bf16, f16 (on a GPU alone), int8 (on the CPU alone: linear layers of the
+    /// What products are computed from: f32, bf16, tf32 and f16 (on a GPU alone), int8 (on the CPU alone: linear layers of the
     /// encoder; measure what it costs with eval --compare-f32), or auto (bf16 where this processor multiplies it faster than f32, never int8)
     #[arg(long, default_value = "f32", value_parser = Precision::NAMES)]
     pub precision: String,
@@ -97,8 +100,14 @@ impl Common {
 
     /// The same with products in the precision of `--precision`.
     pub fn device_in(&self, precision: &Products) -> Result<Device, Failure> {
-        let device = self.device_for(&precision.precision)?;
-        Ok(device.with_precision(device.parse_precision(&precision.precision)?))
+        let precision = self.precision(&precision.precision);
+        let device = self.device_for(precision)?;
+        Ok(device.with_precision(device.parse_precision(precision)?))
+    }
+
+    /// What `--precision` asks for, with `--tf32` taken account of.
+    pub fn precision<'a>(&self, given: &'a str) -> &'a str {
+        if self.tf32 && matches!(given, "auto" | "f32") { "tf32" } else { given }
     }
 
     /// [`Common::device`] for a precision: who left the choice of the device to us gets the CPU for one that the GPU lacks.

@@ -106,7 +106,7 @@ impl Cpu {
         self.inner.vnni
     }
 
-    /// The same threads with products in `precision`; the CPU has none in f16, which are f32.
+    /// The same threads with products in `precision`; the CPU has none in tf32 and f16, which are f32.
     pub fn with_precision(&self, precision: Precision) -> Cpu {
         Cpu { inner: self.inner.clone(), precision }
     }

@@ -97,6 +97,9 @@ pub enum Precision {
     F32,
     /// Operands of products are rounded to bf16, sums are f32. Without instructions for it this is only slower.
     Bf16,
+    /// On a CUDA device alone: operands of products are rounded to tf32 (10 binary digits after the point, the range of f32),
+    /// all else is f32.
+    Tf32,
     /// On a CUDA device alone: numbers are stored in f16, sums are f32. More digits than bf16, and a smaller range.
     F16,
     /// Linear layers of an encoder's blocks multiply whole numbers from −127 to 127, a scale for each row of x and each row
@@ -106,12 +109,13 @@ pub enum Precision {
 
 impl Precision {
     /// The values of `--precision`.
-    pub const NAMES: [&'static str; 5] = ["auto", "f32", "bf16", "f16", "int8"];
+    pub const NAMES: [&'static str; 6] = ["auto", "f32", "tf32", "bf16", "f16", "int8"];
 
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
             Precision::F16 => "f16",
             Precision::Int8 => "int8",
@@ -146,6 +150,7 @@ impl Precision {
         Ok(match name {
             "auto" if isa == Isa::Avx512Bf16 => Precision::Bf16,
             "auto" | "f32" => Precision::F32,
+            "tf32" => Precision::Tf32,
             "bf16" => Precision::Bf16,
             "f16" => Precision::F16,
             "int8" => Precision::Int8,

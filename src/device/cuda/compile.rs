@@ -26,18 +26,66 @@ pub struct Kernels {
     pub file: &'static str,
     /// What `number` stands for.
     pub numbers: Dtype,
+    /// Only those for heads of up to so many numbers, of a file that has kernels for each: they take long to compile. 0: all.
+    pub head: usize,
 }
 
 impl From<&'static str> for Kernels {
     fn from(file: &'static str) -> Kernels {
-        Kernels { file, numbers: Dtype::F32 }
+        (file, Dtype::F32).into()
     }
 }
 
 impl From<(&'static str, Dtype)> for Kernels {
     fn from((file, numbers): (&'static str, Dtype)) -> Kernels {
-        Kernels { file, numbers }
+        Kernels { file, numbers, head: 0 }
     }
+}
+
+impl From<(&'static str, Dtype, usize)> for Kernels {
+    fn from((file, numbers, head): (&'static str, Dtype, usize)) -> Kernels {
+        Kernels { file, numbers, head }
+    }
+}
+
+/// What nearly every run needs of numbers that are stored in some way: compiled at once.
+pub fn usual(numbers: Dtype) -> Vec<Kernels> {
+    let linear = if numbers == Dtype::F32 { "linear" } else { "linear_mma" };
+    let files =
+        ["layer_norm", "embedding", "activation", "cross_entropy", "dropout", "pool", "lookup", "optimizer", "vector"];
+    let mut all: Vec<Kernels> = std::iter::once(linear).chain(files).map(|file| (file, numbers).into()).collect();
+    if numbers != Dtype::F32 {
+        // Of gradients of parameters, and of losses.
+        all.extend(["vector", "optimizer"].map(Kernels::from));
+    }
+    all
+}
+
+/// Compiles those of `wanted` that the folder `cache` does not have yet, on all processors. What does not compile is found out
+/// by who needs it.
+pub fn ahead(wanted: &[Kernels], driver: u32, device: u32, cache: &Path) {
+    let Ok(compiler) = nvrtc::open(driver, Some(cache)) else { return };
+    let Some(architecture) = compiler.architecture(device) else { return };
+    let missing = |kernels: &&Kernels| {
+        let entry =
+            source(**kernels).map(|source| entry(cache, **kernels, compiler.version, &options(architecture), &source));
+        entry.is_some_and(|entry| !entry.exists())
+    };
+    let missing: Vec<Kernels> = wanted.iter().filter(missing).copied().collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    if threads < 2 {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(one) = missing.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let _ = kernels(*one, driver, device, Some(cache));
+                }
+            });
+        }
+    });
 }
 
 /// Compiles kernels for a `device` (80: sm_80) of a `driver` (12: CUDA 12), or takes them from the folder `cache`.
@@ -45,17 +93,14 @@ impl From<(&'static str, Dtype)> for Kernels {
 /// # Errors
 /// No such file, no compiler, or what the compiler says.
 pub fn kernels(kernels: Kernels, driver: u32, device: u32, cache: Option<&Path>) -> Result<Compiled, String> {
-    let Kernels { file: name, numbers } = kernels;
+    let name = kernels.file;
     let source = source(kernels).ok_or_else(|| format!("there is no kernels/{name}.cu"))?;
     let compiler = nvrtc::open(driver, cache)?;
     let architecture = compiler.architecture(device).ok_or_else(|| {
         format!("NVRTC {}.{} compiles for no architecture up to sm_{device}", compiler.version.0, compiler.version.1)
     })?;
-    let options = [format!("--gpu-architecture=sm_{architecture}"), "-lineinfo".to_string()];
-    let entry = cache.map(|cache| {
-        let key = format!("{:?}\n{}\n{source}", compiler.version, options.join(" "));
-        cache.join("kernels").join(format!("{name}-{}-{:032x}", numbers.name(), xxh3_128(key.as_bytes())))
-    });
+    let options = options(architecture);
+    let entry = cache.map(|cache| entry(cache, kernels, compiler.version, &options, &source));
     if let Some(kept) = entry.as_deref().and_then(read) {
         return Ok(kept);
     }
@@ -67,6 +112,17 @@ pub fn kernels(kernels: Kernels, driver: u32, device: u32, cache: Option<&Path>)
     Ok(compiled)
 }
 
+fn options(architecture: u32) -> [String; 2] {
+    [format!("--gpu-architecture=sm_{architecture}"), "-lineinfo".to_string()]
+}
+
+/// Where the folder `cache` has what a compile gives.
+fn entry(cache: &Path, kernels: Kernels, version: (i32, i32), options: &[String], source: &str) -> PathBuf {
+    let Kernels { file, numbers, .. } = kernels;
+    let key = format!("{version:?}\n{}\n{source}", options.join(" "));
+    cache.join("kernels").join(format!("{file}-{}-{:032x}", numbers.name(), xxh3_128(key.as_bytes())))
+}
+
 /// The text that is compiled: what numbers are, what is shared, and the file's own, each line with its name and number.
 fn source(kernels: Kernels) -> Option<String> {
     let (_, parts) = KERNELS.iter().find(|(name, _)| *name == kernels.file)?;
@@ -76,7 +132,8 @@ fn source(kernels: Kernels) -> Option<String> {
         Dtype::F16 => "#define NUMBER_F16\n",
     };
     let parts = parts.iter().map(|(name, text)| format!("#line 1 \"kernels/{name}\"\n{text}\n"));
-    Some(std::iter::once(number.to_string()).chain(parts).collect())
+    let head = if kernels.head > 0 { format!("#define ONLY_HEAD {}\n", kernels.head) } else { String::new() };
+    Some([number.to_string(), head].into_iter().chain(parts).collect())
 }
 
 /// The names of all files of `kernels/`.

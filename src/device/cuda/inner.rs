@@ -27,6 +27,8 @@ pub(super) struct Inner {
     pub(super) staging: Mutex<Staging>,
     pub(super) functions: Mutex<HashMap<(Kernels, &'static str), Arc<Function>>>,
     pub(super) modules: Mutex<HashMap<Kernels, Module>>,
+    /// Kinds of numbers whose usual kernels have been compiled.
+    pub(super) prepared: Mutex<Vec<Dtype>>,
     pub(super) counters: [AtomicU64; 4],
 }
 
@@ -242,6 +244,23 @@ impl Inner {
             Failure::Memory => self.no_memory(0),
             other => wrong(other.to_string()),
         })
+    }
+
+    /// Compiles the usual kernels for such numbers, once.
+    pub(super) fn prepare(&self, numbers: Dtype) {
+        // Locked while they compile: others that want one of them wait for all.
+        let mut prepared = locked(&self.prepared);
+        if !prepared.contains(&numbers) {
+            prepared.push(numbers);
+            self.compile_ahead(&compile::usual(numbers));
+        }
+    }
+
+    /// As [`super::Cuda::compile_ahead`].
+    pub(super) fn compile_ahead(&self, kernels: &[Kernels]) {
+        if let Some(cache) = &self.cache {
+            compile::ahead(kernels, self.driver_version, self.arch, cache);
+        }
     }
 
     pub(super) fn function(&self, kernels: Kernels, kernel: &'static str) -> Result<Arc<Function>> {

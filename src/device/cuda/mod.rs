@@ -120,6 +120,7 @@ impl Cuda {
             staging: Mutex::new(Staging { pointer, position: 0 }),
             functions: Mutex::default(),
             modules: Mutex::default(),
+            prepared: Mutex::default(),
             counters: Default::default(),
         };
         // What the compiler makes may be too new for the driver: better known here than in the first step.
@@ -178,10 +179,15 @@ impl Cuda {
     /// How the numbers of a tape are stored: in 16 bits where the precision has 16.
     pub fn dtype(&self) -> Dtype {
         match self.precision {
-            Precision::F32 | Precision::Int8 => Dtype::F32,
+            Precision::F32 | Precision::Tf32 | Precision::Int8 => Dtype::F32,
             Precision::Bf16 => Dtype::Bf16,
             Precision::F16 => Dtype::F16,
         }
+    }
+
+    /// Whether products run on tensor cores: all but those in f32.
+    pub(crate) fn multiplies_on_tensor_cores(&self) -> bool {
+        self.precision != Precision::F32
     }
 
     /// The host's threads.
@@ -327,6 +333,18 @@ impl Cuda {
     /// Waits until all that was launched is done.
     pub fn synchronize(&self) -> Result<()> {
         self.inner.synchronize()
+    }
+
+    /// Compiles what nearly every run needs in this precision, unless that was done: at once, not kernel by kernel.
+    pub fn prepare(&self) {
+        self.inner.prepare(self.dtype());
+    }
+
+    /// Compiles kernels that will be needed, at once instead of one after the other, unless one of them is there already.
+    pub(crate) fn compile_ahead(&self, kernels: &[Kernels]) {
+        if !kernels.iter().any(|one| locked(&self.inner.modules).contains_key(one)) {
+            self.inner.compile_ahead(kernels);
+        }
     }
 
     /// Launches a kernel; nothing if the grid has no block.

@@ -1,6 +1,7 @@
 //! Attention on a CUDA device: kernels/attention.cu.
 
 use super::Problem;
+use crate::device::Dtype;
 use crate::device::cuda::{Argument, Cuda, Launch, Memory, Span, size};
 use crate::error::{Error, Result};
 use crate::tape::Slot;
@@ -20,6 +21,13 @@ struct Kernels {
     query_gradient: &'static str,
     key_gradients: &'static str,
     backward: Block,
+}
+
+impl Kernels {
+    /// The file, compiled for these heads alone.
+    fn compiled(&self) -> (&'static str, Dtype, usize) {
+        ("attention", Dtype::F32, self.head)
+    }
 }
 
 const fn block(rows: usize, threads: u32, shared: usize) -> Block {
@@ -93,10 +101,11 @@ pub fn forward(
     y: Span<'_>,
     log_sum_exp: Span<'_>,
 ) -> Result<()> {
-    let (kernel, block) = kernels(p.head_dim())?.forward;
+    let kernels = kernels(p.head_dim())?;
+    let (kernel, block) = kernels.forward;
     let (queries, keys) = (cuda.list(p.queries)?, cuda.list(p.keys)?);
     let arguments = [y.into(), log_sum_exp.into(), q.into(), k.into(), v.into(), op(&p, &queries, &keys)?];
-    cuda.launch("attention", kernel, launch(&p, block, p.queries), &arguments)
+    cuda.launch(kernels.compiled(), kernel, launch(&p, block, p.queries), &arguments)
 }
 
 /// The arguments that say where a gradient goes: to its slot, or to room that nobody looks at.
@@ -127,7 +136,7 @@ pub fn backward(cuda: &Cuda, p: Problem<'_>, kept: Kept<'_>, [dq, dk, dv]: [Opti
     let arguments = [products.into(), kept.upstream.into(), kept.output.into(), sizes[0], sizes[1], sizes[2]];
     // Eight threads a sum.
     let sums = Launch::new([(p.rows * p.heads).div_ceil(32), 1, 1], [256, 1, 1]);
-    cuda.launch("attention", "attention_products", sums, &arguments)?;
+    cuda.launch(kernels.compiled(), "attention_products", sums, &arguments)?;
     // Keys may have no query at all; their gradients are zeros then.
     let read = |span| if p.rows == 0 { Argument::or_empty(span) } else { Argument::from(span) };
     let [q, k, v] = kept.qkv.map(read);
@@ -135,7 +144,7 @@ pub fn backward(cuda: &Cuda, p: Problem<'_>, kept: Kept<'_>, [dq, dk, dv]: [Opti
     let rest = [q, k, v, upstream, log_sum_exp, products.into(), op];
     if let Some(slot) = dq {
         let arguments = [&[slot.span.into(), slot.accumulate.into()][..], &rest].concat();
-        cuda.launch("attention", kernels.query_gradient, launch(&p, kernels.backward, p.queries), &arguments)?;
+        cuda.launch(kernels.compiled(), kernels.query_gradient, launch(&p, kernels.backward, p.queries), &arguments)?;
     }
     if dk.is_none() && dv.is_none() {
         return Ok(());
@@ -145,5 +154,5 @@ pub fn backward(cuda: &Cuda, p: Problem<'_>, kept: Kept<'_>, [dq, dk, dv]: [Opti
     let unwanted = if dk.is_none() || dv.is_none() { Some(cuda.room::<f32>(len)?) } else { None };
     let target = |slot: Option<Slot<'_>>| wanted(slot.as_ref(), unwanted.as_ref());
     let arguments = [&target(dk)[..], &target(dv), &rest].concat();
-    cuda.launch("attention", kernels.key_gradients, launch(&p, kernels.backward, p.keys), &arguments)
+    cuda.launch(kernels.compiled(), kernels.key_gradients, launch(&p, kernels.backward, p.keys), &arguments)
 }

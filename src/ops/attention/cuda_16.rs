@@ -201,7 +201,12 @@ pub fn forward(
     let shared = rows * kernels.head * 2 + stages * kernels.tiles();
     let launch = Launch::new([blocks * p.heads, kernels.parts, 1], [threads, 1, 1]).with_shared(shared);
     let arguments = [y.into(), log_sum_exp.into(), mask.into(), q.into(), k.into(), v.into(), op(p, &items)?];
-    cuda.launch(("attention_16", y.dtype()), kernel, launch, &arguments)
+    let of = |file| crate::device::cuda::Kernels::from((file, y.dtype(), kernels.head));
+    if log_sum_exp.is_some() {
+        // A backward pass may follow. Which of its two files it takes depends on the lengths.
+        cuda.compile_ahead(&[of("attention_16"), of("attention_gradients_16"), of("attention_short_16")]);
+    }
+    cuda.launch(of("attention_16"), kernel, launch, &arguments)
 }
 
 /// Gradients of q, k and v. `mask`: the words that the forward pass has left; they are drawn anew without.
@@ -237,7 +242,12 @@ pub fn backward(
         let launch = Launch::new([blocks * p.heads, 1, 1], [2 * *rows as u32, 1, 1]).with_shared(shared);
         let rest = [mask.into(), q, k, v, upstream, output, log_sum_exp, op(p, &items)?];
         let arguments = [&target(0)[..], &target(1), &target(2), &rest].concat();
-        return cuda.launch(("attention_short_16", numbers), names[p.dropout.is_some() as usize], launch, &arguments);
+        return cuda.launch(
+            ("attention_short_16", numbers, kernels.head),
+            names[p.dropout.is_some() as usize],
+            launch,
+            &arguments,
+        );
     }
     let (rows, threads) = kernels.backward;
     let names = kernels.gradients[p.dropout.is_some() as usize];
@@ -249,14 +259,14 @@ pub fn backward(
     let (blocks, items) = list(cuda, p, Own::Queries, rows)?;
     let rest = [(&statistics).into(), mask.into(), q, k, v, upstream];
     let arguments = [&target(0)[..], &rest, &[output, log_sum_exp, op(p, &items)?]].concat();
-    cuda.launch(("attention_gradients_16", numbers), names[0], launch(blocks, shared), &arguments)?;
+    cuda.launch(("attention_gradients_16", numbers, kernels.head), names[0], launch(blocks, shared), &arguments)?;
     if slots[1].is_none() && slots[2].is_none() {
         return Ok(());
     }
     let (blocks, items) = list(cuda, p, Own::Keys, rows)?;
     let arguments = [&target(1)[..], &target(2), &rest, &[op(p, &items)?]].concat();
     let shared = shared + kernels.stages[1] * FACTS;
-    cuda.launch(("attention_gradients_16", numbers), names[1], launch(blocks, shared), &arguments)
+    cuda.launch(("attention_gradients_16", numbers, kernels.head), names[1], launch(blocks, shared), &arguments)
 }
 
 #[cfg(test)]

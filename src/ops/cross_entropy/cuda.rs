@@ -88,7 +88,12 @@ pub fn forward(
     ];
     // More threads where there are more rows: each of them is a chain of additions.
     let threads = if problem.targets.len() > 1024 { 1024 } else { 256 };
-    cuda.launch("cross_entropy", "cross_entropy_reduce", Launch::new([1, 1, 1], [threads, 1, 1]), &arguments)
+    cuda.launch(
+        ("cross_entropy", problem.logits.span.dtype()),
+        "cross_entropy_reduce",
+        Launch::new([1, 1, 1], [threads, 1, 1]),
+        &arguments,
+    )
 }
 
 /// The gradient of the logits.

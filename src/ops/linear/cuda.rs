@@ -1,5 +1,5 @@
 //! Linear layers on a CUDA device, for this op, for stacks of layers, and for the two halves of the feed-forward layer: the
-//! products of kernels/linear.cu, or, where numbers are stored in 16 bits, of [`super::cuda_mma`].
+//! products of kernels/linear.cu, or, in tf32 and where numbers are stored in 16 bits, of [`super::cuda_mma`].
 
 use super::cuda_mma;
 use crate::device::Dtype;
@@ -62,7 +62,7 @@ pub fn forward(
     biases: &[Option<Span<'_>>],
     (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
 ) -> Result<()> {
-    if x.dtype() != Dtype::F32 {
+    if x.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
         return cuda_mma::forward(cuda, sizes, x, weights, biases, (y, z, function));
     }
     let Sizes { rows, out, .. } = sizes;
@@ -85,7 +85,7 @@ pub fn input_gradient(
     (dx, accumulate): (Span<'_>, bool),
     activated: Option<Activated<'_>>,
 ) -> Result<()> {
-    if upstream.dtype() != Dtype::F32 {
+    if upstream.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
         return cuda_mma::input_gradient(cuda, sizes, upstream, weights, (dx, accumulate), activated);
     }
     let Sizes { rows, width, .. } = sizes;
@@ -128,7 +128,7 @@ pub fn parameter_gradients(
     x: Span<'_>,
     slots: &[[Option<&Slot<'_>>; 2]],
 ) -> Result<()> {
-    if upstream.dtype() != Dtype::F32 {
+    if upstream.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
         return cuda_mma::parameter_gradients(cuda, sizes, upstream, x, slots);
     }
     for (layer, [dw, db]) in slots.iter().enumerate() {

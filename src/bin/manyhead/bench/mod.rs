@@ -47,7 +47,7 @@ pub struct Arguments {
     /// Draw the length of every sequence anew each step
     #[arg(long, value_name = "lognormal:MEDIAN:SIGMA:MIN:MAX")]
     pub lengths: Option<String>,
-    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32, bf16, on a GPU f16 or,
+    /// What products are computed from: auto (bf16 where this processor multiplies it faster), f32, bf16, on a GPU tf32 and f16 or,
     /// on the CPU for infer, int8
     #[arg(long, default_value = "auto", value_parser = Precision::NAMES)]
     pub precision: String,
@@ -75,6 +75,8 @@ pub enum Mode {
 
 /// Steps before the measurement: memory is taken and pages are touched.
 const WARM_UP: u64 = 2;
+/// Steps of a GPU in which every op is waited for and timed, after those that count.
+const TIMED: u32 = 5;
 /// How long the peak is looked for.
 const PEAK_TIME: Duration = Duration::from_millis(300);
 
@@ -88,8 +90,9 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         let message = format!("{} is not from 0 up to (not including) 1", arguments.dropout);
         return Err(Error::argument("--dropout", message).into());
     }
-    let device = common.device_for(&arguments.precision)?;
-    let precision = device.parse_precision(&arguments.precision)?;
+    let precision = common.precision(&arguments.precision);
+    let device = common.device_for(precision)?;
+    let precision = device.parse_precision(precision)?;
     if arguments.mode == Mode::Train {
         precision.check_training("--precision")?;
     }
@@ -109,7 +112,11 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     for number in 0..WARM_UP {
         bench.step(number, false)?;
     }
-    bench.memory.time_ops();
+    let on_gpu = matches!(device, Device::Cuda(_));
+    // Each op of a GPU is waited for where its time is taken: those steps are others than the ones that count.
+    if !on_gpu {
+        bench.time_ops();
+    }
     let operations = cpu.operations();
     let (mut seconds, mut tokens, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..u64::from(arguments.steps) {
@@ -125,7 +132,16 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let operations = (cpu.operations() - operations) as f64;
     let gflops = operations / seconds.iter().chain(&plain).sum::<f64>() / 1e9;
-    let on_gpu = matches!(device, Device::Cuda(_));
+    let mut timed = (seconds.iter().chain(&plain).sum::<f64>(), f64::from(arguments.steps));
+    if on_gpu {
+        bench.time_ops();
+        timed = (0.0, f64::from(arguments.steps.min(TIMED)));
+        for number in 0..u64::from(arguments.steps.min(TIMED)) {
+            let start = Instant::now();
+            bench.step(WARM_UP + u64::from(arguments.steps) + number, false)?;
+            timed.0 += start.elapsed().as_secs_f64();
+        }
+    }
     // What the processor could do says nothing about a GPU.
     let peak = (!on_gpu).then(|| cpu.peak_gflops(PEAK_TIME));
     let rates: Vec<f64> = tokens.iter().zip(&seconds).map(|(tokens, seconds)| tokens / seconds).collect();
@@ -149,7 +165,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "peak_gflops": peak,
         "share_of_peak": peak.map(|peak| gflops / peak),
         "peak_memory_bytes": machine::peak_memory(),
-        "time_by_op": time_by_op(&bench, seconds.iter().chain(&plain).sum(), f64::from(arguments.steps)),
+        "time_by_op": time_by_op(&bench, timed),
         "load_average": load_average,
         "version": env!("CARGO_PKG_VERSION"),
         "commit": machine::commit(),
@@ -181,8 +197,8 @@ struct Bench {
     terms: Terms,
     /// Whether there are any.
     adversarial: bool,
-    /// Seconds of what is not an op of the tape.
-    rest: Vec<(&'static str, f64)>,
+    /// Seconds of what is not an op of the tape, once the time of ops is taken.
+    rest: Option<Vec<(&'static str, f64)>>,
 }
 
 impl Bench {
@@ -226,7 +242,7 @@ impl Bench {
             terms: Terms::new(&adversarial, [None], trained)?,
             adversarial: !adversarial.is_empty(),
             params,
-            rest: Vec::new(),
+            rest: None,
         })
     }
 
@@ -243,6 +259,12 @@ impl Bench {
         }
         self.device.synchronize()?;
         Ok(batch.tokens())
+    }
+
+    /// Takes the time of every op from now on.
+    fn time_ops(&mut self) {
+        self.memory.time_ops();
+        self.rest = Some(Vec::new());
     }
 
     fn draw(&self, number: u64) -> Result<PackedBatch, Failure> {
@@ -289,8 +311,11 @@ impl Bench {
         let scale = clip_factor(norm, 1.0);
         self.optimizer.step(&self.device, &mut self.params, &self.gradients, 1e-5, scale)?;
         self.gradients.clear();
-        self.rest.push(("grad_norm", (clipped - start).as_secs_f64()));
-        self.rest.push(("optimizer", clipped.elapsed().as_secs_f64()));
+        if let Some(rest) = &mut self.rest {
+            self.device.synchronize()?;
+            rest.push(("grad_norm", (clipped - start).as_secs_f64()));
+            rest.push(("optimizer", clipped.elapsed().as_secs_f64()));
+        }
         Ok(())
     }
 }
@@ -324,7 +349,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Mean seconds of a step by op: forward and backward apart, then what is not on the tape, and the rest.
-fn time_by_op(bench: &Bench, total: f64, steps: f64) -> Value {
+fn time_by_op(bench: &Bench, (total, steps): (f64, f64)) -> Value {
     let times: OpTimes = bench.memory.op_times();
     let mut list: Vec<(String, f64)> = Vec::new();
     for (name, forward, backward) in times.iter() {
@@ -333,10 +358,8 @@ fn time_by_op(bench: &Bench, total: f64, steps: f64) -> Value {
             list.push((format!("{name} backward"), backward.as_secs_f64()));
         }
     }
-    // The warm-up's are not counted.
-    let skipped = 2 * WARM_UP as usize;
     for name in ["grad_norm", "optimizer"] {
-        let seconds: f64 = bench.rest.iter().skip(skipped).filter(|(known, _)| *known == name).map(|(_, s)| s).sum();
+        let seconds: f64 = bench.rest.iter().flatten().filter(|(known, _)| *known == name).map(|(_, s)| s).sum();
         if seconds > 0.0 {
             list.push((name.into(), seconds));
         }

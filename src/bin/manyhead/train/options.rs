@@ -153,6 +153,7 @@ impl Options {
 
     /// Puts what `auto` stands for on this device in its place, so that `run.yml` says what was used.
     pub fn choose_precision(&mut self, common: &Common) -> Result<(), Failure> {
+        self.precision = common.precision(&self.precision).into();
         let device = common.device_for(&self.precision)?;
         let mut chosen = device.parse_precision(&self.precision)?;
         if self.precision == "auto"

@@ -95,14 +95,14 @@ macro_rules! with_kernel {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512Bf16, Precision::Bf16) => $cpu.$method::<Avx512Bf16<$v>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16 | Isa::Avx512, Precision::F32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Avx512<$v>>($($argument),*),
+            (Isa::Avx512Bf16 | Isa::Avx512, Precision::F32 | Precision::Tf32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Avx512<$v>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, Precision::Bf16) => $cpu.$method::<Rounded<Avx512<$v>>>($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, Precision::F32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Avx2>($($argument),*),
+            (Isa::Avx2, Precision::F32 | Precision::Tf32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Avx2>($($argument),*),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, Precision::Bf16) => $cpu.$method::<Rounded<Avx2>>($($argument),*),
-            (_, Precision::F32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Portable>($($argument),*),
+            (_, Precision::F32 | Precision::Tf32 | Precision::F16 | Precision::Int8) => $cpu.$method::<Portable>($($argument),*),
             (_, Precision::Bf16) => $cpu.$method::<Rounded<Portable>>($($argument),*),
         }
     };
