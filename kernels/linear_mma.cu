@@ -3,79 +3,56 @@
 // - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x with db = Σ dy. All matrices lie row by row, without gaps.
 // - x, W, y, z, h and the gradients of these are numbers; biases and the gradients of parameters are f32.
 // - Gradients of weights are sums of chunks of tokens. db is a product like dW, dyᵀ · 1, by the blocks of its first column.
-// - A kernel's suffix is the tile of its blocks, rows × columns. Block: (256, 1) for 128x256, (128, 1) for the others.
-//   Dynamic shared memory: 131,072, 65,536, 49,152 and 32,768 bytes for 128x256, 128x128, 128x64 and 64x64.
+// - A kernel's suffix is the tile of its blocks, rows × columns. Block: (128, 1). Dynamic shared memory: 98,304, 73,728 and 49,152
+//   bytes for 128x128, 64x128 and 64x64: two, three and four blocks share a multiprocessor of an H100, one, two and three
+//   one of an A100.
 
-// For numbers of 16 bits: GELU and its slope to 3e-5 of themselves, an eighth of what f16 rounds off; `erfcf` and `expf` would take a third as long as
-// a product with 384 numbers of depth. Φ(−a) = e^(−a²/2) · t · (c0 + … + c4 t⁴), t = 1 / (1 + 3a/8), with the c of the least
-// relative error for a from 0 to 13.5, beyond which f32 ends.
+// For numbers of 16 bits: GELU and its slope to 3e-5 of themselves, an eighth of what f16 rounds off; `erfcf` and `expf` would
+// take a third as long as a product with 384 numbers of depth. With a = |z|: Φ(−a) = e^(−a²/2) · t · (c0 + … + c4 t⁴), t =
+// 1 / (1 + 3a/8), with the c of the least relative error for a from 0 to 13.5, beyond which f32 ends; GELU(z) = max(z, 0) −
+// a · Φ(−a), and its slope is Φ(−a) − a · φ(a), or 1 less that where z is positive. Every rounding is spelled out: h is made
+// again in the backward pass, and must be the same.
 __device__ __forceinline__ Value gelu_rounded(float z) {
-    float t, density, a = fabsf(z);
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.375f, a, 1.0f)));
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(density) : "f"(z * z * -0.72134752044448170368f));
+    // From 20 on Φ(−a) is 0; an infinite a would make 0 · ∞ of it, a z that is no number goes on in `series` by t.
+    float t, density, wide = fabsf(z), a = fminf(wide, 20.0f);
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(t) : "f"(fmaf(0.375f, wide, 1.0f)));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(density) : "f"(__fmul_rn(__fmul_rn(a, a), -0.72134752044448170368f)));
     float series = fmaf(-0.0909853720f, t, 0.2010436287f);
     series = fmaf(series, t, 0.0829737897f);
     series = fmaf(series, t, 0.1579201551f);
     series = fmaf(series, t, 0.1490411221f);
-    float tail = series * t * density;
-    float cumulative = z > 0.0f ? 1.0f - tail : tail;
-    // Infinite z: 0 · ∞ is no number.
-    float rest = a >= 20.0f ? 0.0f : z * (0.39894228040143267794f * density);
-    return {cumulative == 0.0f ? 0.0f : z * cumulative, cumulative + rest};
+    float tail = __fmul_rn(__fmul_rn(series, t), density);
+    float rest = fmaf(__fmul_rn(a, density), -0.39894228040143267794f, tail);
+    return {fmaf(-a, tail, fmaxf(z, 0.0f)), z > 0.0f ? 1.0f - rest : rest};
 }
 
+#ifdef NUMBER_F32
+#define GELU_ROUNDED false
+#else
+#define GELU_ROUNDED true
+#endif
+
+// GELU: the function is that, which is not looked up for each number then.
+template <bool GELU>
 __device__ __forceinline__ Value activate_number(int function, float z) {
-#ifdef NUMBER_F32
-    return activate(function, z);
-#else
-    return function == GELU_ERF ? gelu_rounded(z) : activate(function, z);
-#endif
+    return GELU ? gelu_rounded(z) : activate(function, z);
 }
 
-// A group of numbers to `to`, of which the first `count` are in the row. `vector`: all are, and `to` is a multiple of 16 bytes.
-__device__ __forceinline__ void store_group(number* to, unsigned count, bool vector, const float (&v)[GROUP]) {
-    if (vector) {
-        u64 address = __cvta_generic_to_global(to);
-#ifdef NUMBER_F32
-        asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(address), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
-                     : "memory");
-#else
-        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(rounded2(v[0], v[1])),
-                     "r"(rounded2(v[2], v[3])), "r"(rounded2(v[4], v[5])), "r"(rounded2(v[6], v[7])) : "memory");
-#endif
-    } else {
+// z, unless it is null, and y = f(z) of the `count` groups of a thread, which lie `apart` at `column` of a row of `out`.
+template <class T, bool GELU>
+__device__ __forceinline__ void put_activated(
+    number* y, number* z, unsigned column, unsigned out, u64 apart, unsigned count, bool vector, int function
+) {
+#pragma unroll 2
+    for (unsigned i = 0; i < count; i++) {
+        uint4 pack = T::kept_numbers(i);
+        if (z) store_pack(z + i * apart, column, out, vector, pack);
+        float v[GROUP];
+        unpack(pack, v);
 #pragma unroll
-        for (unsigned i = 0; i < GROUP; i++) {
-            if (i < count) store1(to + i, v[i]);
-        }
+        for (int n = 0; n < GROUP; n++) v[n] = activate_number<GELU>(function, v[n]).value;
+        store_pack(y + i * apart, column, out, vector, packed(v));
     }
-}
-
-__device__ __forceinline__ void load_group(float (&v)[GROUP], const number* from, unsigned count, bool vector) {
-    if (vector) {
-#ifdef NUMBER_F32
-        float4 all = *(const float4*)from;
-        v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
-#else
-        uint4 words = *(const uint4*)from;
-        float2 a = widened2(words.x), b = widened2(words.y), c = widened2(words.z), d = widened2(words.w);
-        v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y, v[4] = c.x, v[5] = c.y, v[6] = d.x, v[7] = d.y;
-#endif
-    } else {
-#pragma unroll
-        for (unsigned i = 0; i < GROUP; i++) v[i] = i < count ? widened(from[i]) : 0.0f;
-    }
-}
-
-// As a number stores it.
-__device__ __forceinline__ void round_group(float (&v)[GROUP]) {
-#ifndef NUMBER_F32
-#pragma unroll
-    for (int i = 0; i < GROUP; i += 2) {
-        float2 pair = widened2(rounded2(v[i], v[i + 1]));
-        v[i] = pair.x, v[i + 1] = pair.y;
-    }
-#endif
 }
 
 template <class T>
@@ -90,37 +67,73 @@ __device__ __forceinline__ void forward_tile(
     left.start(x, width, row, rows);
     right.start(weight, width, column, out);
     T::template product<false, false>(sums, left, right, 1, width, [] {});
-    T::keep_results(sums);
-    column += T::template results_column<GROUP>();
-    if (column >= out) return;
-    unsigned count = min(out - column, GROUP);
+    if (bias) T::add_to_columns(sums, bias + column, out - column);
+    // z is rounded before it is activated, or h would be another one when it is made again from there.
+    T::keep_numbers(sums);
+    column += T::results_column();
+    row += T::results_row();
+    if (column >= out || row >= rows) return;
     bool vector = out % GROUP == 0 && aligned16(y) && aligned16(z);
-    float added[GROUP];
-#pragma unroll
-    for (unsigned i = 0; i < GROUP; i++) added[i] = bias && i < count ? bias[column + i] : 0.0f;
-    u64 first = ((u64)blockIdx.z * rows + row) * out + column;
+    unsigned count = min((rows - row + T::ROWS_APART - 1) / T::ROWS_APART, T::RESULTS);
+    u64 first = ((u64)blockIdx.z * rows + row) * out, apart = (u64)T::ROWS_APART * out;
     y += first;
-    if (function == IDENTITY && !z) {
-        T::template put_results<GROUP, 2>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
-#pragma unroll
-            for (int n = 0; n < GROUP; n++) v[n] += added[n];
-            store_group(y + (u64)i * out, count, vector, v);
-        });
-        return;
-    }
     if (z) z += first;
-    T::template put_results<GROUP, 1>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
-#pragma unroll
-        for (int n = 0; n < GROUP; n++) v[n] += added[n];
-        // Of z as it is kept, or h would be another one when it is made again from there.
-        round_group(v);
-        if (z) store_group(z + (u64)i * out, count, vector, v);
-        if (function != IDENTITY) {
-#pragma unroll
-            for (int n = 0; n < GROUP; n++) v[n] = activate_number(function, v[n]).value;
+    if (function == IDENTITY) {
+#pragma unroll 4
+        for (unsigned i = 0; i < count; i++) {
+            uint4 pack = T::kept_numbers(i);
+            if (z) store_pack(z + i * apart, column, out, vector, pack);
+            store_pack(y + i * apart, column, out, vector, pack);
         }
-        store_group(y + (u64)i * out, count, vector, v);
-    });
+    } else if (GELU_ROUNDED && function == GELU_ERF) {
+        put_activated<T, GELU_ROUNDED>(y, z, column, out, apart, count, vector, function);
+    } else {
+        put_activated<T, false>(y, z, column, out, apart, count, vector, function);
+    }
+}
+
+// dx (+)= sums ∘ f′(z), and h = f(z) unless h is null, as above. z of AHEAD rows is on its way while that of as many before
+// is used, the first while the sums are kept.
+template <class T, bool GELU>
+__device__ __forceinline__ void put_slopes(
+    number* dx, int accumulate, number* h, const number* z, const typename T::Sums& sums, unsigned column, unsigned width,
+    u64 apart, unsigned count, bool vector, int function
+) {
+    constexpr unsigned AHEAD = GROUP / 2;
+    static_assert(T::RESULTS % AHEAD == 0, "rows of a thread are whole batches");
+    uint4 coming[AHEAD];
+    auto fetch = [&](unsigned first) {
+#pragma unroll
+        for (unsigned i = 0; i < AHEAD; i++) {
+            if (first + i < count) coming[i] = load_pack(z + (first + i) * apart, column, width, vector);
+        }
+    };
+    fetch(0);
+    T::keep_results(sums);
+#pragma unroll 1
+    for (unsigned first = 0; first < count; first += AHEAD) {
+        uint4 kept[AHEAD];
+#pragma unroll
+        for (unsigned i = 0; i < AHEAD; i++) kept[i] = coming[i];
+        fetch(first + AHEAD);
+#pragma unroll
+        for (unsigned i = 0; i < AHEAD; i++) {
+            if (first + i >= count) break;
+            float v[GROUP], value[GROUP], before[GROUP];
+            T::results(v, first + i);
+            unpack(kept[i], value);
+            number* to = dx + (first + i) * apart;
+            if (accumulate) unpack(load_pack(to, column, width, vector), before);
+#pragma unroll
+            for (int n = 0; n < GROUP; n++) {
+                Value both = activate_number<GELU>(function, value[n]);
+                value[n] = both.value;
+                v[n] = accumulate ? fmaf(v[n], both.slope, before[n]) : v[n] * both.slope;
+            }
+            if (h) store_pack(h + (first + i) * apart, column, width, vector, packed(value));
+            store_pack(to, column, width, vector, packed(v));
+        }
+    }
 }
 
 template <class T>
@@ -145,42 +158,35 @@ __device__ __forceinline__ void input_gradient_tile(
         left.move(dy + (u64)layer * rows * out, out, row);
         right.move(layer == 1 ? weight1 : weight2, width, column);
     });
-    T::keep_results(sums);
-    column += T::template results_column<GROUP>();
-    if (column >= width) return;
-    unsigned count = min(width - column, GROUP);
+    row += T::results_row();
+    column += T::results_column();
     bool vector = width % GROUP == 0 && aligned16(dx) && aligned16(h) && aligned16(z);
-    u64 first = (u64)row * width + column;
+    unsigned count = column < width && row < rows ? min((rows - row + T::ROWS_APART - 1) / T::ROWS_APART, T::RESULTS) : 0;
+    u64 first = (u64)row * width, apart = (u64)T::ROWS_APART * width;
     dx += first;
     if (!z) {
-        T::template put_results<GROUP, 2>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
-            number* to = dx + (u64)i * width;
-            if (accumulate) {
-                float before[GROUP];
-                load_group(before, to, count, vector);
-#pragma unroll
-                for (int n = 0; n < GROUP; n++) v[n] += before[n];
+        if (accumulate) {
+            T::keep_results(sums);
+#pragma unroll 2
+            for (unsigned i = 0; i < count; i++) {
+                float v[GROUP];
+                T::results(v, i);
+                put_pack(dx + i * apart, column, width, vector, v, true);
             }
-            store_group(to, count, vector, v);
-        });
+        } else {
+            T::keep_numbers(sums);
+#pragma unroll 4
+            for (unsigned i = 0; i < count; i++) store_pack(dx + i * apart, column, width, vector, T::kept_numbers(i));
+        }
         return;
     }
     z += first;
     if (h) h += first;
-    T::template put_results<GROUP, 1>(rows - row, [&](unsigned i, float (&v)[GROUP]) {
-        float kept[GROUP], value[GROUP], before[GROUP] = {};
-        load_group(kept, z + (u64)i * width, count, vector);
-        number* to = dx + (u64)i * width;
-        if (accumulate) load_group(before, to, count, vector);
-#pragma unroll
-        for (int n = 0; n < GROUP; n++) {
-            Value both = activate_number(function, kept[n]);
-            value[n] = both.value;
-            v[n] = fmaf(v[n], both.slope, before[n]);
-        }
-        if (h) store_group(h + (u64)i * width, count, vector, value);
-        store_group(to, count, vector, v);
-    });
+    if (GELU_ROUNDED && function == GELU_ERF) {
+        put_slopes<T, GELU_ROUNDED>(dx, accumulate, h, z, sums, column, width, apart, count, vector, function);
+    } else {
+        put_slopes<T, false>(dx, accumulate, h, z, sums, column, width, apart, count, vector, function);
+    }
 }
 
 template <class T>
@@ -215,22 +221,17 @@ __device__ __forceinline__ void weight_gradient_tile(
         T::template product<false, false>(sums, left, right, 1, count, [] {});
     }
     if (!dw) return;
-    T::keep_results(sums);
-    column += T::template results_column<4>();
-    if (column >= width) return;
-    bool vector = width % 4 == 0 && aligned16(dw);
-    T::template put_results<4, 2>(out - row, [&](unsigned i, float (&v)[4]) {
-        put4(dw + (u64)(row + i) * width, column, width, vector, make_float4(v[0], v[1], v[2], v[3]), accumulate);
-    });
+    T::put_sums(sums, dw + (u64)row * width + column, accumulate, width, out - row, width - column);
 }
 
 #ifndef TILINGS
+// tf32 needs registers for its rounding.
+#define PER_64x128 (sizeof(number) == 4 ? 2 : 3)
 // Rows, columns, those of a warp, groups of a step, stages, blocks that share a multiprocessor.
 #define TILINGS(KERNELS_OF)                                     \
-    KERNELS_OF(128x256, (Tiling<128, 256, 64, 64, 4, 4, 1>))   \
-    KERNELS_OF(128x128, (Tiling<128, 128, 64, 64, 4, 4, 2>))   \
-    KERNELS_OF(128x64, (Tiling<128, 64, 64, 32, 4, 4, 3>))     \
-    KERNELS_OF(64x64, (Tiling<64, 64, 32, 32, 4, 4, 4>))
+    KERNELS_OF(128x128, (Tiling<128, 128, 64, 64, 8, 3, 2>))   \
+    KERNELS_OF(64x128, (Tiling<64, 128, 32, 64, 8, 3, PER_64x128>)) \
+    KERNELS_OF(64x64, (Tiling<64, 64, 32, 32, 8, 3, 4>))
 #endif
 
 template <class T>

@@ -9,7 +9,8 @@
 // - The fragments of the next `mma` along the inner dimension are read while those before are multiplied, also across steps.
 // - Every number of a result is one chain of `mma` over the inner dimension in its order, filled up with zeros to whole
 //   steps: its bits depend neither on the tile, nor on the number of rows, nor on where in the batch a row stands.
-// - The results of a tile go through shared memory, in f32, to where they are written: whole rows at once.
+// - The results of a tile go through shared memory, as they are stored where nothing is done to them after, to where they
+//   are written: whole rows at once. Sums that stay f32 are written as they lie in registers, 32 bytes of a row at once.
 // - Tiles at the edge copy what is there and 0 for the rest. Rows that are no multiples of 16 bytes are copied by 4 bytes,
 //   or by numbers where even that is not aligned.
 
@@ -373,20 +374,17 @@ struct Tiling {
         if constexpr (K < LAST) step_of<WITH_ONES, A, B, K + 1>(sums, fragments, stage, place_a, place_b, more, fetch);
     }
 
-    // Hands the results to `put(row, numbers)`, COUNT (4 or 8) neighbours at once, those from `results_column` on. In
-    // shared memory groups of 32 bytes are exchanged within a row, by its number: lanes of four rows write at once.
-    template <int COUNT>
-    static __device__ __forceinline__ unsigned results_column() { return threadIdx.x % (COLUMNS / COUNT) * COUNT; }
-
+    // The results on their way through shared memory, as f32. Of each group of 8 the halves lie apart, and groups are exchanged
+    // within a row, by its number and the half: lanes of four rows write at once, and lanes read neighbours.
     static __device__ __forceinline__ void keep_results(const Sums& sums) {
-        unsigned lane = threadIdx.x % 32, row = lane / 4;
-        char* to = (char*)shared_quads + (warp_m() + row) * (COLUMNS * 4) + warp_n() * 4;
-        unsigned within = row % 4 * 32 + lane % 4 * 8;
+        unsigned lane = threadIdx.x % 32, row = lane / 4, half = lane / 2 % 2;
+        char* to = (char*)shared_quads + (warp_m() + row) * (COLUMNS * 4) + half * (COLUMNS * 2) + lane % 2 * 8;
+        unsigned within = (warp_n() / 8 ^ (row % 4 * 2 + half)) * 16;
 #pragma unroll
         for (int i = 0; i < TM; i++) {
 #pragma unroll
             for (int j = 0; j < TN; j++) {
-                char* at = to + (within ^ j % 4 * 32) + j / 4 * 128 + i * 16 * COLUMNS * 4;
+                char* at = to + (within ^ j * 16) + i * 16 * COLUMNS * 4;
                 *(float2*)at = make_float2(sums.tile[i][j][0], sums.tile[i][j][1]);
                 *(float2*)(at + 8 * COLUMNS * 4) = make_float2(sums.tile[i][j][2], sums.tile[i][j][3]);
             }
@@ -394,29 +392,113 @@ struct Tiling {
         __syncthreads();
     }
 
-    template <int COUNT, int UNROLL, class Put>
-    static __device__ __forceinline__ void put_results(unsigned rows, Put put) {
-        constexpr int ACROSS = COLUMNS / COUNT, APART = THREADS / ACROSS;
-        static_assert(APART % 4 == 0, "groups of a thread are exchanged alike");
-        unsigned row = threadIdx.x / ACROSS, column = results_column<COUNT>();
-        const char* from = (const char*)shared_quads + row * (COLUMNS * 4) + ((column * 4) ^ row % 4 * 32);
-        // Eight lanes that read 16 of 32 bytes each: four take the first half first, four the second.
-        unsigned swapped = COUNT == 8 ? column / 32 % 2 * 16 : 0;
-#pragma unroll UNROLL
-        for (; row < min(rows, ROWS); row += APART, from += APART * COLUMNS * 4) {
-            float v[COUNT];
-            float4 one = *(const float4*)(from + swapped);
-            if constexpr (COUNT == 8) {
-                float4 other = *(const float4*)(from + (swapped ^ 16));
-                v[4] = swapped ? one.x : other.x, v[5] = swapped ? one.y : other.y;
-                v[6] = swapped ? one.z : other.z, v[7] = swapped ? one.w : other.w;
-                one = make_float4(
-                    swapped ? other.x : one.x, swapped ? other.y : one.y, swapped ? other.z : one.z,
-                    swapped ? other.w : one.w
-                );
+    // A thread gets GROUP neighbours, those from column `results_column` on, of RESULTS rows: `results_row` and every
+    // ROWS_APARTth from there.
+    static constexpr int ACROSS = COLUMNS / GROUP, ROWS_APART = THREADS / ACROSS, RESULTS = ROWS / ROWS_APART;
+    static_assert(ROWS_APART % (GROUP == 8 ? 8 : 4) == 0, "groups of a thread are exchanged alike");
+
+    static __device__ __forceinline__ unsigned results_row() { return threadIdx.x / ACROSS; }
+    static __device__ __forceinline__ unsigned results_column() {
+        unsigned thread = threadIdx.x % ACROSS;
+        // Of f32, first halves are for eight lanes and second ones for the next eight.
+        return GROUP == 8 ? thread * 8 : thread / 16 * 64 + thread % 8 * 8 + thread / 8 % 2 * 4;
+    }
+
+    // Those of row number `i`.
+    static __device__ __forceinline__ void results(float (&v)[GROUP], unsigned i) {
+        unsigned column = results_column(), key = results_row() % 4 * 2;
+        const char* from = (const char*)shared_quads + (results_row() + i * ROWS_APART) * (COLUMNS * 4);
+#pragma unroll
+        for (int n = 0; n < GROUP / 4; n++) {
+            unsigned half = column / 4 % 2 + n;
+            float4 quad = *(const float4*)(from + half * (COLUMNS * 2) + (column / 8 ^ (key + half)) * 16);
+            v[4 * n] = quad.x, v[4 * n + 1] = quad.y, v[4 * n + 2] = quad.z, v[4 * n + 3] = quad.w;
+        }
+    }
+
+    // The same with the results as they are stored: half as much to write and read where that is 16 bits.
+    static __device__ __forceinline__ void keep_numbers(const Sums& sums) {
+#ifdef NUMBER_F32
+        keep_results(sums);
+#else
+        unsigned lane = threadIdx.x % 32, row = lane / 4;
+        char* to = (char*)shared_quads + (warp_m() + row) * (COLUMNS * 2) + lane % 4 * 4;
+        unsigned within = (warp_n() / 8 ^ row) * 16;
+#pragma unroll
+        for (int i = 0; i < TM; i++) {
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                char* at = to + (within ^ j * 16) + i * 16 * COLUMNS * 2;
+                *(unsigned*)at = rounded2(sums.tile[i][j][0], sums.tile[i][j][1]);
+                *(unsigned*)(at + 8 * COLUMNS * 2) = rounded2(sums.tile[i][j][2], sums.tile[i][j][3]);
             }
-            v[0] = one.x, v[1] = one.y, v[2] = one.z, v[3] = one.w;
-            put(row, v);
+        }
+        __syncthreads();
+#endif
+    }
+
+    static __device__ __forceinline__ uint4 kept_numbers(unsigned i) {
+#ifdef NUMBER_F32
+        float v[GROUP];
+        results(v, i);
+        return packed(v);
+#else
+        unsigned row = results_row(), group = results_column() / 8 ^ row % 8;
+        return *(const uint4*)((const char*)shared_quads + (row + i * ROWS_APART) * (COLUMNS * 2) + group * 16);
+#endif
+    }
+
+    // Adds to all rows what `added` has for each column, of `count` from the tile's first one on.
+    static __device__ __forceinline__ void add_to_columns(Sums& sums, const float* added, unsigned count) {
+        unsigned column = warp_n() + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < TN; j++) {
+            float2 both = {column + j * 8 < count ? added[column + j * 8] : 0.0f,
+                           column + j * 8 + 1 < count ? added[column + j * 8 + 1] : 0.0f};
+#pragma unroll
+            for (int i = 0; i < TM; i++) {
+                sums.tile[i][j][0] += both.x, sums.tile[i][j][1] += both.y;
+                sums.tile[i][j][2] += both.x, sums.tile[i][j][3] += both.y;
+            }
+        }
+    }
+
+    // Writes the results, rows × columns of the tile, to f32 in rows of `pitch`: lanes with a row's neighbours write whole
+    // sectors of 32 bytes as they are.
+    static __device__ __forceinline__ void put_sums(
+        const Sums& sums, float* to, bool accumulate, unsigned pitch, unsigned rows, unsigned columns
+    ) {
+        unsigned lane = threadIdx.x % 32, row = warp_m() + lane / 4, column = warp_n() + lane % 4 * 2;
+        bool pairs = pitch % 2 == 0 && ((u64)to & 7) == 0;
+        to += (u64)row * pitch + column;
+#pragma unroll
+        for (int i = 0; i < 2 * TM; i++, row += 8, to += (u64)8 * pitch) {
+            if (row >= rows) return;
+            float2 pair[TN];
+#pragma unroll
+            for (int j = 0; j < TN; j++) {
+                pair[j] = make_float2(sums.tile[i / 2][j][i % 2 * 2], sums.tile[i / 2][j][i % 2 * 2 + 1]);
+            }
+            if (pairs) {
+                if (accumulate) {
+#pragma unroll
+                    for (int j = 0; j < TN; j++) {
+                        float2 before = column + j * 8 < columns ? *(const float2*)(to + j * 8) : make_float2(0.0f, 0.0f);
+                        pair[j].x += before.x, pair[j].y += before.y;
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    if (column + j * 8 < columns) *(float2*)(to + j * 8) = pair[j];
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    float* at = to + j * 8;
+                    if (column + j * 8 < columns) at[0] = accumulate ? at[0] + pair[j].x : pair[j].x;
+                    if (column + j * 8 + 1 < columns) at[1] = accumulate ? at[1] + pair[j].y : pair[j].y;
+                }
+            }
         }
     }
 };

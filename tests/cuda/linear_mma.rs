@@ -18,11 +18,10 @@ pub struct Tile {
     shared: u32,
 }
 
-pub const TILES: [Tile; 4] = [
-    Tile { rows: 128, columns: 256, threads: 256, shared: 131_072 },
-    Tile { rows: 128, columns: 128, threads: 128, shared: 65_536 },
-    Tile { rows: 128, columns: 64, threads: 128, shared: 49_152 },
-    Tile { rows: 64, columns: 64, threads: 128, shared: 32_768 },
+pub const TILES: [Tile; 3] = [
+    Tile { rows: 128, columns: 128, threads: 128, shared: 98_304 },
+    Tile { rows: 64, columns: 128, threads: 128, shared: 73_728 },
+    Tile { rows: 64, columns: 64, threads: 128, shared: 49_152 },
 ];
 
 /// Numbers of one kind.

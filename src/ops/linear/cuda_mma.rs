@@ -21,37 +21,29 @@ struct Tiling {
     kernels: [&'static str; 3],
 }
 
-const TILINGS: [Tiling; 4] = [
-    Tiling {
-        rows: 128,
-        columns: 256,
-        threads: 256,
-        shared: 131_072,
-        speed: 100,
-        kernels: ["linear_forward_128x256", "linear_input_gradient_128x256", "linear_weight_gradient_128x256"],
-    },
+const TILINGS: [Tiling; 3] = [
     Tiling {
         rows: 128,
         columns: 128,
         threads: 128,
-        shared: 65_536,
-        speed: 95,
+        shared: 98_304,
+        speed: 100,
         kernels: ["linear_forward_128x128", "linear_input_gradient_128x128", "linear_weight_gradient_128x128"],
     },
     Tiling {
-        rows: 128,
-        columns: 64,
+        rows: 64,
+        columns: 128,
         threads: 128,
-        shared: 49_152,
-        speed: 80,
-        kernels: ["linear_forward_128x64", "linear_input_gradient_128x64", "linear_weight_gradient_128x64"],
+        shared: 73_728,
+        speed: 84,
+        kernels: ["linear_forward_64x128", "linear_input_gradient_64x128", "linear_weight_gradient_64x128"],
     },
     Tiling {
         rows: 64,
         columns: 64,
         threads: 128,
-        shared: 32_768,
-        speed: 65,
+        shared: 49_152,
+        speed: 68,
         kernels: ["linear_forward_64x64", "linear_input_gradient_64x64", "linear_weight_gradient_64x64"],
     },
 ];
