@@ -2,6 +2,7 @@
 //! tokenizer must give the stored ids; hidden states, pooler and mean embeddings have the case's tolerances.
 
 use manyhead::data::tokenizer::Tokenizer;
+use manyhead::device::Precision;
 use manyhead::encoders;
 use manyhead::interop::fetch;
 use manyhead::nn::PackedBatch;
@@ -56,5 +57,18 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     report.close("mean_embedding", &normalised.concat(), expected.f32("mean_embedding")?, embedding_atol, 0.0);
     let cosine = normalised.iter().flat_map(|a| normalised.iter().map(|b| dot(a, b)));
     report.close_f64("cosine", &Vec::from_iter(cosine), &expected.f64("cosine")?, embedding_atol, 0.0);
+    // Six layers with about ten roundings each, of up to 2⁻⁸ (bf16) or 2⁻¹¹ (f16, tf32) of a number.
+    for (precision, most) in [(Precision::Bf16, 1e-2), (Precision::F16, 2e-3), (Precision::Tf32, 2e-3)] {
+        if device.check_precision("precision", precision).is_err() {
+            continue;
+        }
+        let mut tape = Tape::inference(&params, &device.with_precision(precision), TapeMemory::default());
+        let hidden = net.forward(&mut tape, &batch).map_err(text_of)?;
+        let hidden = tape.view(hidden).map_err(text_of)?.data;
+        let exact = expected.f32("last_hidden")?;
+        let apart = hidden.iter().zip(exact).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        let distance = (apart / dot(exact, exact)).sqrt();
+        report.close_f64(&format!("last_hidden in {}, relative L2", precision.name()), &[distance], &[0.0], most, 0.0);
+    }
     Ok(())
 }
