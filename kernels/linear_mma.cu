@@ -2,8 +2,8 @@
 //
 // - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x with db = Σ dy. All matrices lie row by row, without gaps.
 // - x, W, y, z, h and the gradients of these are numbers; biases and the gradients of parameters are f32.
-// - Gradients of weights are sums of chunks of tokens. db is a product like dW, dyᵀ · 1, by the blocks of its first column.
-// - A kernel's suffix is the tile of its blocks, rows × columns. Block: (128, 1). Dynamic shared memory: 98,304, 73,728 and 49,152
+// - Gradients of weights are sums of chunks of tokens where their tiles are few. db is a product like dW, dyᵀ · 1, by the blocks of its first column.
+// - A kernel's suffix is the tile of its blocks, rows × columns; gradients of weights have 64x128. Block: (128, 1). Dynamic shared memory: 98,304, 73,728 and 49,152
 //   bytes for 128x128, 64x128 and 64x64: two, three and four blocks share a multiprocessor of an H100, one, two and three
 //   one of an A100.
 
@@ -189,49 +189,90 @@ __device__ __forceinline__ void input_gradient_tile(
     }
 }
 
+// What a block of linear_weight_gradient does: a tile of the gradient of a layer's weight, of all rows, or of a part of them.
+struct Share {
+    unsigned layer, row, column;  // the tile's first
+    unsigned part, split;         // which part, and which of the tiles that are split; no part: `WHOLE_TILE`
+};
+
+#define WHOLE_TILE 0xffffffffu
+
+// Tiles go down a layer's columns, the first `whole` of them in one go. Of what is split the first parts come first.
+template <class T>
+__device__ __forceinline__ Share share_of(unsigned block, unsigned layers, unsigned out, unsigned width, unsigned whole) {
+    unsigned down = (out + T::ROWS - 1) / T::ROWS, of_layer = down * ((width + T::COLUMNS - 1) / T::COLUMNS);
+    Share share = {0, 0, 0, WHOLE_TILE, 0};
+    unsigned tile = block;
+    if (block >= whole) {
+        unsigned splits = layers * of_layer - whole;
+        share.part = (block - whole) / splits, share.split = (block - whole) % splits;
+        tile = whole + share.split;
+    }
+    share.layer = tile / of_layer;
+    share.row = tile % of_layer % down * T::ROWS, share.column = tile % of_layer / down * T::COLUMNS;
+    return share;
+}
+
 template <class T>
 __device__ __forceinline__ void weight_gradient_tile(
-    float* dw, bool accumulate, float* db, bool accumulate_db, const number* dy, const number* x, unsigned rows,
-    unsigned out, unsigned width, unsigned first, unsigned chunk
+    float* dw, bool accumulate, float* db, bool accumulate_db, float* parts, float* parts_db, const number* dy,
+    const number* x, Share share, unsigned splits, unsigned rows, unsigned out, unsigned width, unsigned chunk
 ) {
-    unsigned row = blockIdx.x * T::ROWS, column = blockIdx.y * T::COLUMNS;
-    // All chunks of layers whose weights are frozen end here, but for those of the first column if a bias is not.
-    if (column > 0 && !dw) return;
-    unsigned count = min(rows - first, chunk);
+    bool split = share.part != WHOLE_TILE;
+    // Tiles of frozen weights end here, but for those of the first column if a bias is not.
+    if (share.column > 0 && !dw) return;
+    unsigned first = split ? share.part * chunk : 0, count = split ? min(rows - first, chunk) : rows;
     typename T::Sums sums;
     typename T::template Left<false> left;
     typename T::template Right<false> right;
-    left.start(dy, out, row, out);
-    right.start(x, width, column, width);
+    left.start(dy, out, share.row, out);
+    right.start(x, width, share.column, width);
     left.from += (u64)first * out * sizeof(number);
     right.from += (u64)first * width * sizeof(number);
-    if (db && column == 0) {
+    u64 place = (u64)share.part * splits + share.split;
+    if (db && share.column == 0) {
         T::template product<true, false>(sums, left, right, 1, count, [] {});
         unsigned lane = threadIdx.x % 32;
 #pragma unroll
         for (int i = 0; i < T::SHARE; i++) {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                unsigned j = row + T::warp_m() + 16 * (T::warp_column() + i * T::WARPS_N) + 8 * half + lane / 4;
+                unsigned j = T::warp_m() + 16 * (T::warp_column() + i * T::WARPS_N) + 8 * half + lane / 4;
+                float sum = sums.ones[i][2 * half];
                 // All lanes of a row have the same sum.
-                if (lane % 4 == 0 && j < out) db[j] = accumulate_db ? db[j] + sums.ones[i][2 * half] : sums.ones[i][2 * half];
+                if (lane % 4 != 0) continue;
+                if (split) {
+                    parts_db[place * T::ROWS + j] = sum;
+                } else if (share.row + j < out) {
+                    float* to = db + share.row + j;
+                    *to = accumulate_db ? *to + sum : sum;
+                }
             }
         }
     } else {
         T::template product<false, false>(sums, left, right, 1, count, [] {});
     }
     if (!dw) return;
-    T::put_sums(sums, dw + (u64)row * width + column, accumulate, width, out - row, width - column);
+    if (split) {
+        T::put_sums(sums, parts + place * (T::ROWS * T::COLUMNS), false, T::COLUMNS, T::ROWS, T::COLUMNS);
+    } else {
+        float* to = dw + (u64)share.row * width + share.column;
+        T::put_sums(sums, to, accumulate, width, out - share.row, width - share.column);
+    }
 }
 
-#ifndef TILINGS
 // tf32 needs registers for its rounding.
 #define PER_64x128 (sizeof(number) == 4 ? 2 : 3)
+
+#ifndef TILINGS
 // Rows, columns, those of a warp, groups of a step, stages, blocks that share a multiprocessor.
 #define TILINGS(KERNELS_OF)                                     \
     KERNELS_OF(128x128, (Tiling<128, 128, 64, 64, 8, 3, 2>))   \
     KERNELS_OF(64x128, (Tiling<64, 128, 32, 64, 8, 3, PER_64x128>)) \
     KERNELS_OF(64x64, (Tiling<64, 64, 32, 32, 8, 3, 4>))
+#endif
+#ifndef GRADIENT_TILING
+#define GRADIENT_TILING (Tiling<64, 128, 32, 64, 8, 3, PER_64x128>)
 #endif
 
 template <class T>
@@ -249,11 +290,6 @@ struct Inside<void(T)> {
 // linear_input_gradient: dx (+)= Σ_l dy_l · W_l, one chain of sums over the layers; if z is not null dx (+)= (Σ_l dy_l · W_l)
 // ∘ f′(z), and h = f(z) unless h is null. dy [layers, rows, out], W_l [out, width], z, h, dx [rows, width]. `function` is
 // read with z only, and is an activation. Grid: x over rows, y over width.
-//
-// linear_weight_gradient: dW_l (+)= dy_lᵀ · x and db_l (+)= Σ dy_l for each chunk of rows. dy [layers, rows, out], x [rows,
-// width]; dW_l [chunks, out, width] or null, db_l [chunks, out] or null. Bit 2 l of `accumulate`: dW_l is added to, bit 2 l
-// + 1: db_l. With one chunk these are the gradients themselves, else `linear_gradient_sums` adds the chunks. `chunk` must be
-// fixed by shapes alone, since the sum's order depends on it. Grid: x over out, y over width, z = layers · chunks.
 #define TILE_KERNELS(tile, tiling)                                                                                        \
     extern "C" __global__ void __launch_bounds__(Inside<void tiling>::Type::THREADS, Inside<void tiling>::Type::BLOCKS) \
         linear_forward_##tile(                                                                                          \
@@ -276,54 +312,60 @@ struct Inside<void(T)> {
         input_gradient_tile<Inside<void tiling>::Type>(                                                                   \
             dx, accumulate, h, dy, weight0, weight1, weight2, z, layers, rows, out, width, function                     \
         );                                                                                                              \
-    }                                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(Inside<void tiling>::Type::THREADS, Inside<void tiling>::Type::BLOCKS) \
-        linear_weight_gradient_##tile(                                                                                  \
-            float* __restrict__ dw0, float* __restrict__ db0, float* __restrict__ dw1, float* __restrict__ db1,         \
-            float* __restrict__ dw2, float* __restrict__ db2, int accumulate, const number* __restrict__ dy,            \
-            const number* __restrict__ x, unsigned rows, unsigned out, unsigned width, unsigned chunk, unsigned chunks  \
-        ) {                                                                                                             \
-        unsigned layer = blockIdx.z / chunks, part = blockIdx.z % chunks;                                               \
-        float* dw = layer == 0 ? dw0 : layer == 1 ? dw1 : dw2;                                                          \
-        float* db = layer == 0 ? db0 : layer == 1 ? db1 : db2;                                                          \
-        weight_gradient_tile<Inside<void tiling>::Type>(                                                                  \
-            dw ? dw + (u64)part * out * width : dw, accumulate >> 2 * layer & 1, db ? db + (u64)part * out : db,        \
-            accumulate >> (2 * layer + 1) & 1, dy + (u64)layer * rows * out, x, rows, out, width, part * chunk, chunk   \
-        );                                                                                                              \
     }
 TILINGS(TILE_KERNELS)
 
-// target (+)= the sum of `chunks` parts that lie `apart`, in their order: four numbers of it, of `len`.
-__device__ __forceinline__ void sum_chunks(
-    float* target, bool accumulate, const float* parts, u64 apart, unsigned chunks, unsigned at, unsigned len
+// dW_l (+)= dy_lᵀ · x and db_l (+)= Σ dy_l, for one to three layers. dy [layers, rows, out], x [rows, width]; dW_l [out, width]
+// or null, db_l [out] or null. Bit 2 l of `accumulate`: dW_l is added to, bit 2 l + 1: db_l. The first `whole` tiles are done
+// in one go, the others in `chunks` parts of `chunk` rows, so that they fill what the first leave idle. A part of split tile
+// s goes to parts [chunks, tiles − whole, 64 · 128] and parts_db [chunks, tiles − whole, 64], which linear_gradient_sums adds.
+// `whole` and `chunk` must be fixed by shapes alone, since the sum's order depends on them. Grid: x = whole + (tiles − whole) ·
+// chunks, of tiles = layers · ceil(out / 64) · ceil(width / 128).
+typedef Inside<void GRADIENT_TILING>::Type Gradient;
+
+extern "C" __global__ void __launch_bounds__(Gradient::THREADS, Gradient::BLOCKS) linear_weight_gradient(
+    float* __restrict__ dw0, float* __restrict__ db0, float* __restrict__ dw1, float* __restrict__ db1,
+    float* __restrict__ dw2, float* __restrict__ db2, int accumulate, float* __restrict__ parts,
+    float* __restrict__ parts_db, const number* __restrict__ dy, const number* __restrict__ x, unsigned layers,
+    unsigned rows, unsigned out, unsigned width, unsigned whole, unsigned chunk, unsigned chunks
 ) {
-    bool vector = len % 4 == 0 && apart % 4 == 0 && aligned16(target) && aligned16(parts);
-    float4 sum = load4(parts, at, len, vector);
-#pragma unroll 4
-    for (unsigned chunk = 1; chunk < chunks; chunk++) sum = add4(sum, load4(parts + chunk * apart, at, len, vector));
-    put4(target, at, len, vector, sum, accumulate);
+    Share share = share_of<Gradient>(blockIdx.x, layers, out, width, whole);
+    unsigned layer = share.layer;
+    float* dw = layer == 0 ? dw0 : layer == 1 ? dw1 : dw2;
+    float* db = layer == 0 ? db0 : layer == 1 ? db1 : db2;
+    weight_gradient_tile<Gradient>(
+        dw, accumulate >> 2 * layer & 1, db, accumulate >> (2 * layer + 1) & 1, parts, parts_db,
+        dy + (u64)layer * rows * out, x, share, (gridDim.x - whole) / chunks, rows, out, width, chunk
+    );
 }
 
-// dW_l (+)= Σ its chunks, db_l (+)= Σ its chunks. parts [layers, chunks, numbers], numbers = out · width; parts_db [layers,
-// chunks, out]; dW_l, db_l, `accumulate` as for linear_weight_gradient. Grid: x = ceil(numbers / 1024) + ceil(out / 1024), y
-// = layers. Block: (256, 1).
+// Four numbers of the sum of `chunks` parts that lie `apart`, in their order.
+__device__ __forceinline__ float4 sum_parts(const float* parts, u64 apart, unsigned chunks) {
+    float4 sum = *(const float4*)parts;
+#pragma unroll 4
+    for (unsigned chunk = 1; chunk < chunks; chunk++) sum = add4(sum, *(const float4*)(parts + chunk * apart));
+    return sum;
+}
+
+// dW_l (+)= Σ its parts, db_l (+)= Σ its parts, of the tiles that are split: arguments as for linear_weight_gradient. Grid: x
+// = tiles − whole, y = 8 parts of a tile. Block: (256, 1).
 extern "C" __global__ void linear_gradient_sums(
     float* __restrict__ dw0, float* __restrict__ db0, float* __restrict__ dw1, float* __restrict__ db1,
     float* __restrict__ dw2, float* __restrict__ db2, int accumulate, const float* __restrict__ parts,
-    const float* __restrict__ parts_db, unsigned numbers, unsigned out, unsigned chunks
+    const float* __restrict__ parts_db, unsigned layers, unsigned out, unsigned width, unsigned whole, unsigned chunks
 ) {
-    unsigned layer = blockIdx.y, blocks = (numbers + 1023) / 1024;
+    constexpr unsigned ROWS = Gradient::ROWS, COLUMNS = Gradient::COLUMNS;
+    Share share = share_of<Gradient>(whole + blockIdx.x, layers, out, width, whole);
+    unsigned layer = share.layer, splits = gridDim.x;
     float* dw = layer == 0 ? dw0 : layer == 1 ? dw1 : dw2;
     float* db = layer == 0 ? db0 : layer == 1 ? db1 : db2;
-    if (blockIdx.x < blocks) {
-        unsigned at = (blockIdx.x * 256 + threadIdx.x) * 4;
-        if (!dw || at >= numbers) return;
-        const float* from = parts + (u64)layer * chunks * numbers;
-        sum_chunks(dw, accumulate >> 2 * layer & 1, from, numbers, chunks, at, numbers);
-    } else {
-        unsigned at = ((blockIdx.x - blocks) * 256 + threadIdx.x) * 4;
-        if (!db || at >= out) return;
-        const float* from = parts_db + (u64)layer * chunks * out;
-        sum_chunks(db, accumulate >> (2 * layer + 1) & 1, from, out, chunks, at, out);
+    unsigned at = (blockIdx.y * 256 + threadIdx.x) * 4, row = share.row + at / COLUMNS, column = share.column + at % COLUMNS;
+    if (dw && row < out && column < width) {
+        float4 sum = sum_parts(parts + (u64)blockIdx.x * (ROWS * COLUMNS) + at, (u64)splits * (ROWS * COLUMNS), chunks);
+        put4(dw + (u64)row * width, column, width, width % 4 == 0 && aligned16(dw), sum, accumulate >> 2 * layer & 1);
+    }
+    if (db && share.column == 0 && at < ROWS && share.row + at < out) {
+        float4 sum = sum_parts(parts_db + (u64)blockIdx.x * ROWS + at, (u64)splits * ROWS, chunks);
+        put4(db, share.row + at, out, out % 4 == 0 && aligned16(db), sum, accumulate >> (2 * layer + 1) & 1);
     }
 }
