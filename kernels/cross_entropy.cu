@@ -230,10 +230,11 @@ __device__ __forceinline__ void backward(
     }
 }
 
-// dlogits (+)= the gradient times upstream [1] / divisor [1]. Grid and block as for the forward kernel.
+// dlogits (+)= the gradient times upstream [1] / divisor [1]; it may take the place of the logits: a thread writes what it
+// alone has read before. Grid and block as for the forward kernel.
 extern "C" __global__ void __launch_bounds__(256) cross_entropy_backward(
-    number* __restrict__ dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
-    const float* __restrict__ statistics, const number* __restrict__ logits, const int* __restrict__ targets,
+    number* dlogits, int accumulate, const float* __restrict__ upstream, const double* __restrict__ divisor,
+    const float* __restrict__ statistics, const number* logits, const int* __restrict__ targets,
     const unsigned* __restrict__ groups, const float* __restrict__ class_weights,
     const float* __restrict__ sample_weights, unsigned rows, unsigned width, float smoothing
 ) {

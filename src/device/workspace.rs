@@ -89,7 +89,7 @@ impl Workspace {
 
     /// Bytes held in free buffers.
     #[cfg(test)]
-    fn held_bytes(&self) -> usize {
+    pub(crate) fn held_bytes(&self) -> usize {
         self.free.iter().flatten().map(|data| 4 * data.len()).sum()
     }
 }

@@ -64,6 +64,12 @@ impl TapeMemory {
         self.times = Some(OpTimes::default());
     }
 
+    /// Bytes of the buffers that a tape has left in it: the most that it had at a time.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.workspace.held_bytes()
+    }
+
     /// What has been measured since [`TapeMemory::time_ops`]; nothing if it was not called.
     pub fn op_times(&self) -> OpTimes {
         self.times.clone().unwrap_or_default()

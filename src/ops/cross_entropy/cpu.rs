@@ -106,7 +106,27 @@ pub fn backward(cpu: &Cpu, problem: Problem<'_>, statistics: &[f32], scale: f32,
             let at = problem.range(row);
             // SAFETY: rows are disjoint parts of the logits.
             let target = unsafe { target.slice(at.start, at.len()) };
-            row_backward(cpu, problem, row, &statistics[row * STATISTICS..], scale, target, accumulate);
+            row_backward(
+                cpu,
+                problem,
+                (row, problem.row(row)),
+                &statistics[row * STATISTICS..],
+                scale,
+                target,
+                accumulate,
+            );
+        }
+    });
+}
+
+/// The same in the place of the logits, which the problem does not have; its rows are no groups.
+pub fn backward_in_place(cpu: &Cpu, problem: Problem<'_>, statistics: &[f32], scale: f32, logits: &mut [f32]) {
+    let width = problem.width;
+    cpu.for_rows(problem.targets.len(), [(logits, width)], |range, [logits]| {
+        let mut copy = cpu.scratch(width);
+        for (row, logits) in range.zip(logits.chunks_exact_mut(width.max(1))) {
+            copy[..width].copy_from_slice(logits);
+            row_backward(cpu, problem, (row, &copy[..width]), &statistics[row * STATISTICS..], scale, logits, false);
         }
     });
 }
@@ -114,7 +134,7 @@ pub fn backward(cpu: &Cpu, problem: Problem<'_>, statistics: &[f32], scale: f32,
 fn row_backward(
     cpu: &Cpu,
     problem: Problem<'_>,
-    row: usize,
+    (row, logits): (usize, &[f32]),
     statistics: &[f32],
     scale: f32,
     target: &mut [f32],
@@ -126,7 +146,6 @@ fn row_backward(
         }
         return;
     }
-    let logits = problem.row(row);
     let class = problem.targets[row] as usize;
     let scale = scale * problem.sample_weight(row);
     let hard = (1.0 - problem.smoothing) * problem.class_weight(class);

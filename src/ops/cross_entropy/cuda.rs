@@ -5,8 +5,9 @@ use crate::device::cuda::{Argument, Cuda, Launch, Memory, Span, size};
 use crate::error::Result;
 use crate::tape::Slot;
 
-/// The op's lists on the device.
-struct Lists {
+/// The op's lists on the device, those of all rows.
+pub struct Lists {
+    rows: usize,
     targets: Memory,
     groups: Option<std::sync::Arc<Memory>>,
     class_weights: Option<Memory>,
@@ -14,9 +15,11 @@ struct Lists {
 }
 
 impl Lists {
-    fn new(cuda: &Cuda, problem: &Problem<'_>) -> Result<Lists> {
+    /// The lists of a problem of all rows.
+    pub fn new(cuda: &Cuda, problem: &Problem<'_>) -> Result<Lists> {
         let weights = |weights: Option<&[f32]>| weights.map(|weights| cuda.upload(weights)).transpose();
         Ok(Lists {
+            rows: problem.targets.len(),
             targets: cuda.upload(problem.targets)?,
             groups: problem.groups.map(|groups| cuda.list(groups)).transpose()?,
             class_weights: weights(problem.class_weights)?,
@@ -24,8 +27,13 @@ impl Lists {
         })
     }
 
-    fn targets(&self) -> Argument {
-        Argument::from(&self.targets)
+    /// A list of the rows, from the problem's first one on. (A target has as many bytes as a float.)
+    fn rows(&self, list: &Memory, problem: &Problem<'_>) -> Argument {
+        Argument::or_empty(list.floats(self.rows).part(problem.first..self.rows))
+    }
+
+    fn targets(&self, problem: &Problem<'_>) -> Argument {
+        self.rows(&self.targets, problem)
     }
 
     fn groups(&self) -> Argument {
@@ -33,8 +41,9 @@ impl Lists {
     }
 
     /// Weights of classes, and of rows.
-    fn weights(&self) -> [Argument; 2] {
-        [&self.class_weights, &self.sample_weights].map(|weights| Argument::or_null(weights.as_ref()))
+    fn weights(&self, problem: &Problem<'_>) -> [Argument; 2] {
+        let of_rows = self.sample_weights.as_ref().map(|weights| self.rows(weights, problem));
+        [Argument::or_null(self.class_weights.as_ref()), of_rows.unwrap_or(Argument::or_null(None))]
     }
 }
 
@@ -50,27 +59,34 @@ impl Problem<'_> {
     }
 }
 
-/// Fills the statistics of every row, the loss, and what it was divided by, an f64.
-pub fn forward(
-    cuda: &Cuda,
-    problem: Problem<'_>,
-    reduction: Reduction,
-    [statistics, loss, divisor]: [Span<'_>; 3],
-) -> Result<()> {
-    let lists = Lists::new(cuda, &problem)?;
+/// Fills the statistics of the problem's rows.
+pub fn forward(cuda: &Cuda, problem: Problem<'_>, lists: &Lists, statistics: Span<'_>) -> Result<()> {
     let (launch, [rows, width]) = problem.rows()?;
-    let [class_weights, sample_weights] = lists.weights();
+    let [class_weights, _] = lists.weights(&problem);
     let arguments = [
         statistics.into(),
         problem.logits.span.into(),
-        lists.targets(),
+        lists.targets(&problem),
         lists.groups(),
         class_weights,
         rows,
         width,
         problem.smoothing.into(),
     ];
-    cuda.launch(("cross_entropy", problem.logits.span.dtype()), "cross_entropy_forward", launch, &arguments)?;
+    cuda.launch(("cross_entropy", problem.logits.span.dtype()), "cross_entropy_forward", launch, &arguments)
+}
+
+/// The loss, and what it was divided by, an f64, from the statistics of all rows.
+pub fn reduce(
+    cuda: &Cuda,
+    problem: Problem<'_>,
+    lists: &Lists,
+    reduction: Reduction,
+    statistics: Span<'_>,
+    [loss, divisor]: [Span<'_>; 2],
+) -> Result<()> {
+    let (_, [rows, _]) = problem.rows()?;
+    let [class_weights, sample_weights] = lists.weights(&problem);
     let reduction = match reduction {
         Reduction::Mean => 0i32,
         Reduction::RowMean => 1,
@@ -80,7 +96,7 @@ pub fn forward(
         loss.into(),
         divisor.into(),
         Argument::or_empty(statistics),
-        lists.targets(),
+        lists.targets(&problem),
         class_weights,
         sample_weights,
         rows,
@@ -96,16 +112,16 @@ pub fn forward(
     )
 }
 
-/// The gradient of the logits.
+/// The gradient of the logits, which may take their place.
 pub fn backward(
     cuda: &Cuda,
     problem: Problem<'_>,
+    lists: &Lists,
     [statistics, divisor, upstream]: [Span<'_>; 3],
     slot: &Slot<'_>,
 ) -> Result<()> {
-    let lists = Lists::new(cuda, &problem)?;
     let (launch, [rows, width]) = problem.rows()?;
-    let [class_weights, sample_weights] = lists.weights();
+    let [class_weights, sample_weights] = lists.weights(&problem);
     let arguments = [
         slot.span.into(),
         slot.accumulate.into(),
@@ -113,7 +129,7 @@ pub fn backward(
         divisor.into(),
         statistics.into(),
         problem.logits.span.into(),
-        lists.targets(),
+        lists.targets(&problem),
         lists.groups(),
         class_weights,
         sample_weights,

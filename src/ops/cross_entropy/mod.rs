@@ -8,10 +8,10 @@
 //! sample weights s: the sum Σ_i s_i · loss_i is divided as [`Reduction`] says.
 //! Gradient of a row, before the division: s · ((1 − ε) w_c (p − 1[c]) + ε/m Σ_j w_j (p − 1[j])), p = softmax(x).
 
-mod cpu;
-mod cuda;
+pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 use std::sync::Arc;
 
@@ -63,11 +63,11 @@ pub struct CrossEntropyOptions {
 
 /// Numbers kept for each row: maximum, log Σ exp(x − maximum), loss; and on a device, where there is smoothing, the number
 /// of unmasked classes and the sum of their weights.
-const STATISTICS: usize = 5;
+pub(in crate::ops) const STATISTICS: usize = 5;
 
-struct CrossEntropy {
-    targets: Arc<[i32]>,
-    options: CrossEntropyOptions,
+pub(in crate::ops) struct CrossEntropy {
+    pub targets: Arc<[i32]>,
+    pub options: CrossEntropyOptions,
 }
 
 /// The loss as one number; 0 if no row counts.
@@ -90,9 +90,11 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
     logits.iter().map(|x| (x - maximum) - log_sum).collect()
 }
 
-/// The op's inputs.
+/// The op's inputs, or those of some of its rows.
 #[derive(Clone, Copy)]
-struct Problem<'a> {
+pub(in crate::ops) struct Problem<'a> {
+    /// The first of these rows in the op's lists.
+    first: usize,
     logits: View<'a>,
     width: usize,
     groups: Option<&'a Arc<[u32]>>,
@@ -102,7 +104,24 @@ struct Problem<'a> {
     smoothing: f32,
 }
 
-impl Problem<'_> {
+impl<'a> Problem<'a> {
+    /// Some of the rows, which are no groups, with their logits.
+    pub fn part<'b>(&self, rows: std::ops::Range<usize>, logits: View<'b>) -> Problem<'b>
+    where
+        'a: 'b,
+    {
+        Problem {
+            first: self.first + rows.start,
+            logits,
+            width: self.width,
+            groups: None,
+            targets: &self.targets[rows.clone()],
+            class_weights: self.class_weights,
+            sample_weights: self.sample_weights.map(|weights| &weights[rows]),
+            smoothing: self.smoothing,
+        }
+    }
+
     fn range(&self, row: usize) -> std::ops::Range<usize> {
         match self.groups {
             Some(groups) => groups[row] as usize..groups[row + 1] as usize,
@@ -110,13 +129,13 @@ impl Problem<'_> {
         }
     }
 
-    /// Every target is a class of its row that is not masked, or [`IGNORE`].
-    fn check_targets(&self) -> Result<()> {
-        for (row, target) in self.targets.iter().enumerate() {
+    /// Every target is a class of its row that is not masked (as far as there are logits to be looked at), or [`IGNORE`].
+    pub fn check_targets(&self) -> Result<()> {
+        for (index, target) in self.targets.iter().enumerate() {
             if *target == IGNORE {
                 continue;
             }
-            let at = self.range(row);
+            let (at, row) = (self.range(index), self.first + index);
             let Some(class) = usize::try_from(*target).ok().filter(|class| *class < at.len()) else {
                 let message = format!("target {target} of row {row} is not one of {} classes", at.len());
                 return Err(Error::shape("cross_entropy", message));
@@ -132,7 +151,8 @@ impl Problem<'_> {
 }
 
 impl CrossEntropy {
-    fn problem<'a>(&'a self, logits: View<'a>) -> Result<Problem<'a>> {
+    /// The problem of all rows; the logits may be of a shape alone, without numbers.
+    pub fn problem<'a>(&'a self, logits: View<'a>) -> Result<Problem<'a>> {
         let options = &self.options;
         let (rows, width) = logits.matrix();
         let groups = match &options.rows {
@@ -162,6 +182,7 @@ impl CrossEntropy {
             return Err(Error::shape("cross_entropy", format!("label smoothing {} is not in 0..1", options.smoothing)));
         }
         Ok(Problem {
+            first: 0,
             logits,
             width,
             groups,
@@ -193,8 +214,10 @@ impl Op for CrossEntropy {
             Device::Cuda(cuda) => {
                 // One f64.
                 let mut divisor = ctx.take_wide([2])?;
-                let to = [statistics.on_mut(cuda)?, loss.on_mut(cuda)?, divisor.on_mut(cuda)?];
-                cuda::forward(cuda, problem, self.options.reduction, to)?;
+                let lists = cuda::Lists::new(cuda, &problem)?;
+                cuda::forward(cuda, problem, &lists, statistics.on_mut(cuda)?)?;
+                let to = [loss.on_mut(cuda)?, divisor.on_mut(cuda)?];
+                cuda::reduce(cuda, problem, &lists, self.options.reduction, statistics.on(cuda)?, to)?;
                 ctx.save(statistics);
                 ctx.save(divisor);
             }
@@ -214,7 +237,8 @@ impl Op for CrossEntropy {
             }
             Device::Cuda(cuda) => {
                 let kept = [ctx.saved_on(cuda, 0)?, ctx.saved_on(cuda, 1)?, ctx.upstream_span];
-                cuda::backward(cuda, problem, kept, &slot)?;
+                let lists = cuda::Lists::new(cuda, &problem)?;
+                cuda::backward(cuda, problem, &lists, kept, &slot)?;
             }
         }
         Ok(())

@@ -6,11 +6,12 @@
 //!
 //! Gradients: dx = dy · W, dW = dyᵀ · x, db = Σ_rows dy.
 
+pub(in crate::ops) mod chunks;
 mod cpu;
 pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod cuda_mma;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 use super::check_quantised_width;
 use crate::device::Device;

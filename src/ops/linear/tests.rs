@@ -5,7 +5,7 @@ use crate::tape::gradcheck::{
     int8_devices, int8_error, random, run_on,
 };
 
-fn reference(values: &[Vec<f64>], rows: usize, width: usize, out: usize) -> Vec<f64> {
+pub fn reference(values: &[Vec<f64>], rows: usize, width: usize, out: usize) -> Vec<f64> {
     let (x, weight) = (&values[0], &values[1]);
     let mut y = vec![0.0; rows * out];
     for r in 0..rows {
