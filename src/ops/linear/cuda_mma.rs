@@ -58,18 +58,24 @@ enum Product {
 }
 
 /// The tiling in which the multiprocessor with the most tiles of a result of rows × columns, depth times, is done first. A
-/// result has the same bits in each.
-fn tiling(multiprocessors: usize, [rows, columns, depth]: [usize; 3]) -> &'static Tiling {
+/// result has the same bits in each. Where results are activated, or multiplied by slopes, the largest is not taken: too few
+/// of its warps share a multiprocessor to hide what that waits for.
+fn tiling(multiprocessors: usize, [rows, columns, depth]: [usize; 3], activated: bool) -> &'static Tiling {
     let cost = |tiling: &Tiling| {
         let tiles = rows.div_ceil(tiling.rows) * columns.div_ceil(tiling.columns) * depth;
         tiles.div_ceil(multiprocessors.max(1)) * tiling.rows * tiling.columns * 100 / tiling.speed
     };
     // Of several, the first: the largest reads least.
-    TILINGS.iter().min_by_key(|tiling| cost(tiling)).unwrap_or(&TILINGS[0])
+    TILINGS.iter().skip(activated.into()).min_by_key(|tiling| cost(tiling)).unwrap_or(&TILINGS[1])
 }
 
-fn launch(cuda: &Cuda, numbers: Dtype, product: Product, shape: [usize; 3], arguments: &[Argument]) -> Result<()> {
-    let tiling = tiling(cuda.multiprocessors() as usize, shape);
+fn launch(
+    cuda: &Cuda,
+    (product, numbers, activated): (Product, Dtype, bool),
+    shape: [usize; 3],
+    arguments: &[Argument],
+) -> Result<()> {
+    let tiling = tiling(cuda.multiprocessors() as usize, shape, activated);
     let [rows, columns, depth] = shape;
     let grid = [rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns), depth];
     let launch = Launch::new(grid, [tiling.threads, 1, 1]).with_shared(tiling.shared);
@@ -104,7 +110,7 @@ pub fn forward(
         size("linear", out)?,
         function.into(),
     ];
-    launch(cuda, x.dtype(), Product::Forward, [rows, out, weights.len()], &arguments)
+    launch(cuda, (Product::Forward, x.dtype(), function != IDENTITY), [rows, out, weights.len()], &arguments)
 }
 
 /// As [`super::cuda::input_gradient`].
@@ -136,7 +142,7 @@ pub fn input_gradient(
         size("linear", width)?,
         function.into(),
     ];
-    launch(cuda, upstream.dtype(), Product::InputGradient, [rows, width, 1], &arguments)
+    launch(cuda, (Product::InputGradient, upstream.dtype(), z.is_some()), [rows, width, 1], &arguments)
 }
 
 /// Multiprocessors of the device that [`split`] has in mind: an H100's. Not those of the one at hand, or a gradient's bits
@@ -281,10 +287,11 @@ mod tests {
 
     #[test]
     fn tiles_are_as_large_as_fills_the_device() {
-        let name = |shape| tiling(132, shape).kernels[0];
+        let name = |shape| tiling(132, shape, false).kernels[0];
         assert_eq!(name([64, 64, 1]), "linear_forward_64x64");
         assert_eq!(name([4_096, 768, 1]), "linear_forward_64x128");
         assert_eq!(name([4_096, 1_536, 1]), "linear_forward_128x128");
         assert_eq!(name([8_192, 3_072, 1]), "linear_forward_128x128");
+        assert_eq!(tiling(132, [8_192, 3_072, 1], true).kernels[0], "linear_forward_64x128");
     }
 }
