@@ -453,12 +453,11 @@ struct Tiling {
         unsigned column = warp_n() + threadIdx.x % 4 * 2;
 #pragma unroll
         for (int j = 0; j < TN; j++) {
-            float2 both = {column + j * 8 < count ? added[column + j * 8] : 0.0f,
-                           column + j * 8 + 1 < count ? added[column + j * 8 + 1] : 0.0f};
 #pragma unroll
-            for (int i = 0; i < TM; i++) {
-                sums.tile[i][j][0] += both.x, sums.tile[i][j][1] += both.y;
-                sums.tile[i][j][2] += both.x, sums.tile[i][j][3] += both.y;
+            for (int n = 0; n < 2; n++) {
+                float one = column + j * 8 + n < count ? added[column + j * 8 + n] : 0.0f;
+#pragma unroll
+                for (int i = 0; i < TM; i++) sums.tile[i][j][n] += one, sums.tile[i][j][n + 2] += one;
             }
         }
     }
@@ -475,17 +474,14 @@ struct Tiling {
         for (int i = 0; i < 2 * TM; i++, row += 8, to += (u64)8 * pitch) {
             if (row >= rows) return;
             float2 pair[TN];
+            const float(&of)[TN][4] = sums.tile[i / 2];
 #pragma unroll
-            for (int j = 0; j < TN; j++) {
-                pair[j] = make_float2(sums.tile[i / 2][j][i % 2 * 2], sums.tile[i / 2][j][i % 2 * 2 + 1]);
-            }
+            for (int j = 0; j < TN; j++) pair[j] = make_float2(of[j][i % 2 * 2], of[j][i % 2 * 2 + 1]);
             if (pairs) {
-                if (accumulate) {
 #pragma unroll
-                    for (int j = 0; j < TN; j++) {
-                        float2 before = column + j * 8 < columns ? *(const float2*)(to + j * 8) : make_float2(0.0f, 0.0f);
-                        pair[j].x += before.x, pair[j].y += before.y;
-                    }
+                for (int j = 0; j < TN && accumulate; j++) {
+                    float2 before = column + j * 8 < columns ? *(const float2*)(to + j * 8) : make_float2(0.0f, 0.0f);
+                    pair[j].x += before.x, pair[j].y += before.y;
                 }
 #pragma unroll
                 for (int j = 0; j < TN; j++) {
