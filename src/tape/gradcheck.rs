@@ -244,11 +244,15 @@ pub fn check_narrow(
 ) {
     let rounded = rounded(inputs);
     for device in narrow_devices() {
-        // tf32 has as many digits as f16.
-        let unit = if device.precision() == Precision::Tf32 { Dtype::F16 } else { device.dtype() }.rounding();
-        let tolerances = roundings.map(|n| unit * (n as f64).sqrt());
+        let tolerances = roundings.map(|n| unit(&device) * (n as f64).sqrt());
         check_on(&[device], tolerances, &rounded, random, run, reference);
     }
+}
+
+/// The largest relative error of one rounding of what a CUDA device multiplies.
+pub fn unit(device: &Device) -> f64 {
+    // tf32 has as many digits as f16.
+    if device.precision() == Precision::Tf32 { Dtype::F16 } else { device.dtype() }.rounding()
 }
 
 /// The inputs in numbers that bf16 has. Their last bit tells the first input from others: no sum of two is 0, where some

@@ -19,10 +19,10 @@
 //! (Jiang et al., ACL 2020, eq. 3), ALUM (Liu et al. 2020); Jensen–Shannon and Hellinger: posterior differential
 //! regularisation (Cheng et al., NAACL 2021, section 3).
 
-mod cpu;
-mod cuda;
+pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
-mod tests;
+pub(in crate::ops) mod tests;
 
 use std::sync::Arc;
 
@@ -87,14 +87,14 @@ pub enum DivergenceRows {
     Bernoulli,
 }
 
-struct DivergenceOp {
-    form: Divergence,
-    rows: DivergenceRows,
-    counted: Option<Arc<[bool]>>,
+pub(in crate::ops) struct DivergenceOp {
+    pub form: Divergence,
+    pub rows: DivergenceRows,
+    pub counted: Option<Arc<[bool]>>,
 }
 
-/// The op's inputs.
-struct Problem<'a> {
+/// The op's inputs, or those of some of its rows.
+pub(in crate::ops) struct Problem<'a> {
     first: View<'a>,
     second: View<'a>,
     rows: usize,
@@ -105,7 +105,16 @@ struct Problem<'a> {
     form: Divergence,
 }
 
-impl Problem<'_> {
+impl<'a> Problem<'a> {
+    /// Some of the rows, which are as wide as the logits, with their logits.
+    pub fn part<'b>(&self, rows: std::ops::Range<usize>, [first, second]: [View<'b>; 2]) -> Problem<'b>
+    where
+        'a: 'b,
+    {
+        let counted = self.counted.map(|counted| &counted[rows.clone()]);
+        Problem { first, second, rows: rows.len(), groups: None, counted, ..*self }
+    }
+
     fn range(&self, row: usize) -> std::ops::Range<usize> {
         match self.groups {
             Some(groups) => groups[row] as usize..groups[row + 1] as usize,
@@ -131,7 +140,8 @@ pub fn divergence(
 }
 
 impl DivergenceOp {
-    fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<Problem<'a>> {
+    /// The problem of all rows; the logits may be of a shape alone, without numbers.
+    pub fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<Problem<'a>> {
         let fail = |message: String| Err(Error::shape("divergence", message));
         if first.shape != second.shape {
             return fail(format!("logits {:?} and {:?} differ in shape", first.shape, second.shape));
@@ -156,7 +166,7 @@ impl DivergenceOp {
     }
 
     /// What the sum over the rows is divided by.
-    fn divisor(&self, problem: &Problem<'_>) -> f64 {
+    pub fn divisor(&self, problem: &Problem<'_>) -> f64 {
         use LegacyDivergence as Legacy;
         let shape = problem.first.shape;
         let counted = match problem.counted {

@@ -3,7 +3,7 @@ use crate::tape::gradcheck::{Input, check, devices, infer_on, random, rounded};
 use crate::tape::{Params, TapeMemory};
 
 /// softmax, as it stands in books.
-fn softmax(logits: &[f64]) -> Vec<f64> {
+pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let total: f64 = logits.iter().map(|x| x.exp()).sum();
     logits.iter().map(|x| x.exp() / total).collect()
 }
@@ -17,7 +17,7 @@ fn log_odds(x: f64) -> f64 {
 }
 
 /// The value of a row. `held` is the row as it is where a form holds a side constant.
-fn value(form: Divergence, [p, q]: [&[f64]; 2], held: [&[f64]; 2]) -> f64 {
+pub fn value(form: Divergence, [p, q]: [&[f64]; 2], held: [&[f64]; 2]) -> f64 {
     use LegacyDivergence as Legacy;
     let mean = |p: &[f64], q: &[f64]| -> Vec<f64> { p.iter().zip(q).map(|(p, q)| (p + q) / 2.0).collect() };
     let stable = |p: &[f64], [at, other]: [&[f64]; 2]| -> f64 {
@@ -44,7 +44,7 @@ fn value(form: Divergence, [p, q]: [&[f64]; 2], held: [&[f64]; 2]) -> f64 {
     }
 }
 
-const FORMS: [Divergence; 13] = [
+pub const FORMS: [Divergence; 13] = [
     Divergence::KlSecondFirst,
     Divergence::KlFirstSecond,
     Divergence::SymmetricKl,
@@ -61,7 +61,7 @@ const FORMS: [Divergence; 13] = [
 ];
 
 /// What the toolkit divides by, of `[blocks, rows, width]`.
-fn divisor(form: Divergence, [blocks, rows, width]: [usize; 3], counted: usize) -> f64 {
+pub fn divisor(form: Divergence, [blocks, rows, width]: [usize; 3], counted: usize) -> f64 {
     use LegacyDivergence as Legacy;
     (match form {
         Divergence::Legacy(Legacy::Kl | Legacy::SymmetricKl | Legacy::JensenShannon) => blocks,
