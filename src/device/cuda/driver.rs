@@ -236,7 +236,7 @@ impl Driver {
         self.current()?;
         // SAFETY: by the caller's promise.
         let filled = unsafe {
-            match bytes % 4 == 0 && address % 4 == 0 {
+            match bytes.is_multiple_of(4) && address.is_multiple_of(4) {
                 true => sys::cuMemsetD32Async(address, word, bytes / 4, self.stream),
                 false => sys::cuMemsetD16Async(address, word as u16, bytes / 2, self.stream),
             }

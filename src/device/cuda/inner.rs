@@ -29,7 +29,7 @@ pub(super) struct Inner {
     pub(super) modules: Mutex<HashMap<Kernels, Module>>,
     /// Kinds of numbers whose usual kernels have been compiled.
     pub(super) prepared: Mutex<Vec<Dtype>>,
-    pub(super) counters: [AtomicU64; 4],
+    pub(super) counters: [AtomicU64; 5],
 }
 
 /// Whether the driver, of which a process has one, takes PTX and no machine code.
@@ -83,7 +83,10 @@ impl Inner {
         }
         self.counters[1].fetch_add(1, Ordering::Relaxed);
         match self.with_memory(|| self.driver.allocate(size)) {
-            Ok(address) => Ok((address, size)),
+            Ok(address) => {
+                self.counters[4].fetch_add(size as u64, Ordering::Relaxed);
+                Ok((address, size))
+            }
             Err(Failure::Memory) => Err(self.no_memory(bytes)),
             Err(failure) => Err(self.error("allocate", failure)),
         }

@@ -70,6 +70,8 @@ pub struct Counters {
     pub launches: u64,
     /// Pieces of memory that the driver was asked for.
     pub allocations: u64,
+    /// Bytes of these.
+    pub allocated: u64,
     /// Bytes that were copied to the device, and from it.
     pub copied: [u64; 2],
 }
@@ -217,8 +219,9 @@ impl Cuda {
 
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
-        let [launches, allocations, up, down] = [0, 1, 2, 3].map(|i| self.inner.counters[i].load(Ordering::Relaxed));
-        Counters { launches, allocations, copied: [up, down] }
+        let [launches, allocations, up, down, allocated] =
+            [0, 1, 2, 3, 4].map(|i| self.inner.counters[i].load(Ordering::Relaxed));
+        Counters { launches, allocations, allocated, copied: [up, down] }
     }
 
     /// Memory for `count` values, with unspecified content.

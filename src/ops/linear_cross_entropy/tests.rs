@@ -253,11 +253,10 @@ fn the_logits_of_all_rows_never_are_in_the_memory_of_a_cuda_device() {
     let used = |precision: crate::device::Precision, fused| {
         let cuda = crate::device::cuda::for_tests::open();
         let device = Device::Cuda(cuda.clone()).with_precision(precision);
-        // What kernels take is there before.
         let memory = step(&device, 1, TapeMemory::default(), fused);
-        let before = cuda.memory().unwrap().0;
+        let before = cuda.counters().allocated;
         step(&device, ROWS, memory, fused);
-        before - cuda.memory().unwrap().0
+        (cuda.counters().allocated - before) as usize
     };
     for precision in [crate::device::Precision::F32, crate::device::Precision::Bf16] {
         let bytes = if precision == crate::device::Precision::F32 { 4 } else { 2 };
