@@ -9,6 +9,9 @@ use super::dtype::Dtype;
 use super::pages;
 use crate::error::{Error, Result};
 
+/// Numbers on a device in each form in which they are up to date there.
+type Copies = [OnceLock<Memory>; Dtype::ALL.len()];
+
 /// `len` numbers, f32 on the host; on a device also in 16 bits. They are copied to where and converted to what they are asked
 /// for, once; whoever writes them in one place makes the copies in all others void. Where they are nowhere they are zeros.
 #[derive(Debug, Default)]
@@ -16,12 +19,12 @@ pub struct Buffer {
     len: usize,
     /// At least `len` floats, if they are up to date here.
     host: OnceLock<Vec<f32>>,
-    /// The same on a device, in each form in which it is up to date there.
-    device: [OnceLock<Memory>; Dtype::ALL.len()],
+    /// The same on a device. In a box: buffers of a CPU have none, and are many.
+    device: OnceLock<Box<Copies>>,
     /// The form in which they were written there.
     dtype: Dtype,
     /// NaN in their place, for who cannot fail.
-    lost: OnceLock<Vec<f32>>,
+    lost: OnceLock<Box<[f32]>>,
 }
 
 impl Clone for Buffer {
@@ -49,7 +52,7 @@ impl Buffer {
     /// `len` numbers of unspecified content on a device.
     pub(super) fn on_device(len: usize, memory: Memory, dtype: Dtype) -> Buffer {
         let buffer = Buffer { len, dtype, ..Buffer::default() };
-        let _ = buffer.device[dtype as usize].set(memory);
+        let _ = buffer.copies()[dtype as usize].set(memory);
         buffer
     }
 
@@ -70,16 +73,26 @@ impl Buffer {
 
     /// The numbers in some form on whatever device they are; None if they are on none.
     fn memory(&self, dtype: Dtype) -> Result<Option<&Memory>> {
-        let place = &self.device[dtype as usize];
-        if let (None, Some(written)) = (place.get(), self.device[self.dtype as usize].get()) {
+        let Some(copies) = self.device.get() else { return Ok(None) };
+        let place = &copies[dtype as usize];
+        if let (None, Some(written)) = (place.get(), copies[self.dtype as usize].get()) {
             let _ = place.set(written.converted(self.len, self.dtype, dtype)?);
         }
         Ok(place.get())
     }
 
+    fn copies(&self) -> &Copies {
+        self.device.get_or_init(Box::default)
+    }
+
+    /// What of the copies is there in one form, taken out.
+    fn take_copy(&mut self, dtype: Dtype) -> Option<Memory> {
+        self.device.get_mut().and_then(|copies| copies[dtype as usize].take())
+    }
+
     /// Forgets what is on devices.
     fn leave_devices(&mut self) {
-        self.device = Default::default();
+        self.device.take();
         self.dtype = Dtype::F32;
     }
 
@@ -102,7 +115,7 @@ impl Buffer {
     pub fn host_or_nan(&self) -> &[f32] {
         match self.host() {
             Ok(data) => data,
-            Err(_) => self.lost.get_or_init(|| vec![f32::NAN; self.len]),
+            Err(_) => self.lost.get_or_init(|| vec![f32::NAN; self.len].into()),
         }
     }
 
@@ -143,7 +156,7 @@ impl Buffer {
         if self.len == 0 {
             return Ok(Span::NONE);
         }
-        let written = &self.device[self.dtype as usize];
+        let written = &self.copies()[self.dtype as usize];
         if written.get().is_none() {
             let memory = match self.host.get() {
                 Some(data) => cuda.upload(&data[..self.len])?,
@@ -178,12 +191,12 @@ impl Buffer {
         if self.dtype != Dtype::F32 {
             self.leave_narrow()?;
         }
-        let copies = [Dtype::Bf16, Dtype::F16].map(|narrow| self.device[narrow as usize].take());
+        let copies = [Dtype::Bf16, Dtype::F16].map(|narrow| self.take_copy(narrow));
         self.on_mut(cuda)?;
         let mut copy = None;
         for (memory, narrow) in copies.into_iter().zip([Dtype::Bf16, Dtype::F16]) {
             if let Some(memory) = memory.filter(|memory| copy.is_none() && cuda.has(memory)) {
-                let _ = self.device[narrow as usize].set(memory);
+                let _ = self.copies()[narrow as usize].set(memory);
                 copy = Some(narrow);
             }
         }
@@ -196,7 +209,7 @@ impl Buffer {
     /// # Errors
     /// As [`Buffer::on_mut`]; they are in another form of 16 bits.
     pub fn on_mut_as(&mut self, cuda: &Cuda, dtype: Dtype) -> Result<Span<'_>> {
-        if self.device.iter().filter_map(OnceLock::get).any(|memory| !cuda.has(memory)) {
+        if self.device.get().is_some_and(|copies| copies.iter().filter_map(OnceLock::get).any(|one| !cuda.has(one))) {
             self.host()?;
             self.leave_devices();
         }
@@ -205,7 +218,7 @@ impl Buffer {
             self.host.take();
             self.dtype = dtype;
             for other in Dtype::ALL.into_iter().filter(|other| *other != dtype) {
-                self.device[other as usize].take();
+                self.take_copy(other);
             }
         }
         self.on_as(cuda, dtype)
@@ -237,7 +250,7 @@ impl Buffer {
         if self.dtype != Dtype::F32 {
             self.leave_narrow()?;
         }
-        match self.device[Dtype::F32 as usize].get() {
+        match self.device.get().and_then(|copies| copies[Dtype::F32 as usize].get()) {
             Some(memory) => {
                 memory.upload(values)?;
                 self.host.take();
@@ -256,7 +269,7 @@ impl Buffer {
         if self.dtype != Dtype::F32 {
             self.leave_narrow()?;
         }
-        match self.device[Dtype::F32 as usize].get() {
+        match self.device.get().and_then(|copies| copies[Dtype::F32 as usize].get()) {
             Some(memory) => {
                 memory.fill(part, value)?;
                 self.host.take();
@@ -275,8 +288,8 @@ impl Buffer {
     }
 
     fn forget_narrow(&mut self) {
-        self.device[Dtype::Bf16 as usize].take();
-        self.device[Dtype::F16 as usize].take();
+        self.take_copy(Dtype::Bf16);
+        self.take_copy(Dtype::F16);
     }
 
     /// What is in it, to be used again: memory of the host.
