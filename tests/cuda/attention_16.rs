@@ -431,7 +431,9 @@ fn no_pointer_in_16_bits_need_be_aligned() {
 fn registers_suffice_for_attention_in_16_bits() {
     gpu::driver();
     gpu::nvrtc();
-    for (kind, arch) in SIXTEEN.into_iter().flat_map(|kind| [80, 90].map(|arch| (kind, arch))) {
+    // For sm_90 scripts/kernel-report looks: compiling all of it takes minutes.
+    let arch = 80;
+    for kind in SIXTEEN {
         for (file, kernels) in [("attention_16", 14), ("attention_gradients_16", 16), ("attention_short_16", 6)] {
             let stacks = stacks((file, kind).into(), arch);
             assert!(stacks.len() >= kernels && stacks.iter().all(|bytes| *bytes == 0), "sm_{arch}: {stacks:?}");

