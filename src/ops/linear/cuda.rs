@@ -1,7 +1,7 @@
 //! Linear layers on a CUDA device, for this op, for stacks of layers, and for the two halves of the feed-forward layer: the
 //! products of kernels/linear.cu, or, in tf32 and where numbers are stored in 16 bits, of [`super::cuda_mma`].
 
-use super::cuda_mma;
+use super::cuda_mma::{self, Product};
 use crate::device::Dtype;
 use crate::device::cuda::{Argument, Cuda, Launch, Span, flat, size};
 use crate::error::Result;
@@ -10,9 +10,30 @@ use crate::tape::Slot;
 /// Bytes of shared memory of the large tiles and of the small ones.
 const SHARED: [usize; 2] = [73_728, 36_864];
 
-/// Launches one of the products for a result of rows × columns, depth times; of its two kernels the one with large tiles
-/// where these fill the device: it reads less, but has a quarter of the blocks. A result has the same bits in either.
+/// Launches one of the products for a result of rows × columns, depth times: on tensor cores where that is asked for, else of
+/// its two kernels for f32 the one with large tiles where these fill the device: it reads less, but has a quarter of the
+/// blocks. A result has the same bits in either.
 fn launch(
+    cuda: &Cuda,
+    (product, numbers, activated): (Product, Dtype, bool),
+    shape: [usize; 3],
+    arguments: &[Argument],
+) -> Result<()> {
+    if on_tensor_cores(cuda, numbers) {
+        return cuda_mma::launch(cuda, (product, numbers, activated), shape, arguments);
+    }
+    let kernels = match product {
+        Product::Forward => ["linear_forward_128", "linear_forward_64"],
+        Product::InputGradient => ["linear_input_gradient_128", "linear_input_gradient_64"],
+    };
+    launch_f32(cuda, kernels, shape, arguments)
+}
+
+fn on_tensor_cores(cuda: &Cuda, numbers: Dtype) -> bool {
+    numbers != Dtype::F32 || cuda.multiplies_on_tensor_cores()
+}
+
+fn launch_f32(
     cuda: &Cuda,
     [large, small]: [&'static str; 2],
     [rows, columns, depth]: [usize; 3],
@@ -62,15 +83,13 @@ pub fn forward(
     biases: &[Option<Span<'_>>],
     (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
 ) -> Result<()> {
-    if x.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
-        return cuda_mma::forward(cuda, sizes, x, weights, biases, (y, z, function));
-    }
     let Sizes { rows, out, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
     cuda.host().count_product(rows, weights.len() * out, sizes.width);
     let arguments = [y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()];
-    launch(cuda, ["linear_forward_128", "linear_forward_64"], [rows, out, weights.len()], &arguments)
+    let product = (Product::Forward, x.dtype(), function != IDENTITY);
+    launch(cuda, product, [rows, out, weights.len()], &arguments)
 }
 
 /// What the gradient of a layer's input goes through, if that is f(z): z, room for f(z) if it is wanted again, f.
@@ -85,9 +104,6 @@ pub fn input_gradient(
     (dx, accumulate): (Span<'_>, bool),
     activated: Option<Activated<'_>>,
 ) -> Result<()> {
-    if upstream.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
-        return cuda_mma::input_gradient(cuda, sizes, upstream, weights, (dx, accumulate), activated);
-    }
     let Sizes { rows, width, .. } = sizes;
     let [m, k, n] = sizes.arguments()?;
     let [w0, _, w1, _, w2, _] = stack(weights, &[]);
@@ -110,7 +126,7 @@ pub fn input_gradient(
         k,
         function.into(),
     ];
-    launch(cuda, ["linear_input_gradient_128", "linear_input_gradient_64"], [rows, width, 1], &arguments)
+    launch(cuda, (Product::InputGradient, upstream.dtype(), z.is_some()), [rows, width, 1], &arguments)
 }
 
 /// Rows that one part of a sum over rows has. Of the number of rows alone, as the order of the sum depends on it; at most
@@ -128,7 +144,7 @@ pub fn parameter_gradients(
     x: Span<'_>,
     slots: &[[Option<&Slot<'_>>; 2]],
 ) -> Result<()> {
-    if upstream.dtype() != Dtype::F32 || cuda.multiplies_on_tensor_cores() {
+    if on_tensor_cores(cuda, upstream.dtype()) {
         return cuda_mma::parameter_gradients(cuda, sizes, upstream, x, slots);
     }
     for (layer, [dw, db]) in slots.iter().enumerate() {
@@ -161,10 +177,10 @@ fn weight_gradient(cuda: &Cuda, sizes: Sizes, upstream: Span<'_>, x: Span<'_>, d
         [to.into(), accumulate.into(), a, b, c, d, e, f]
     };
     if chunks == 1 {
-        return launch(cuda, kernels, [out, width, chunks], &arguments(dw.span, dw.accumulate));
+        return launch_f32(cuda, kernels, [out, width, chunks], &arguments(dw.span, dw.accumulate));
     }
     let partials = cuda.room::<f32>(chunks * out * width)?;
     let span = partials.floats(chunks * out * width);
-    launch(cuda, kernels, [out, width, chunks], &arguments(span, false))?;
+    launch_f32(cuda, kernels, [out, width, chunks], &arguments(span, false))?;
     flat::sum_partials(cuda, dw.span, dw.accumulate, span, (chunks, out * width))
 }

@@ -1,7 +1,7 @@
 //! Linear layers on the tensor cores of a CUDA device: the products of kernels/linear_mma.cu, of numbers of 16 bits, or of f32 as
 //! tf32. x, W, y, z, h and the gradients of these are such numbers; biases, and the gradients of weights and biases, are f32.
 
-use super::cuda::{Activated, IDENTITY, Sizes};
+use super::cuda::Sizes;
 use crate::device::Dtype;
 use crate::device::cuda::{Argument, Cuda, Launch, Span, size};
 use crate::error::Result;
@@ -52,7 +52,7 @@ const TILINGS: [Tiling; 3] = [
 
 /// Which of the kernels of a tiling.
 #[derive(Clone, Copy, Debug)]
-enum Product {
+pub enum Product {
     Forward,
     InputGradient,
 }
@@ -69,7 +69,9 @@ fn tiling(multiprocessors: usize, [rows, columns, depth]: [usize; 3], activated:
     TILINGS.iter().skip(activated.into()).min_by_key(|tiling| cost(tiling)).unwrap_or(&TILINGS[1])
 }
 
-fn launch(
+/// Launches one of the products for a result of rows × columns, depth times, whose arguments are those of [`super::cuda`]'s own
+/// kernels. `activated`: whether f or f′ is in it, which is that of z as it is stored.
+pub fn launch(
     cuda: &Cuda,
     (product, numbers, activated): (Product, Dtype, bool),
     shape: [usize; 3],
@@ -80,69 +82,6 @@ fn launch(
     let grid = [rows.div_ceil(tiling.rows), columns.div_ceil(tiling.columns), depth];
     let launch = Launch::new(grid, [tiling.threads, 1, 1]).with_shared(tiling.shared);
     cuda.launch(("linear_mma", numbers), tiling.kernels[product as usize], launch, arguments)
-}
-
-/// As [`super::cuda::forward`]. f is that of z as it is stored.
-pub fn forward(
-    cuda: &Cuda,
-    sizes: Sizes,
-    x: Span<'_>,
-    weights: &[Span<'_>],
-    biases: &[Option<Span<'_>>],
-    (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
-) -> Result<()> {
-    let Sizes { rows, width, out } = sizes;
-    let weight = |l: usize| Argument::from(weights.get(l).copied());
-    let bias = |l: usize| Argument::from(biases.get(l).copied().flatten());
-    cuda.host().count_product(rows, weights.len() * out, width);
-    let arguments = [
-        y.into(),
-        z.into(),
-        x.into(),
-        weight(0),
-        bias(0),
-        weight(1),
-        bias(1),
-        weight(2),
-        bias(2),
-        size("linear", rows)?,
-        size("linear", width)?,
-        size("linear", out)?,
-        function.into(),
-    ];
-    launch(cuda, (Product::Forward, x.dtype(), function != IDENTITY), [rows, out, weights.len()], &arguments)
-}
-
-/// As [`super::cuda::input_gradient`].
-pub fn input_gradient(
-    cuda: &Cuda,
-    sizes: Sizes,
-    upstream: Span<'_>,
-    weights: &[Span<'_>],
-    (dx, accumulate): (Span<'_>, bool),
-    activated: Option<Activated<'_>>,
-) -> Result<()> {
-    let Sizes { rows, width, out } = sizes;
-    let weight = |l: usize| Argument::from(weights.get(l).copied());
-    let (z, h) = (activated.map(|(z, _, _)| z), activated.and_then(|(_, h, _)| h));
-    let function = activated.map_or(IDENTITY, |(_, _, function)| function);
-    cuda.host().count_product(rows, width, weights.len() * out);
-    let arguments = [
-        dx.into(),
-        accumulate.into(),
-        h.into(),
-        upstream.into(),
-        weight(0),
-        weight(1),
-        weight(2),
-        z.into(),
-        size("linear", weights.len())?,
-        size("linear", rows)?,
-        size("linear", out)?,
-        size("linear", width)?,
-        function.into(),
-    ];
-    launch(cuda, (Product::InputGradient, upstream.dtype(), z.is_some()), [rows, width, 1], &arguments)
 }
 
 /// Multiprocessors of the device that [`split`] has in mind: an H100's. Not those of the one at hand, or a gradient's bits
