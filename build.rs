@@ -26,13 +26,20 @@ fn main() {
     }
     text.push_str("const KERNELS: &[Source] = &[\n");
     for name in named("cu") {
-        // common.cuh is for all; X.cuh for X.cu and X_….cu, and for whoever names it.
-        let own = std::fs::read_to_string(folder.join(format!("{name}.cu"))).expect("a kernel file");
+        // common.cuh is for all; X.cuh for X.cu and X_….cu, and for whoever names it; what it names itself stands before it.
+        let read = |file: String| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
         let family = name.split('_').next().unwrap_or(name);
-        let wanted = |shared: &&str| *shared == "common" || *shared == family || own.contains(&format!("{shared}.cuh"));
-        // "common" comes first.
-        let mut shared: Vec<&str> = named("cuh").into_iter().filter(wanted).collect();
-        shared.sort_by_key(|shared| *shared != "common");
+        let names = |text: &str, shared: &str| {
+            let found = format!("{shared}.cuh");
+            let whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            shared != "common" && text.match_indices(&found).any(|(at, _)| whole(at))
+        };
+        let own = read(format!("{name}.cu"));
+        let direct = |shared: &&str| *shared == family || names(&own, shared);
+        let direct: Vec<&str> = named("cuh").into_iter().filter(direct).collect();
+        let texts: String = direct.iter().map(|shared| read(format!("{shared}.cuh"))).collect();
+        let before = named("cuh").into_iter().filter(|shared| !direct.contains(shared) && names(&texts, shared));
+        let shared: Vec<&str> = std::iter::once("common").chain(before).chain(direct.iter().copied()).collect();
         let shared: String = shared.iter().map(|name| format!("SHARED_{}, ", name.to_uppercase())).collect();
         writeln!(text, "    ({name:?}, &[{shared}OWN_{}]),", name.to_uppercase()).expect("text grows");
     }

@@ -5,6 +5,7 @@
 // 1 / (1 − p). Kept: L = log Σ exp S of every row. Backward, with D = rowsum(dy ∘ y): P = exp(S − L),
 // dv = (P ∘ M)ᵀ · dy, dS = P ∘ ((dy · vᵀ) ∘ M − D), dq = scale · dS · k, dk = scale · dSᵀ · q.
 //
+// - The tiles are those of tiles.cuh.
 // - q, k, v, y and their gradients [tokens, heads · head_dim]; L, D [tokens, heads]; queries, keys [sequences + 1]: where the
 //   sequences begin and end among the rows of q, y and among those of k, v. They may differ unless `causal`.
 // - A block computes a few rows of the result of one sequence and head (`Shape::ROWS`), from tiles of `Shape::COLUMNS` rows of

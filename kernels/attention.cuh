@@ -1,5 +1,6 @@
 // Attention over packed sequences on tensor cores, numbers of 16 bits; the mathematics is that of attention.cu.
 //
+// - The instructions are in mma.cuh.
 // - A warp has 16 · TILES rows of the result. What it makes of the first product of a tile (S, or dy · vᵀ) lies in registers as
 //   the second product takes its left-hand side: the probabilities never leave the registers. Tiles of the other side,
 //   COLUMNS rows, come by asynchronous copies, two stages deep, while the stage before is multiplied.
@@ -126,32 +127,7 @@ __device__ __forceinline__ void find_again(Place& at, unsigned& warp, unsigned& 
 // Numbers of a row.
 __device__ __forceinline__ unsigned width(const Attention& op) { return op.heads * op.head_dim; }
 
-// A number that the compiler knows nothing about: it works out anew what depends on it, and need not keep that.
-__device__ __forceinline__ unsigned hidden(unsigned number) {
-    asm volatile("" : "+r"(number));
-    return number;
-}
-
 // ------------------------------------------------------------------------------------------------------- tensor cores
-
-// Four 8 × 8 matrices: lane 8 m + i has the address of row i of matrix m, less OFFSET bytes. Of matrix m the lane gets in part m
-// the numbers 2 · (lane % 4) and the next one of row lane / 4. TURNED: of column lane / 4.
-template <bool TURNED, int OFFSET>
-__device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned address) {
-    if (TURNED) {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
-                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
-    } else {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
-                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
-    }
-}
-
-#ifdef NUMBER_BF16
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
-#else
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
-#endif
 
 // sums += A · B, A 16 × 16, B 16 × 8. FIRST: sums = A · B, which takes no zeros to begin with.
 template <bool FIRST = false>

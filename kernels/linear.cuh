@@ -1,4 +1,4 @@
-// Linear layers (src/ops/linear, projections, feed_forward): products of matrices. The forms and the kernels of linear.cu, of
+// Linear layers (src/ops/linear, projections, feed_forward): products of matrices, on the tiles of tiles.cuh. The forms and the kernels of linear.cu, of
 // which linear_mma.cu has `IDENTITY` and `shared_quads`.
 //
 // - Three forms: y = x · Wᵀ (+ b), dx = dy · W, dW = dyᵀ · x. All matrices are f32, row by row, without gaps. db: the sums

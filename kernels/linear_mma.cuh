@@ -1,4 +1,4 @@
-// Tiles of products on tensor cores, by `mma`, sums in f32: put in front of linear_mma.cu.
+// Tiles of products on tensor cores, by `mma` (mma.cuh), sums in f32: put in front of linear_mma.cu.
 //
 // - Numbers of 16 bits are multiplied as they are, f32 rounded to tf32 (to the nearest, ties away from 0).
 // - A block computes a tile of a result in steps of DEPTH of the inner dimension. STAGES − 1 steps are on their way by
@@ -14,12 +14,6 @@
 // - Tiles at the edge copy what is there and 0 for the rest. Rows that are no multiples of 16 bytes are copied by 4 bytes,
 //   or by numbers where even that is not aligned.
 
-// A number that the compiler knows nothing about: it keeps it, and works out anew what depends on it.
-__device__ __forceinline__ unsigned hidden(unsigned number) {
-    asm volatile("" : "+r"(number));
-    return number;
-}
-
 // `one` if it is so, else `other`; in assembly, since the compiler makes an array in memory of a chain of these.
 __device__ __forceinline__ unsigned selected(bool so, unsigned one, unsigned other) {
     unsigned result;
@@ -27,27 +21,12 @@ __device__ __forceinline__ unsigned selected(bool so, unsigned one, unsigned oth
     return result;
 }
 
-// Four 8 × 8 matrices: lane 8 m + i has the address of row i of matrix m, less OFFSET. Of matrix m the lane gets in part m
-// the numbers 2 · (lane % 4) and the next one of row lane / 4. TURNED: of column lane / 4.
-template <bool TURNED, int OFFSET>
-__device__ __forceinline__ void load_matrices(unsigned (&parts)[4], unsigned address) {
-    if (TURNED) {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
-                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
-    } else {
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4 + %5];"
-                     : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3]) : "r"(address), "n"(OFFSET) : "memory");
-    }
-}
-
+// 1 twice, or once in f32.
 #ifdef NUMBER_BF16
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
 #define ONES 0x3f803f80u
 #elif defined(NUMBER_F16)
-#define MMA "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
 #define ONES 0x3c003c00u
 #else
-#define MMA "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
 #define ONES 0x3f800000u
 #endif
 
@@ -71,7 +50,7 @@ __device__ __forceinline__ void operands(unsigned (&parts)[COUNT][4]) {
 __device__ __forceinline__ void multiply(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     float s0, s1, s2, s3;
     // Operands that are read and written would be copied, in PTX, before and after.
-    asm(MMA "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+    asm(MMA " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
         : "=f"(s0), "=f"(s1), "=f"(s2), "=f"(s3)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(sums[0]), "f"(sums[1]), "f"(sums[2]),
           "f"(sums[3]));
