@@ -23,41 +23,21 @@ impl Tile {
     /// For a result of `rows` × `columns`.
     fn launch(self, rows: usize, columns: usize, depth: usize) -> Launch {
         let [x, y] = [rows, columns].map(|len| (len as u32).div_ceil(self.0));
-        let threads = if self.0 == 128 { 256 } else { 128 };
-        Launch { grid: [x, y, depth as u32], block: [threads, 1, 1], shared: 0 }
+        let (threads, shared) = if self.0 == 128 { (256, 73_728) } else { (128, 36_864) };
+        Launch { grid: [x, y, depth as u32], block: [threads, 1, 1], shared }
     }
 }
-
-/// The kernels of one file and tile size.
-#[derive(Clone, Copy)]
-pub struct Kernels<'a> {
-    pub gpu: &'a Gpu,
-    pub file: File,
-    pub tile: Tile,
-}
-
-/// A file of kernels, and the shared memory of its small and its large tiles.
-#[derive(Clone, Copy)]
-pub struct File {
-    pub name: &'static str,
-    pub shared: [u32; 2],
-}
-
-const F32: File = File { name: "linear", shared: [36_864, 73_728] };
 
 /// No activation.
 pub const IDENTITY: i32 = -1;
 
-impl Kernels<'_> {
-    fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
-        let Kernels { gpu, file, tile } = self;
-        let shared = file.shared[(tile.0 == 128) as usize];
-        let launch = Launch { shared, ..tile.launch(rows, columns, depth) };
-        gpu.launch(file.name, &tile.kernel(name), launch, arguments);
-    }
+/// Kernels of products, whose arguments are the same in f32 and on tensor cores.
+pub trait Products: Copy {
+    /// Launches the kernel whose name begins so for a result of rows × columns, depth times.
+    fn launch(self, name: &str, shape: [usize; 3], arguments: &[&dyn Argument]);
 
     /// y = f(z), z = x · Wᵀ + b, of a stack of layers.
-    pub fn forward(
+    fn forward(
         self,
         [y, z]: [Option<Buffer>; 2],
         x: Buffer,
@@ -75,7 +55,7 @@ impl Kernels<'_> {
     }
 
     /// dx (+)= Σ dy · W, times f′(z) if there is a z; h = f(z).
-    pub fn input_gradient(
+    fn input_gradient(
         self,
         (dx, accumulate): (Buffer, bool),
         dy: Buffer,
@@ -92,9 +72,25 @@ impl Kernels<'_> {
             [&dx, &accumulate, &h, &dy, &w[0], &w[1], &w[2], &z, &layers, &m, &n, &k, &function];
         self.launch("linear_input_gradient", [rows, width, 1], &arguments);
     }
+}
 
+/// The kernels of one tile size.
+#[derive(Clone, Copy)]
+struct Kernels<'a> {
+    gpu: &'a Gpu,
+    tile: Tile,
+}
+
+impl Products for Kernels<'_> {
+    fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
+        let Kernels { gpu, tile } = self;
+        gpu.launch("linear", &tile.kernel(name), tile.launch(rows, columns, depth), arguments);
+    }
+}
+
+impl Kernels<'_> {
     /// dW (+)= dyᵀ · x, or partial sums of it.
-    pub fn weight_gradient(
+    fn weight_gradient(
         self,
         (dw, accumulate): (Buffer, bool),
         dy: Buffer,
@@ -133,47 +129,41 @@ pub const SHAPES: [[usize; 3]; 6] = [[1, 1, 1], [5, 32, 3], [65, 33, 70], [64, 6
 
 #[test]
 fn the_three_products_of_a_layer_are_those_of_f64() {
-    check_products(F32, wide, chain);
-}
-
-/// The three products of one layer by the kernels of `file`, against f64 products of `operands`: of x, W and dy as the kernels
-/// take them. `tolerance`: of a sum of so many terms.
-pub fn check_products(file: File, operands: fn(&[f32]) -> Vec<f64>, tolerance: fn(usize) -> f64) {
     let gpu = Gpu::new();
     for [rows, width, out] in SHAPES {
         let (x, weight) = (normals(1, rows * width), normals(2, out * width));
         let (bias, dy) = (normals(3, out), normals(4, rows * out));
         let (start_dx, start_dw) = (normals(5, rows * width), normals(6, out * width));
-        let [of_x, of_weight, of_dy] = [&x, &weight, &dy].map(|values| operands(values));
+        let [of_x, of_weight, of_dy] = [&x, &weight, &dy].map(|values| wide(values));
         let y = layer(&of_x, &of_weight, &wide(&bias), [rows, width, out]);
         let unbiased = layer(&of_x, &of_weight, &[], [rows, width, out]);
         let dx = multiply([rows, width, out], &of_dy, [out, 1], &of_weight, [1, width]);
         let dw = multiply([out, width, rows], &of_dy, [1, out], &of_x, [1, width]);
         let shape = [rows, width, out];
         for (tile, offset) in TILES.into_iter().flat_map(|tile| [(tile, 0), (tile, 1)]) {
-            let kernels = Kernels { gpu: &gpu, file, tile };
+            let kernels = Kernels { gpu: &gpu, tile };
             let what = |name: &str| format!("{name} of {rows} × {width} × {out}, {tile:?}, offset {offset}");
             let [x, weight, bias, dy] = [&x, &weight, &bias, &dy].map(|values| gpu.upload_at(values, offset));
 
             let to = output(&gpu, rows * out, offset);
             kernels.forward([Some(to), None], x, &[(weight, Some(bias))], shape, IDENTITY);
-            assert_close(&what("y"), &gpu.read(to), &y, tolerance(width));
+            assert_close(&what("y"), &gpu.read(to), &y, chain(width));
             kernels.forward([Some(to), None], x, &[(weight, None)], shape, IDENTITY);
-            assert_close(&what("y without a bias"), &gpu.read(to), &unbiased, tolerance(width));
+            assert_close(&what("y without a bias"), &gpu.read(to), &unbiased, chain(width));
 
             let to = output(&gpu, rows * width, offset);
             kernels.input_gradient((to, false), dy, &[weight], shape, None);
-            assert_close(&what("dx"), &gpu.read(to), &dx, tolerance(out));
+            assert_close(&what("dx"), &gpu.read(to), &dx, chain(out));
             let to = gpu.upload_at(&start_dx, offset);
             kernels.input_gradient((to, true), dy, &[weight], shape, None);
-            assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), tolerance(out));
+            assert_close(&what("dx that is added"), &gpu.read(to), &plus(&start_dx, &dx), chain(out));
 
             let to = output(&gpu, out * width, offset);
             kernels.weight_gradient((to, false), dy, x, shape, rows);
-            assert_close(&what("dW"), &gpu.read(to), &dw, tolerance(rows));
+            assert_close(&what("dW"), &gpu.read(to), &dw, chain(rows));
             let to = gpu.upload_at(&start_dw, offset);
             kernels.weight_gradient((to, true), dy, x, shape, rows + 5);
-            assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), tolerance(rows));
+            assert_close(&what("dW that is added"), &gpu.read(to), &plus(&start_dw, &dw), chain(rows));
         }
     }
 }
@@ -190,7 +180,7 @@ fn weight_gradients_add_up_their_chunks() {
     let (x, dy) = (gpu.upload(&x), gpu.upload(&dy));
     for tile in TILES {
         let partials = gpu.room::<f32>(chunks as usize * out * width);
-        Kernels { gpu: &gpu, file: F32, tile }.weight_gradient((partials, false), dy, x, [rows, width, out], chunk);
+        Kernels { gpu: &gpu, tile }.weight_gradient((partials, false), dy, x, [rows, width, out], chunk);
         let (to, len) = (gpu.upload(&start), (out * width) as u32);
         let launch = Launch::new([len.div_ceil(32), 1, 1], [32, 8, 1]);
         gpu.launch("vector", "sum_partials", launch, &[&to, &1i32, &partials, &chunks, &len]);
@@ -206,24 +196,13 @@ fn weight_gradients_add_up_their_chunks() {
 
 #[test]
 fn a_row_does_not_depend_on_its_neighbours_or_on_the_tile() {
-    rows_are_alone(F32);
-}
-
-/// A row has the same bits alone and among others, in tiles of either size.
-pub fn rows_are_alone(file: File) {
     let gpu = Gpu::new();
     let (rows, width, out) = (131usize, 70usize, 67usize);
     let (x, weight) = (normals(1, rows * width), gpu.upload(&normals(2, out * width)));
     let run = |tile: Tile, x: &[f32]| {
         let (rows, y) = (x.len() / width, gpu.room::<f32>(x.len() / width * out));
         let layers = [(weight, None)];
-        Kernels { gpu: &gpu, file, tile }.forward(
-            [Some(y), None],
-            gpu.upload(x),
-            &layers,
-            [rows, width, out],
-            IDENTITY,
-        );
+        Kernels { gpu: &gpu, tile }.forward([Some(y), None], gpu.upload(x), &layers, [rows, width, out], IDENTITY);
         gpu.read::<f32>(y)
     };
     let [small, large] = TILES.map(|tile| run(tile, &x));
@@ -256,10 +235,10 @@ fn stacked_projections_are_layers_of_one_input() {
         for tile in TILES {
             let what = format!("{layers} layers of {rows} × {width} × {out}, {tile:?}");
             let to = output(&gpu, layers * rows * out, offset);
-            Kernels { gpu: &gpu, file: F32, tile }.forward([Some(to), None], x, &stack, [rows, width, out], IDENTITY);
+            Kernels { gpu: &gpu, tile }.forward([Some(to), None], x, &stack, [rows, width, out], IDENTITY);
             assert_close(&what, &gpu.read(to), &y, chain(width));
             let to = up(&start);
-            Kernels { gpu: &gpu, file: F32, tile }.input_gradient((to, true), dy, &weights, [rows, width, out], None);
+            Kernels { gpu: &gpu, tile }.input_gradient((to, true), dy, &weights, [rows, width, out], None);
             assert_close(&what, &gpu.read(to), &plus(&start, &dx), chain(layers * out));
         }
     }
@@ -324,7 +303,7 @@ fn the_feed_forward_layer_and_its_gradients() {
         let tolerance = chain(width) + chain(inner) + 4e-7;
         for tile in TILES {
             let what = |name: &str| format!("{name}, function {function}, {tile:?}");
-            let kernels = Kernels { gpu: &gpu, file: F32, tile };
+            let kernels = Kernels { gpu: &gpu, tile };
             let room = |len: usize| gpu.room::<f32>(len);
             let [to_h, to_z, only_h, dz, again, dx] =
                 [inner, inner, inner, inner, inner, width].map(|n| room(rows * n));
@@ -361,18 +340,14 @@ fn the_feed_forward_layer_and_its_gradients() {
     }
 }
 
+/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
 #[test]
 fn no_pointer_need_be_aligned() {
-    alignment_does_not_matter(F32);
-}
-
-/// Each pointer in turn one number past a multiple of 16 bytes, at widths that vectors could be used for.
-pub fn alignment_does_not_matter(file: File) {
     let gpu = Gpu::new();
     let (rows, width, out, layers) = (5, 36, 8, 3);
     let shape = [rows, width, out];
     let run = |tile: Tile, shifted: usize| -> Vec<Vec<f32>> {
-        let kernels = Kernels { gpu: &gpu, file, tile };
+        let kernels = Kernels { gpu: &gpu, tile };
         gpu.shift(shifted);
         let (x, dy) = (gpu.upload(&normals(1, rows * width)), gpu.upload(&normals(2, layers * rows * out)));
         let layer = |l: u64| (gpu.upload(&normals(10 + l, out * width)), Some(gpu.upload(&normals(20 + l, out))));

@@ -4,10 +4,9 @@ use manyhead::device::Dtype;
 
 use crate::gpu;
 use crate::harness::*;
+pub use crate::linear::{IDENTITY, Products};
 use crate::linear::{SHAPES, chain, layer, multiply};
 use crate::numbers::{KINDS, all_stored, assert_numbers, get, put, put_at, room, stored};
-
-pub const IDENTITY: i32 = -1;
 
 /// The tile of a block: the suffix of its kernels.
 #[derive(Clone, Copy, Debug)]
@@ -69,48 +68,16 @@ pub struct Kernels<'a> {
 /// Where the gradients of one layer's parameters go: dW, db.
 type Gradients = [Option<Buffer>; 2];
 
-impl Kernels<'_> {
+impl Products for Kernels<'_> {
     fn launch(self, name: &str, [rows, columns, depth]: [usize; 3], arguments: &[&dyn Argument]) {
         let Tile { rows: tall, columns: wide, threads, shared } = self.tile;
         let grid = [rows.div_ceil(tall) as u32, columns.div_ceil(wide) as u32, depth as u32];
         let launch = Launch { grid, block: [threads, 1, 1], shared };
         self.gpu.launch("linear_mma", &format!("{name}_{tall}x{wide}"), launch, arguments);
     }
+}
 
-    pub fn forward(
-        self,
-        [y, z]: [Option<Buffer>; 2],
-        x: Buffer,
-        layers: &[(Buffer, Option<Buffer>)],
-        [rows, width, out]: [usize; 3],
-        function: i32,
-    ) {
-        let [m, k, n] = [rows, width, out].map(|len| len as u32);
-        let w = [0, 1, 2].map(|l: usize| layers.get(l).map(|layer| layer.0));
-        let b = [0, 1, 2].map(|l: usize| layers.get(l).and_then(|layer| layer.1));
-        let arguments: [&dyn Argument; 13] =
-            [&y, &z, &x, &w[0], &b[0], &w[1], &b[1], &w[2], &b[2], &m, &k, &n, &function];
-        self.launch("linear_forward", [rows, out, layers.len()], &arguments);
-    }
-
-    pub fn input_gradient(
-        self,
-        (dx, accumulate): (Buffer, bool),
-        dy: Buffer,
-        weights: &[Buffer],
-        [rows, width, out]: [usize; 3],
-        activation: Option<(Buffer, Option<Buffer>, i32)>,
-    ) {
-        let [m, k, n] = [rows, width, out].map(|len| len as u32);
-        let w = [0, 1, 2].map(|l| weights.get(l).copied());
-        let (z, h) = (activation.map(|a| a.0), activation.and_then(|a| a.1));
-        let (function, accumulate) = (activation.map_or(IDENTITY, |a| a.2), accumulate as i32);
-        let layers = weights.len() as u32;
-        let arguments: [&dyn Argument; 13] =
-            [&dx, &accumulate, &h, &dy, &w[0], &w[1], &w[2], &z, &layers, &m, &n, &k, &function];
-        self.launch("linear_input_gradient", [rows, width, 1], &arguments);
-    }
-
+impl Kernels<'_> {
     /// `accumulate`: bits, as the kernel takes them.
     fn weight_gradient(self, to: &[Gradients], accumulate: i32, dy_x: [Buffer; 2], shape: [usize; 3]) {
         self.split_gradient(to, accumulate, dy_x, shape, usize::MAX, 1);
