@@ -177,61 +177,42 @@ __device__ __forceinline__ void forward(
             }
         }
     }
-    unsigned key = 0;
-    // `edge` is known where this is called.
-    auto step = [&](bool edge) {
-        bool more = key + COLUMNS < seen;
-        unsigned next = T::STAGES == 1 ? now : 2 * (shared + T::OWN + T::OTHER) - now;
-        if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
+    unsigned both = 2 * (shared + T::OWN + T::OTHER);
+    each_tile_of_keys<T>(op, at, seen, now, both, copy, [&](bool edge, unsigned key, unsigned now) {
         // A warp whose rows are all beyond the sequence only copies.
-        if (active) {
-            int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
-            int ends[T::TILES][2] = {};
-            unsigned bits[T::TILES] = {};
-            if (DROPOUT) {
-                // Of the blocks that share a row, one writes down what is kept.
-                unsigned end = part == 0 ? at.query + at.queries : 0;
+        if (!active) return;
+        int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
+        int ends[T::TILES][2] = {};
+        unsigned bits[T::TILES] = {};
+        if (DROPOUT) {
+            // Of the blocks that share a row, one writes down what is kept.
+            unsigned end = part == 0 ? at.query + at.queries : 0;
 #pragma unroll
-                for (int m = 0; m < T::TILES; m++) {
-                    unsigned row = at.query + at.first + warp + 16 * m;
-                    bits[m] = kept_of_rows(op, kept, true, row, end, at.head, key, 2 * groups);
-                }
-            }
-            if (edge) {
-                // Read again, rather than kept in registers all the time.
-                Place again = place(op);
-#pragma unroll
-                for (int m = 0; m < T::TILES; m++) {
-#pragma unroll
-                    for (int half = 0; half < 2; half++) {
-                        unsigned row = again.first + warp + 16 * m + 8 * half + lane / 4;
-                        ends[m][half] = (int)(op.causal ? min(row + 1, again.keys) : again.keys) - (int)key;
-                    }
-                }
-            }
-            unsigned at_own = own + left_place<T>(), at_keys = now + right_place<T>();
-            unsigned at_values = at_step(now + T::OTHER + left_place<T>(), part * T::PART_STEPS);
-            if (edge) {
-                forward_tile<T, true, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
-            } else {
-                forward_tile<T, false, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
+            for (int m = 0; m < T::TILES; m++) {
+                unsigned row = at.query + at.first + warp + 16 * m;
+                bits[m] = kept_of_rows(op, kept, true, row, end, at.head, key, 2 * groups);
             }
         }
-        if (more) {
-            if (T::STAGES == 1) {
-                __syncthreads();
-                copy(next, key + COLUMNS);
+        if (edge) {
+            // Read again, rather than kept in registers all the time.
+            Place again = place(op);
+#pragma unroll
+            for (int m = 0; m < T::TILES; m++) {
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    unsigned row = again.first + warp + 16 * m + 8 * half + lane / 4;
+                    ends[m][half] = (int)(op.causal ? min(row + 1, again.keys) : again.keys) - (int)key;
+                }
             }
-            copies_wait<0>();
-            __syncthreads();
         }
-        key += COLUMNS;
-        now = next;
-    };
-    // Tiles that all rows see whole; the rest.
-    unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
-    while (key < whole) step(false);
-    while (key < seen) step(true);
+        unsigned at_own = own + left_place<T>(), at_keys = now + right_place<T>();
+        unsigned at_values = at_step(now + T::OTHER + left_place<T>(), part * T::PART_STEPS);
+        if (edge) {
+            forward_tile<T, true, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
+        } else {
+            forward_tile<T, false, DROPOUT>(rows, at_own, at_keys, at_values, factor, op.scale, groups, ends, bits);
+        }
+    });
     if (!active) return;
     find_again<T>(at, warp, own, op);
     unsigned first = at.query + at.first + warp;

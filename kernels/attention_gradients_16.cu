@@ -1,4 +1,5 @@
-// Attention over packed sequences on tensor cores: the gradients (attention.cuh has what their numbers mean).
+// Attention over packed sequences on tensor cores: the gradients (attention.cuh has what their numbers mean,
+// attention_backward.cuh what they share with those of short sequences).
 
 #ifndef NUMBER_16
 #error "for numbers of 16 bits"
@@ -100,51 +101,32 @@ __device__ __forceinline__ void query_gradient(
         copies_wait<0>();
         __syncthreads();
     }
-    unsigned key = 0;
-    // `edge` is known where this is called.
-    auto step = [&](bool edge) {
-        bool more = key + COLUMNS < seen;
-        unsigned next = T::STAGES == 1 ? now : 2 * (stages + T::OTHER) - now;
-        if (T::STAGES == 2 && more) copy(next, key + COLUMNS);
-        if (active) {
-            int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
-            unsigned bits = 0, row = at.first + warp;
-            if (DROPOUT) {
-                unsigned end = at.query + at.queries;
-                bool drawn = !kept;
-                bits = kept_of_rows(op, kept, drawn, at.query + row, end, at.head, key, 2 * groups);
-            }
-            unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
-            unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
-            if (edge) {
+    each_tile_of_keys<T>(op, at, seen, now, 2 * (stages + T::OTHER), copy, [&](bool edge, unsigned key, unsigned now) {
+        if (!active) return;
+        int groups = edge ? (min(seen - key, COLUMNS) + 15) / 16 : COLUMNS / 16;
+        unsigned bits = 0, row = at.first + warp;
+        if (DROPOUT) {
+            unsigned end = at.query + at.queries;
+            bool drawn = !kept;
+            bits = kept_of_rows(op, kept, drawn, at.query + row, end, at.head, key, 2 * groups);
+        }
+        unsigned at_own = own + left_place<T>(), right = now + right_place<T>();
+        unsigned turned = at_step(now + left_place<T>(), part * T::PART_STEPS);
+        if (edge) {
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    unsigned end = row + 8 * half + lane / 4 + 1;
-                    rows.ends[half] = (int)(op.causal ? min(end, at.keys) : at.keys) - (int)key;
-                }
-                query_columns<T, true, DROPOUT>(
-                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
-                );
-            } else {
-                query_columns<T, false, DROPOUT>(
-                    sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
-                );
+            for (int half = 0; half < 2; half++) {
+                unsigned end = row + 8 * half + lane / 4 + 1;
+                rows.ends[half] = (int)(op.causal ? min(end, at.keys) : at.keys) - (int)key;
             }
+            query_columns<T, true, DROPOUT>(
+                sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+            );
+        } else {
+            query_columns<T, false, DROPOUT>(
+                sums, sides, rows, at_own, right, turned, factor, op.scale, groups, bits
+            );
         }
-        if (more) {
-            if (T::STAGES == 1) {
-                __syncthreads();
-                copy(next, key + COLUMNS);
-            }
-            copies_wait<0>();
-            __syncthreads();
-        }
-        key += COLUMNS;
-        now = next;
-    };
-    unsigned whole = (op.causal ? min(at.first + 1, at.keys) : at.keys) / COLUMNS * COLUMNS;
-    while (key < whole) step(false);
-    while (key < seen) step(true);
+    });
     if (!active) return;
     find_again<T>(at, warp, own, op);
     float share = op.scale * op.mask.scale * exp2f(SHRINK);

@@ -1,5 +1,6 @@
 // Attention over packed sequences on tensor cores: the gradients of sequences with few keys, dq, dk and dv at once
-// (attention.cuh has what their numbers mean). Bits are those of attention_gradients_16.cu.
+// (attention.cuh has what their numbers mean, attention_backward.cuh what they share with those of longer ones). Bits are those
+// of attention_gradients_16.cu.
 //
 // - A block has all keys of a sequence and head, 16 a warp, and goes through its queries in tiles. So P and dS are worked out
 //   once, not twice; nothing of them leaves the block, and D is worked out here, too.

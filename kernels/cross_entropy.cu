@@ -48,12 +48,24 @@ __device__ __forceinline__ Row row_of(
     return {start, width, head, (width - head) / PACK};
 }
 
-// Packs `pack`, `pack` + blockDim.x, … of a row, as far as they are there.
-__device__ __forceinline__ void read_packs(uint4 (&read)[AT_ONCE], const number* first, unsigned pack, unsigned packs) {
+// `work(numbers, pack)` for each of a thread's packs of a row; AT_ONCE of them are read before the first one is looked at.
+template <class Work>
+__device__ __forceinline__ void each_pack(const number* x, const Row& row, Work work) {
+    for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
+        uint4 read[AT_ONCE];
 #pragma unroll
-    for (unsigned j = 0; j < AT_ONCE; j++) {
-        unsigned at = pack + j * blockDim.x;
-        if (at < packs) read[j] = *(const uint4*)(first + at * PACK);
+        for (unsigned j = 0; j < AT_ONCE; j++) {
+            unsigned at = pack + j * blockDim.x;
+            if (at < row.packs) read[j] = *(const uint4*)(x + row.head + at * PACK);
+        }
+#pragma unroll
+        for (unsigned j = 0; j < AT_ONCE; j++) {
+            unsigned at = pack + j * blockDim.x;
+            if (at >= row.packs) break;
+            float v[PACK];
+            unpack(read[j], v);
+            work(v, at);
+        }
     }
 }
 
@@ -99,18 +111,9 @@ __device__ __forceinline__ void forward(
     float* statistics, const number* x, Row row, int target, const float* class_weights, float smoothing
 ) {
     Seen seen = {-INFINITY_F, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
-        uint4 read[AT_ONCE];
-        read_packs(read, x + row.head, pack, row.packs);
-#pragma unroll
-        for (unsigned j = 0; j < AT_ONCE; j++) {
-            unsigned at = pack + j * blockDim.x;
-            if (at >= row.packs) break;
-            float v[PACK];
-            unpack(read[j], v);
-            see<SMOOTH, PACK>(seen, v, row.head + at * PACK, class_weights);
-        }
-    }
+    each_pack(x, row, [&](float (&v)[PACK], unsigned at) {
+        see<SMOOTH, PACK>(seen, v, row.head + at * PACK, class_weights);
+    });
     for (unsigned i = threadIdx.x; i < row.width - row.packs * PACK; i += blockDim.x) {
         unsigned column = i < row.head ? i : i + row.packs * PACK;
         float v = widened(x[column]);
@@ -209,19 +212,10 @@ template <bool SMOOTH>
 __device__ __forceinline__ void backward(
     number* dx, int accumulate, const number* x, Row row, Slope slope, const float* class_weights
 ) {
-    for (unsigned pack = threadIdx.x; pack < row.packs; pack += AT_ONCE * blockDim.x) {
-        uint4 read[AT_ONCE];
-        read_packs(read, x + row.head, pack, row.packs);
-#pragma unroll
-        for (unsigned j = 0; j < AT_ONCE; j++) {
-            unsigned at = pack + j * blockDim.x;
-            if (at >= row.packs) break;
-            float v[PACK];
-            unpack(read[j], v);
-            slopes<SMOOTH, PACK>(v, slope, row.head + at * PACK, class_weights);
-            put_pack(dx + row.head, at * PACK, row.packs * PACK, true, v, accumulate);
-        }
-    }
+    each_pack(x, row, [&](float (&v)[PACK], unsigned at) {
+        slopes<SMOOTH, PACK>(v, slope, row.head + at * PACK, class_weights);
+        put_pack(dx + row.head, at * PACK, row.packs * PACK, true, v, accumulate);
+    });
     for (unsigned i = threadIdx.x; i < row.width - row.packs * PACK; i += blockDim.x) {
         unsigned column = i < row.head ? i : i + row.packs * PACK;
         float v = widened(x[column]);
