@@ -159,7 +159,7 @@ fn single(world: &World, threads: usize, rows: usize, unlabelled: usize) -> (Mul
     std::fs::write(&path, text).unwrap();
     let (options, tokenizer) = (ReadOptions::default(), model.encoder().tokenizer());
     let train = Dataset::read(&tasks[0], &path, Labels::Optional, &options, tokenizer, MAX_LENGTH, device.host());
-    (model, TrainingData { tasks: vec![TaskData { train: train.unwrap(), dev: Vec::new(), unlabelled: None }] })
+    (model, TrainingData { tasks: vec![TaskData { train: train.unwrap(), ..TaskData::default() }] })
 }
 
 #[test]

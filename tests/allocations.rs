@@ -11,7 +11,7 @@ use manyhead::model::Pool;
 
 use manyhead::tape::{Tape, TapeMemory};
 use manyhead::tasks::{Label, TaskBatch};
-use manyhead::train::{OptimizerKind, Step};
+use manyhead::train::{OptimizerKind, Step, Targets};
 use manyhead::{MultiTaskModel, TrainOptions, TrainingData};
 use support::{World, options};
 
@@ -99,7 +99,7 @@ fn warm_up(all: &[Batch], threads: usize) -> impl Iterator<Item = &Batch> {
 }
 
 fn update(model: &mut MultiTaskModel, step: &mut Step, (task, batch, labels): &Batch, number: u64) {
-    step.batch(model, *task, batch, Some(labels), 1.0, number).unwrap();
+    step.batch(model, *task, batch, Targets::labels(labels), 1.0, number).unwrap();
     step.update(model, 1e-3).unwrap();
 }
 

@@ -16,7 +16,7 @@ use manyhead::nn::PackedBatch;
 use manyhead::ops::{self, Pooling};
 use manyhead::rng::Stream;
 use manyhead::tape::{Gradients, Params, Tape, TapeMemory};
-use manyhead::train::{Event, OptimizerKind, Schedule, Step, Untouched, evaluate_all, warmup_updates};
+use manyhead::train::{Event, OptimizerKind, Schedule, Step, Targets, Untouched, evaluate_all, warmup_updates};
 use manyhead::{Device, Error, MultiTaskModel, TrainOptions, Trainer, TrainingData};
 use support::{Record, World, assert_same_weights, line, options, weights};
 
@@ -320,7 +320,7 @@ fn a_run_is_the_loop_one_would_write_by_hand_and_leftover_batches_are_divided_by
                     let (batch, labels) =
                         (dataset.batch(&plan.examples).unwrap(), dataset.labels(&plan.examples).unwrap());
                     let scale = task_weights[plan.task] / group.len() as f32;
-                    let loss = step.batch(&model, plan.task, &batch, Some(&labels), scale, batches).unwrap().loss;
+                    let loss = step.batch(&model, plan.task, &batch, Targets::labels(&labels), scale, batches).unwrap().loss;
                     assert!(record.log[&(batches, "batch")].contains(&format!("{:016x}", loss.to_bits())));
                     batches += 1;
                 }

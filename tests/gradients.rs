@@ -10,7 +10,7 @@ use manyhead::heads::PooledHead;
 use manyhead::nn::PackedBatch;
 use manyhead::ops::{self, Activation, Pooling};
 use manyhead::tape::{Gradients, ParamId, Params, Random, Tape, TapeMemory, Var};
-use manyhead::train::{OptimizerKind, Step, Untouched};
+use manyhead::train::{OptimizerKind, Step, Targets, Untouched};
 use manyhead::{Device, Error, MultiTaskModel, Result, TrainOptions, Trainer, TrainingData, losses};
 use support::{Record, TASKS, World, options};
 
@@ -239,7 +239,7 @@ fn the_head_of_a_task_that_took_no_part_stands_still() {
                 let train = &data.tasks[task].train;
                 let examples = [4, 5, 6, 7];
                 let (batch, labels) = (train.batch(&examples).unwrap(), train.labels(&examples).unwrap());
-                step.batch(model, task, &batch, Some(&labels), 1.0, number).unwrap();
+                step.batch(model, task, &batch, Targets::labels(&labels), 1.0, number).unwrap();
                 step.update(model, 1e-3).unwrap();
             };
             // The pair's head moves once, then stands still for three updates, then moves again.

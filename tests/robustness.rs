@@ -7,7 +7,7 @@ use manyhead::nn::PackedBatch;
 use manyhead::ops;
 use manyhead::tape::{Gradients, Params, Tape, TapeMemory, Var};
 use manyhead::tensor::Tensor;
-use manyhead::train::Step;
+use manyhead::train::{Step, Targets};
 use manyhead::{Device, Result, TrainOptions};
 use proptest::prelude::*;
 use support::{MAX_LENGTH, World};
@@ -172,14 +172,14 @@ fn examples_and_tasks_that_do_not_exist_are_refused() {
     assert_error(train.labels(&[1_000_000]), "example 1000000");
     let (batch, labels) = (train.batch(&[0, 1]).unwrap(), train.labels(&[0, 1]).unwrap());
     let mut step = Step::new(&model, &TrainOptions::default()).unwrap();
-    assert_error(step.batch(&model, 3, &batch, Some(&labels), 1.0, 0), "task 3");
+    assert_error(step.batch(&model, 3, &batch, Targets::labels(&labels), 1.0, 0), "task 3");
     assert_error(model.evaluate(3, train), "task 3");
     assert_error(model.predict(3, &[("w1", None)]), "task 3");
     // Labels of another number or kind.
-    assert!(step.batch(&model, 0, &batch, Some(&labels[..1]), 1.0, 0).is_err());
-    assert!(step.batch(&model, 2, &batch, Some(&labels), 1.0, 0).is_err());
+    assert!(step.batch(&model, 0, &batch, Targets::labels(&labels[..1]), 1.0, 0).is_err());
+    assert!(step.batch(&model, 2, &batch, Targets::labels(&labels), 1.0, 0).is_err());
     // After an error the step goes on.
-    assert!(step.batch(&model, 0, &batch, Some(&labels), 1.0, 0).unwrap().loss > 0.0);
+    assert!(step.batch(&model, 0, &batch, Targets::labels(&labels), 1.0, 0).unwrap().loss > 0.0);
 }
 
 proptest! {

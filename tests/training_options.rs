@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use manyhead::model::Freeze;
-use manyhead::train::{Event, OptimizerKind, OptimizerOptions, ScheduleKind, Step, evaluate_all};
+use manyhead::train::{Event, OptimizerKind, OptimizerOptions, ScheduleKind, Step, Targets, evaluate_all};
 use manyhead::{Device, MultiTaskModel, Result, TrainOptions, Trainer};
 use support::{Record, World, assert_same_weights, crash, files, line, options};
 
@@ -71,7 +71,7 @@ fn a_multiplier_that_is_no_number_changes_nothing() {
     let mut step = Step::new(&model, &plain()).unwrap();
     let train = &data.tasks[0].train;
     let (batch, labels) = (train.batch(&[0, 1]).unwrap(), train.labels(&[0, 1]).unwrap());
-    step.batch(&model, 0, &batch, Some(&labels), 1.0, 0).unwrap();
+    step.batch(&model, 0, &batch, Targets::labels(&labels), 1.0, 0).unwrap();
     let before = support::weights(&model);
     let id = model.encoder().params().find("heads.single.out.weight").unwrap();
     model.encoder_mut().params_mut().set_rate(id, f64::NAN);

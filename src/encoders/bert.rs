@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::EncoderNet;
 use super::load::POOLER_KEY;
 use crate::error::{Error, Result};
-use crate::nn::{Block, BlockOptions, LayerNorm, Linear, PackedBatch, Pooler, init_normal};
+use crate::nn::{Block, BlockOptions, LayerNorm, Linear, PackedBatch, Pooler, States, init_normal};
 use crate::ops::{self, Activation, EmbeddingInputs};
 use crate::tape::{ParamId, Params, Tape, Var};
 
@@ -196,7 +196,14 @@ impl Bert {
     }
 
     /// All blocks; with `first` the last one computes the states of the first tokens alone.
-    fn run_blocks(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var, first: bool) -> Result<Var> {
+    fn run_blocks(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        embedded: Var,
+        first: bool,
+        states: &mut States,
+    ) -> Result<Var> {
         let options = BlockOptions {
             heads: self.config.num_attention_heads,
             head_dim: self.config.hidden_size / self.config.num_attention_heads,
@@ -206,16 +213,23 @@ impl Bert {
             attention_dropout: self.config.attention_probs_dropout_prob,
         };
         let mut hidden = embedded;
+        states.note(0, embedded);
         for (layer, block) in self.blocks.iter().enumerate() {
+            if states.wants_projections(layer + 1) {
+                let [q, k, v] = block.qkv;
+                let of = [q.forward(tape, hidden)?, k.forward(tape, hidden)?, v.forward(tape, hidden)?];
+                states.note_projections(of);
+            }
             let next = match first && layer + 1 == self.blocks.len() {
                 true => block.forward_first(tape, hidden, batch, options)?,
                 false => block.forward(tape, hidden, batch, options)?,
             };
             // The embedding output is the caller's; every later one has been used for the last time.
-            if layer > 0 {
+            if layer > 0 && !states.wants(layer) {
                 tape.release(hidden);
             }
             hidden = next;
+            states.note(layer + 1, hidden);
         }
         Ok(hidden)
     }
@@ -256,12 +270,22 @@ impl EncoderNet for Bert {
         self.embed_words(tape, batch, vectors, &ids, None)
     }
 
-    fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
-        self.run_blocks(tape, batch, embedded, false)
+    fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn encode_noting(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        embedded: Var,
+        states: &mut States,
+    ) -> Result<Var> {
+        self.run_blocks(tape, batch, embedded, false, states)
     }
 
     fn encode_first(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
-        self.run_blocks(tape, batch, embedded, true)
+        self.run_blocks(tape, batch, embedded, true, &mut States::default())
     }
 
     fn pooler(&self) -> Option<Pooler> {

@@ -9,7 +9,7 @@ mod load;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::nn::{PackedBatch, Pooler};
+use crate::nn::{PackedBatch, Pooler, States};
 use crate::ops::{self, Pooling};
 use crate::tape::{Params, Tape, Var};
 pub use load::{Loaded, config_path, load, load_weights, weights_path};
@@ -45,8 +45,22 @@ pub trait EncoderNet: Send + Sync {
     /// The embedding block with `vectors` `[T, E]` in the place of the looked-up word vectors.
     fn embed_vectors(&self, tape: &mut Tape<'_>, batch: &PackedBatch, vectors: Var) -> Result<Var>;
 
+    /// Number of layers.
+    fn layers(&self) -> usize;
+
     /// From the output of the embedding block to the last hidden states, `[T, H]`.
-    fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var>;
+    fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
+        self.encode_noting(tape, batch, embedded, &mut States::default())
+    }
+
+    /// The same; what `states` asks for is noted down in it.
+    fn encode_noting(
+        &self,
+        tape: &mut Tape<'_>,
+        batch: &PackedBatch,
+        embedded: Var,
+        states: &mut States,
+    ) -> Result<Var>;
 
     /// From the output of the embedding block to the last hidden states of the first tokens alone, `[B, H]`: all that a
     /// pooled head reads. An encoder can leave out what nothing else of its last layer depends on.

@@ -8,7 +8,7 @@ pub use token::TokenHead;
 
 use crate::encoders::EncoderNet;
 use crate::error::Result;
-use crate::nn::PackedBatch;
+use crate::nn::{PackedBatch, States};
 use crate::tape::{Tape, Var};
 
 /// Deviation of a new head's weights.
@@ -56,6 +56,19 @@ impl Head {
                 head.forward(tape, hidden)
             }
         }
+    }
+
+    /// The same by way of all hidden states, of which `states` gets those that it asks for.
+    pub fn logits_noting(
+        &self,
+        tape: &mut Tape<'_>,
+        net: &dyn EncoderNet,
+        batch: &PackedBatch,
+        embedded: Var,
+        states: &mut States,
+    ) -> Result<Var> {
+        let hidden = net.encode_noting(tape, batch, embedded, states)?;
+        self.forward(tape, hidden, batch)
     }
 
     /// Dropout probability inside the head.

@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::Metadata;
 
@@ -196,8 +197,8 @@ impl TensorFile {
         }
         match info.dtype {
             Dtype::F32 => fill(bytes, out, f32::from_le_bytes),
-            Dtype::F16 => fill(bytes, out, |pair| f16_to_f32(u16::from_le_bytes(pair))),
-            Dtype::BF16 => fill(bytes, out, |pair| bf16_to_f32(u16::from_le_bytes(pair))),
+            Dtype::F16 => fill(bytes, out, |pair| f16::from_le_bytes(pair).to_f32()),
+            Dtype::BF16 => fill(bytes, out, |pair| bf16::from_le_bytes(pair).to_f32()),
             Dtype::F64 => fill(bytes, out, |eight| f64::from_le_bytes(eight) as f32),
             _ => return Err(self.wrong_dtype(info, "real numbers (F32, F16, BF16, F64)")),
         }
@@ -231,8 +232,8 @@ impl TensorFile {
     fn floats<T>(&self, info: &TensorInfo, bytes: &[u8], wide: fn(f64) -> T, narrow: fn(f32) -> T) -> Result<Vec<T>> {
         match info.dtype {
             Dtype::F32 => Ok(collect(bytes, |x| narrow(f32::from_le_bytes(x)))),
-            Dtype::F16 => Ok(collect(bytes, |x| narrow(f16_to_f32(u16::from_le_bytes(x))))),
-            Dtype::BF16 => Ok(collect(bytes, |x| narrow(bf16_to_f32(u16::from_le_bytes(x))))),
+            Dtype::F16 => Ok(collect(bytes, |x| narrow(f16::from_le_bytes(x).to_f32()))),
+            Dtype::BF16 => Ok(collect(bytes, |x| narrow(bf16::from_le_bytes(x).to_f32()))),
             Dtype::F64 => Ok(collect(bytes, |x| wide(f64::from_le_bytes(x)))),
             _ => Err(self.wrong_dtype(info, "real numbers (F32, F16, BF16, F64)")),
         }
@@ -292,27 +293,6 @@ fn collect<const N: usize, T>(bytes: &[u8], convert: impl Fn([u8; N]) -> T) -> V
 
 fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent))
-}
-
-/// IEEE half precision (1 sign, 5 exponent, 10 mantissa bits) to f32; exact.
-pub fn f16_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits & 0x8000) << 16;
-    let exponent = u32::from(bits >> 10) & 0x1f;
-    let mantissa = u32::from(bits & 0x03ff);
-    match (exponent, mantissa) {
-        (0, _) => {
-            // Zero or subnormal: mantissa * 2^-24, exact in f32.
-            let magnitude = mantissa as f32 * (1.0 / 16_777_216.0);
-            f32::from_bits(sign | magnitude.to_bits())
-        }
-        (0x1f, _) => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | mantissa << 13),
-    }
-}
-
-/// bfloat16 (the upper half of an f32) to f32; exact.
-pub fn bf16_to_f32(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The values of a tensor to be written.

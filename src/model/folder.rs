@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::teacher::PROJECTIONS;
 use super::{Encoder, HeadOptions, MultiTaskModel, PoolerChoice};
 use crate::device::Device;
 use crate::encoders;
@@ -80,7 +81,8 @@ impl MultiTaskModel {
         params.fetch()?;
         let part = |heads: bool| -> Vec<(&str, &[usize], TensorData<'_>)> {
             let entries = params.entries().iter().zip(params.ids());
-            let chosen = entries.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);
+            let own = entries.filter(|(entry, _)| !entry.name.starts_with(PROJECTIONS));
+            let chosen = own.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);
             chosen.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect()
         };
         safetensors::write(encoders::weights_path(folder), &part(false), None)?;

@@ -5,6 +5,7 @@ mod folder;
 mod freeze;
 mod multi_task;
 mod perturbed;
+mod teacher;
 
 pub(crate) use folder::{temporary_beside, write_json};
 
@@ -12,3 +13,4 @@ pub use encoder::{Embeddings, Encoder, Pool};
 pub use freeze::Freeze;
 pub use multi_task::{Evaluation, HeadOptions, MultiTaskModel, PoolerChoice};
 pub use perturbed::Attack;
+pub use teacher::Shown;

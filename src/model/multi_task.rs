@@ -447,7 +447,14 @@ impl MultiTaskModel {
 
 /// Consecutive batches of about [`BATCH_TOKENS`] tokens, and which examples they hold.
 pub(super) fn consecutive_batches(dataset: &Dataset) -> impl Iterator<Item = Result<(TaskBatch, Vec<u32>)>> + Send {
-    let mut start = 0;
+    consecutive_batches_from(dataset, 0)
+}
+
+/// Those from example `start` on.
+pub(super) fn consecutive_batches_from(
+    dataset: &Dataset,
+    mut start: usize,
+) -> impl Iterator<Item = Result<(TaskBatch, Vec<u32>)>> + Send {
     std::iter::from_fn(move || {
         let (mut end, mut tokens) = (start, 0);
         while end < dataset.len() && (end == start || tokens + dataset.length(end) <= BATCH_TOKENS) {

@@ -5,9 +5,11 @@ mod block;
 mod init;
 mod linear;
 mod pooler;
+mod states;
 
 pub use batch::PackedBatch;
 pub use block::{Block, BlockOptions, LayerNorm};
 pub use init::init_normal;
 pub use linear::Linear;
 pub use pooler::Pooler;
+pub use states::States;

@@ -1,9 +1,11 @@
 //! What the kinds of task have in common: labels → head → loss → decode → metric. One file a kind.
 
-use super::{Label, TaskBatch, TaskDef, TaskType};
+use super::taught::{Outputs, rows_of, values_of_rows};
+use super::{Label, TaskBatch, TaskDef, TaskType, TeacherValues};
 use super::{classification, multi_label, ranking, regression, sequence_labeling};
 use crate::error::{Error, Result};
 use crate::heads::Head;
+use crate::losses::TaughtRows;
 use crate::metrics::{EntityDetails, Metric, Score};
 use crate::nn::Pooler;
 use crate::ops::{Activation, Divergence};
@@ -78,6 +80,22 @@ pub trait Kind: Send + Sync {
         batch: &TaskBatch,
         form: Divergence,
     ) -> Result<Var>;
+
+    /// What teachers say of a batch, laid out as its logits: one row of `n_class` numbers an example, if the kind does not say
+    /// otherwise.
+    fn taught(&self, task: &TaskDef, batch: &TaskBatch, values: &TeacherValues) -> Result<TaughtRows> {
+        rows_of(task, batch, values, task.n_class)
+    }
+
+    /// What the logits of a batch teach: the other way round.
+    fn teach(&self, _task: &TaskDef, logits: View<'_>, batch: &TaskBatch) -> Result<TeacherValues> {
+        values_of_rows(logits, batch)
+    }
+
+    /// What the numbers mean that teachers say of an example.
+    fn outputs(&self, task: &TaskDef) -> Outputs {
+        Outputs::Distributions(task.n_class)
+    }
 
     /// How many losses the mean of a batch is made of: its weight in the mean over a split.
     fn counted(&self, _task: &TaskDef, _batch: &TaskBatch, labels: &[Label]) -> usize {

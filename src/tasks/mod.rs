@@ -25,6 +25,7 @@ mod regression;
 mod sequence_labeling;
 mod tag_scheme;
 mod task;
+mod taught;
 mod write;
 pub(crate) mod yaml;
 
@@ -38,5 +39,6 @@ pub use label::Label;
 pub use names::{ACTIVATIONS, DataFormat, Format, LossName, METRICS, Quoting, TaskType};
 pub use tag_scheme::{Scheme, to_iob2};
 pub use task::TaskDef;
+pub use taught::{Outputs, TeacherValues};
 pub(crate) use write::quoted;
 pub use write::to_yaml;

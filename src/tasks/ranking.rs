@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::classification::pooled_head;
 use super::kind::{HeadSite, Kind, Prediction, arg_max, foreign};
-use super::{Label, TaskBatch, TaskDef};
+use super::taught::{Outputs, check_count, check_examples, marks};
+use super::{Label, TaskBatch, TaskDef, TeacherValues};
 use crate::error::{Error, Result};
 use crate::heads::Head;
-use crate::losses;
+use crate::losses::{self, TaughtRows};
 use crate::metrics::{EmptyGroups, Metric, Score, mean_ranking, rank_group};
-use crate::ops::{Divergence, IGNORE};
+use crate::ops::{Divergence, DivergenceRows, IGNORE};
 use crate::tape::{Tape, Var, View};
 
 /// Pooled head with one output, cross-entropy over the candidates of a question.
@@ -62,6 +63,34 @@ impl Kind for Ranking {
         form: Divergence,
     ) -> Result<Var> {
         losses::candidate_divergence(tape, first, second, form, &batch.groups)
+    }
+
+    fn taught(&self, task: &TaskDef, batch: &TaskBatch, taught: &TeacherValues) -> Result<TaughtRows> {
+        check_examples(batch, taught)?;
+        let (mut values, mut counted) = (Vec::new(), Vec::with_capacity(batch.examples()));
+        for (example, group) in batch.groups.windows(2).enumerate() {
+            let (own, candidates) = (taught.of(example), group[1].saturating_sub(group[0]) as usize);
+            check_count(task, own.len(), candidates)?;
+            counted.push(!own.is_empty());
+            values.extend_from_slice(own);
+            values.resize(group[1] as usize, 0.0);
+        }
+        let rows = DivergenceRows::Groups(batch.groups.clone());
+        Ok(TaughtRows { values, rows, counted: marks(counted), numbers: false })
+    }
+
+    fn outputs(&self, _task: &TaskDef) -> Outputs {
+        Outputs::Distribution
+    }
+
+    fn teach(&self, _task: &TaskDef, logits: View<'_>, batch: &TaskBatch) -> Result<TeacherValues> {
+        let mut values = TeacherValues::new();
+        for group in batch.groups.windows(2) {
+            let scores = logits.data.get(group[0] as usize..group[1] as usize);
+            let scores = scores.ok_or_else(|| Error::shape("ranking", "a question without scores"))?;
+            values.push(scores.iter().copied());
+        }
+        Ok(values)
     }
 
     fn counted(&self, _task: &TaskDef, _batch: &TaskBatch, labels: &[Label]) -> usize {

@@ -2,10 +2,11 @@
 
 use super::classification::pooled_head;
 use super::kind::{HeadSite, Kind, Prediction, foreign};
-use super::{Label, TaskBatch, TaskDef};
+use super::taught::{Outputs, rows_of};
+use super::{Label, TaskBatch, TaskDef, TeacherValues};
 use crate::error::Result;
 use crate::heads::Head;
-use crate::losses;
+use crate::losses::{self, TaughtRows};
 use crate::metrics::{self, Metric, Score};
 use crate::ops::Divergence;
 use crate::tape::{Tape, Var, View};
@@ -47,6 +48,14 @@ impl Kind for Regression {
         form: Divergence,
     ) -> Result<Var> {
         losses::squared_difference(tape, first, second, form)
+    }
+
+    fn taught(&self, task: &TaskDef, batch: &TaskBatch, values: &TeacherValues) -> Result<TaughtRows> {
+        Ok(TaughtRows { numbers: true, ..rows_of(task, batch, values, 1)? })
+    }
+
+    fn outputs(&self, _task: &TaskDef) -> Outputs {
+        Outputs::Numbers
     }
 
     fn decode(&self, _task: &TaskDef, logits: View<'_>, _batch: &TaskBatch) -> Result<Vec<Prediction>> {

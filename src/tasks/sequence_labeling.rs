@@ -11,12 +11,13 @@ use std::sync::Arc;
 use super::kind::{HeadSite, Kind, Prediction, foreign};
 use super::message::shown;
 use super::tag_scheme::{Scheme, is_entity_tag, to_iob2};
-use super::{Label, TaskBatch, TaskDef};
+use super::taught::{check_count, check_examples};
+use super::{Label, TaskBatch, TaskDef, TeacherValues, WordRows};
 use crate::error::{Error, Result};
 use crate::heads::{Head, TokenHead};
-use crate::losses;
+use crate::losses::{self, TaughtRows};
 use crate::metrics::{EntityDetails, EntityRule, Metric, Score, entity_report, mean_sentence_f1};
-use crate::ops::{Divergence, IGNORE};
+use crate::ops::{Divergence, DivergenceRows, IGNORE};
 use crate::tape::{Tape, Var, View};
 
 /// Token head with `n_class` outputs, mean cross-entropy over the words.
@@ -26,8 +27,7 @@ pub(super) struct SequenceLabeling;
 /// `legacy_token_labels` CLS and SEP at the ends of a sequence and X at every other token that begins no word.
 fn targets(task: &TaskDef, batch: &TaskBatch, labels: &[Label]) -> Result<Vec<i32>> {
     batch.check_labels(labels.len())?;
-    let words = batch.words.as_ref();
-    let words = words.ok_or_else(|| Error::shape("sequence labelling", "a batch without words"))?;
+    let words = words_of(batch)?;
     let mut targets = vec![IGNORE; batch.packed.tokens()];
     if let Some(classes) = task.no_words()? {
         targets.fill(classes.sub_token as i32);
@@ -51,6 +51,12 @@ fn targets(task: &TaskDef, batch: &TaskBatch, labels: &[Label]) -> Result<Vec<i3
         }
     }
     Ok(targets)
+}
+
+/// # Errors
+/// A batch of another kind of task.
+fn words_of(batch: &TaskBatch) -> Result<&WordRows> {
+    batch.words.as_ref().ok_or_else(|| Error::shape("sequence labelling", "a batch without words"))
 }
 
 /// The class called `O`.
@@ -125,14 +131,50 @@ impl Kind for SequenceLabeling {
     ) -> Result<Var> {
         // The tokens that are trained: the first of each word, or all of them.
         let mut counted = vec![task.no_words()?.is_some(); batch.packed.tokens()];
-        let words = batch.words.as_ref();
-        let words = words.ok_or_else(|| Error::shape("sequence labelling", "a batch without words"))?;
+        let words = words_of(batch)?;
         for row in words.rows.iter().filter_map(|row| usize::try_from(*row).ok()) {
             if let Some(counted) = counted.get_mut(row) {
                 *counted = true;
             }
         }
         losses::word_divergence(tape, first, second, form, counted.into(), batch.packed.sequences())
+    }
+
+    fn taught(&self, task: &TaskDef, batch: &TaskBatch, taught: &TeacherValues) -> Result<TaughtRows> {
+        check_examples(batch, taught)?;
+        let (tokens, width) = (batch.packed.tokens(), task.n_class);
+        let (mut values, mut counted) = (vec![0.0; tokens * width], vec![false; tokens]);
+        for example in 0..batch.examples() {
+            let (own, rows) = (taught.of(example), words_of(batch)?.of(example));
+            check_count(task, own.len(), rows.len() * width)?;
+            for (row, word) in rows.iter().zip(own.chunks_exact(width.max(1))) {
+                let Ok(row) = usize::try_from(*row) else { continue };
+                // A word that the teacher has cut off.
+                if word.iter().any(|value| value.is_nan()) {
+                    continue;
+                }
+                if let (Some(to), Some(counted)) = (values.get_mut(row * width..(row + 1) * width), counted.get_mut(row)) {
+                    to.copy_from_slice(word);
+                    *counted = true;
+                }
+            }
+        }
+        Ok(TaughtRows { values, rows: DivergenceRows::Width, counted: Some(counted.into()), numbers: false })
+    }
+
+    fn teach(&self, _task: &TaskDef, logits: View<'_>, batch: &TaskBatch) -> Result<TeacherValues> {
+        let width = logits.shape.width().max(1);
+        let words = words_of(batch)?;
+        let nothing = vec![f32::NAN; width];
+        let mut values = TeacherValues::new();
+        for example in 0..batch.examples() {
+            let row = |row: &i32| {
+                let start = usize::try_from(*row).ok().map(|row| row * width);
+                start.and_then(|start| logits.data.get(start..start + width)).unwrap_or(&nothing)
+            };
+            values.push(words.of(example).iter().flat_map(row).copied());
+        }
+        Ok(values)
     }
 
     fn counted(&self, task: &TaskDef, batch: &TaskBatch, labels: &[Label]) -> usize {
@@ -149,8 +191,7 @@ impl Kind for SequenceLabeling {
             let better = |best: usize, class: &usize| if logits[*class] > logits[best] { *class } else { best };
             allowed.iter().fold(allowed.first().copied().unwrap_or(0), better)
         };
-        let words = batch.words.as_ref();
-        let words = words.ok_or_else(|| Error::shape("sequence labelling", "a batch without words"))?;
+        let words = words_of(batch)?;
         let tags = |i| Prediction::Tags(words.of(i).iter().map(|row| class_of(*row)).collect());
         Ok((0..batch.examples()).map(tags).collect())
     }
@@ -208,7 +249,7 @@ mod tests {
     use super::*;
     use crate::metrics::PrecisionRecall;
     use crate::nn::PackedBatch;
-    use crate::tasks::{TaskFile, WordRows};
+    use crate::tasks::TaskFile;
     use crate::tensor::Shape;
 
     fn task(labels: &[&str], metrics: &str) -> TaskDef {

@@ -1,7 +1,9 @@
 //! The tokenised splits of all tasks of a run.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use super::distillation::Teaching;
 use crate::data::readers::Labels;
 use crate::data::{Dataset, ReadOptions};
 use crate::error::{Error, Result};
@@ -17,6 +19,8 @@ pub struct TaskData {
     pub dev: Vec<(String, Dataset)>,
     /// Texts without labels, which terms of adversarial training learn from, too.
     pub unlabelled: Option<Dataset>,
+    /// Teachers of what it is trained on, and of the texts without labels.
+    pub teaching: [Option<Arc<Teaching>>; 2],
 }
 
 /// The splits of all tasks, in the model's order.
@@ -55,7 +59,7 @@ impl TrainingData {
                 }
             }
             let unlabelled = read_split_to_predict(model, index, task, UNLABELLED, data_dir, options)?;
-            all.tasks.push(TaskData { train, dev, unlabelled });
+            all.tasks.push(TaskData { train, dev, unlabelled, ..TaskData::default() });
         }
         Ok(all)
     }

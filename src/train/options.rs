@@ -2,6 +2,7 @@
 
 use super::adversarial::AdversarialOptions;
 use super::data::TrainingData;
+use super::distillation::DistillationOptions;
 use super::optimizer::{OptimizerKind, OptimizerOptions};
 use super::schedule::{ScheduleKind, warmup_updates};
 use crate::data::{BatchOptions, Sampling};
@@ -64,6 +65,8 @@ pub struct TrainOptions {
     pub untouched: Untouched,
     /// Adversarial training.
     pub adversarial: AdversarialOptions,
+    /// Distillation from teachers or soft labels; None: from labels alone.
+    pub distillation: Option<DistillationOptions>,
     /// Check after each backward pass that every parameter the loss depends on has got a gradient.
     pub check: bool,
     /// End after so many updates (the schedule is that of the whole run).
@@ -97,6 +100,7 @@ impl Default for TrainOptions {
             precision: None,
             untouched: Untouched::Skip,
             adversarial: AdversarialOptions::default(),
+            distillation: None,
             check: false,
             max_updates: None,
             checkpoint_every: None,
@@ -130,6 +134,7 @@ impl TrainOptions {
         require(ema > 0.0 && ema < 1.0, "ema", format!("{ema} is not between 0 and 1"))?;
         warmup_updates(self.warmup, 1)?;
         self.adversarial.validate()?;
+        self.distillation.as_ref().map_or(Ok(()), DistillationOptions::validate)?;
         let decay = self.optimizer.weight_decay;
         require(decay.is_finite() && decay >= 0.0, "weight-decay", format!("{decay} is not 0 or above"))
     }
@@ -178,7 +183,7 @@ impl TrainOptions {
 
     /// What decides the weights, as (flag, value): a resumed run must have the same.
     pub fn describe(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut list = vec![
             ("epochs", self.epochs.to_string()),
             ("batch-size", self.batch_size.to_string()),
             ("batch-tokens", self.batch_tokens.map_or("no limit".into(), |limit| limit.to_string())),
@@ -197,6 +202,8 @@ impl TrainOptions {
             ("ema", self.ema.map_or("none".into(), |decay| decay.to_string())),
             ("seed", self.seed.to_string()),
             ("untouched", format!("{:?}", self.untouched)),
-        ]
+        ];
+        list.extend(self.distillation.iter().flat_map(DistillationOptions::describe));
+        list
     }
 }

@@ -1,7 +1,8 @@
 //! One update: batches forward and backward, clipping, the optimizer.
 
-use super::adversarial::{BatchNoise, BatchOptions, BatchReport, ModelBatch, Terms};
+use super::adversarial::{BatchNoise, BatchOptions, BatchReport, ModelBatch, Teachers, Terms};
 use super::clip::{check_norm, clip_factor, grad_norm};
+use super::distillation::{Matching, Targets};
 use super::loss_scale::LossScale;
 use super::optimizer::Optimizer;
 use super::options::{TrainOptions, Untouched};
@@ -9,7 +10,7 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
 use crate::tape::{Gradients, Random, Tape, TapeMemory};
-use crate::tasks::{Label, TaskBatch};
+use crate::tasks::TaskBatch;
 
 /// Batches of texts without labels draw as if they had numbers from here on.
 const UNLABELLED_BATCHES: u64 = 1 << 62;
@@ -26,6 +27,10 @@ pub struct Step {
     check: bool,
     updates: u64,
     terms: Terms,
+    /// What of the student is compared with its teachers; None: no distillation.
+    matching: Option<Matching>,
+    /// Updates of the whole run: how far annealing is goes by them.
+    total: u64,
     /// Whether a batch of this update has spoilt its gradients.
     spoilt: bool,
     /// In f16.
@@ -49,6 +54,8 @@ impl Step {
             check: options.check,
             updates: 0,
             terms: Terms::new(&options.adversarial, model.tasks().map(Some), params)?,
+            matching: options.distillation.as_ref().map(|options| Matching::new(options, params)).transpose()?,
+            total: 0,
             spoilt: false,
             loss_scale: (precision == Precision::F16).then(LossScale::default),
         })
@@ -56,18 +63,18 @@ impl Step {
 
     /// Forward and backward of one batch; its gradient, times `scale`, is added to what this update has so far.
     /// `number` is the batch's number in the run: the masks are drawn from it. A batch without labels has the terms that
-    /// need none.
+    /// need none, and what teachers say of it.
     pub fn batch(
         &mut self,
         model: &MultiTaskModel,
         task: usize,
         batch: &TaskBatch,
-        labels: Option<&[Label]>,
+        targets: Targets<'_>,
         scale: f32,
         number: u64,
     ) -> Result<BatchReport> {
         // On the device's own threads from beginning to end: its parallel parts then start without a hand-over.
-        model.encoder().device().host().run(|| self.forward_backward(model, task, batch, labels, scale, number))
+        model.encoder().device().host().run(|| self.forward_backward(model, task, batch, targets, scale, number))
     }
 
     fn forward_backward(
@@ -75,7 +82,7 @@ impl Step {
         model: &MultiTaskModel,
         task: usize,
         batch: &TaskBatch,
-        labels: Option<&[Label]>,
+        Targets { labels, lesson }: Targets<'_>,
         scale: f32,
         number: u64,
     ) -> Result<BatchReport> {
@@ -87,7 +94,9 @@ impl Step {
         let device = self.precision.map_or_else(|| own.clone(), |precision| own.with_precision(precision));
         let mut tape = Tape::recording(encoder.params(), &device, std::mem::take(&mut self.memory), random);
         tape.check_slots(self.check);
-        let objective = ModelBatch { model, task, batch, labels };
+        let progress = self.updates as f32 / self.total.max(1) as f32;
+        let teachers = self.matching.as_ref().map(|matching| Teachers { matching, lesson, progress });
+        let objective = ModelBatch { model, task, batch, labels, teachers };
         let noise = BatchNoise { seed: self.seed, batch: drawn };
         // A power of two.
         let scale = scale * self.loss_scale.map_or(1.0, |loss| loss.scale as f32);
@@ -181,6 +190,11 @@ impl Step {
     pub fn after_update(&mut self, model: &MultiTaskModel, update: u64, total: u64) -> Result<()> {
         let encoder = model.encoder();
         self.terms.after_update(encoder.params(), encoder.device(), update, total)
+    }
+
+    /// Tells how many updates the whole run has.
+    pub fn set_total(&mut self, updates: u64) {
+        self.total = updates;
     }
 
     /// Counts on from so many updates (messages name them).

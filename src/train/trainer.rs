@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::checkpoint::{self, State};
 use super::data::TrainingData;
+use super::distillation::{Lesson, Targets, Teaching};
 use super::ema::Ema;
 use super::observer::{Event, Observer, SplitEvaluation, Totals};
 use super::options::TrainOptions;
@@ -22,8 +23,18 @@ use crate::tasks::{Label, TaskBatch};
 /// Batches that are cut while a step runs.
 const AHEAD: usize = 2;
 
-/// A batch of the plan with its labels, and one of the task's unlabelled texts; an error comes when it is its turn.
-type Cut = Result<(TaskBatch, Vec<Label>, Option<TaskBatch>)>;
+/// A batch of the plan with what it is trained towards, and one of the task's unlabelled texts.
+struct Cut {
+    batch: TaskBatch,
+    labels: Option<Vec<Label>>,
+    lesson: Option<Lesson>,
+    unlabelled: Option<(TaskBatch, Option<Lesson>)>,
+}
+
+/// The lesson of some examples, if anybody teaches them.
+fn lesson_of(teaching: &Option<Arc<Teaching>>, dataset: &Dataset, examples: &[u32]) -> Result<Option<Lesson>> {
+    teaching.as_ref().map(|teaching| teaching.lesson(dataset, examples)).transpose()
+}
 
 /// Trains a model. With an output folder it writes `checkpoints/` and `best/` there.
 #[derive(Clone, Debug, Default)]
@@ -170,6 +181,11 @@ impl<'a> Run<'a> {
             .chain(unlabelled)
             .fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
+        let teaching = data.tasks.iter().flat_map(|task| &task.teaching).flatten();
+        let teachers = teaching.fold(0u64, |hash, teaching| hash.rotate_left(7) ^ teaching.fingerprint());
+        if options.distillation.is_some() {
+            run.push(("the teachers (fingerprint)".into(), format!("{teachers:016x}")));
+        }
         let dev = data.tasks.iter().flat_map(|task| &task.dev);
         let fingerprint = dev.fold(0u64, |hash, (_, dataset)| hash.rotate_left(7) ^ dataset.fingerprint());
         run.push(("the dev data (fingerprint)".into(), format!("{fingerprint:016x}")));
@@ -181,9 +197,15 @@ impl<'a> Run<'a> {
         };
         let state =
             State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run, loss_scale: None };
+        if let Some(distillation) = &options.distillation {
+            let width = data.tasks.iter().flat_map(|task| &task.teaching).flatten().map(|teaching| teaching.width()).max();
+            distillation.add_projections(model, width.unwrap_or(0), options.seed)?;
+            distillation.check_data(model, data)?;
+        }
         // Training needs the weights in one buffer: from here on not in the file that they were read from as well.
         model.encoder_mut().params.try_own()?;
-        let step = Step::new(model, options)?;
+        let mut step = Step::new(model, options)?;
+        step.set_total(totals.updates);
         let ema = options.ema.map(|decay| Ema::new(decay, model));
         Ok(Run { trainer, data, train, step, ema, state, best: None, totals, schedule, weights, names })
     }
@@ -220,16 +242,26 @@ impl<'a> Run<'a> {
             let (train, data) = (self.train.clone(), self.data);
             // A run without terms for them leaves unlabelled texts alone.
             let end = self.totals.updates;
-            let wanted: Vec<bool> = (0..train.len()).map(|task| self.step.terms().use_unlabelled(task, end)).collect();
+            let wanted: Vec<bool> = (0..train.len()).map(|task| self.uses_unlabelled(task, end)).collect();
             let (seed, count) = (self.trainer.options.seed, self.trainer.options.batch_size);
             let ordinals = if wanted.contains(&true) { self.ordinals(&plan) } else { vec![0; plan.len()] };
-            let cut = |(index, plan): (usize, &BatchPlan)| -> Cut {
-                let dataset = train[plan.task];
-                let unlabelled = data.tasks[plan.task].unlabelled.as_ref().filter(|_| wanted[plan.task]);
-                let texts = unlabelled
-                    .filter(|texts| !texts.is_empty())
-                    .map(|texts| texts.batch(&unlabelled_examples(texts.len(), count, seed, ordinals[index])));
-                Ok((dataset.batch(&plan.examples)?, dataset.labels(&plan.examples)?, texts.transpose()?))
+            // An error comes when it is its turn.
+            let cut = |(index, plan): (usize, &BatchPlan)| -> Result<Cut> {
+                let (dataset, task) = (train[plan.task], &data.tasks[plan.task]);
+                let [teaching, of_unlabelled] = &task.teaching;
+                let texts = task.unlabelled.as_ref().filter(|texts| wanted[plan.task] && !texts.is_empty());
+                let unlabelled = texts.map(|texts| {
+                    let examples = unlabelled_examples(texts.len(), count, seed, ordinals[index]);
+                    Ok((texts.batch(&examples)?, lesson_of(of_unlabelled, texts, &examples)?))
+                });
+                // Who is taught needs no labels.
+                let labels = (teaching.is_none() || dataset.is_labelled()).then(|| dataset.labels(&plan.examples));
+                Ok(Cut {
+                    batch: dataset.batch(&plan.examples)?,
+                    labels: labels.transpose()?,
+                    lesson: lesson_of(teaching, dataset, &plan.examples)?,
+                    unlabelled: unlabelled.transpose()?,
+                })
             };
             let cpu = model.encoder().device().host().clone();
             ahead(&cpu, AHEAD, plan.iter().enumerate().skip(done * accumulate).map(cut), |batches| -> Result<()> {
@@ -265,6 +297,12 @@ impl<'a> Run<'a> {
             counts[batch.task] - 1
         };
         plan.iter().map(ordinal).collect()
+    }
+
+    /// Whether texts without labels of a task have anything to learn from at this update.
+    fn uses_unlabelled(&self, task: usize, update: u64) -> bool {
+        let taught = self.data.tasks.get(task).is_some_and(|task| task.teaching[1].is_some());
+        taught || self.step.terms().use_unlabelled(task, update)
     }
 
     fn is_finished(&self) -> bool {
@@ -323,7 +361,7 @@ impl<'a> Run<'a> {
         &mut self,
         model: &mut MultiTaskModel,
         group: &[BatchPlan],
-        batches: &mut dyn Iterator<Item = Cut>,
+        batches: &mut dyn Iterator<Item = Result<Cut>>,
         observer: &mut (dyn Observer + '_),
     ) -> Result<()> {
         let (before, begun) = (self.state.clone(), self.step.updates());
@@ -346,31 +384,31 @@ impl<'a> Run<'a> {
         &mut self,
         model: &mut MultiTaskModel,
         group: &[BatchPlan],
-        batches: &mut dyn Iterator<Item = Cut>,
+        batches: &mut dyn Iterator<Item = Result<Cut>>,
         observer: &mut (dyn Observer + '_),
     ) -> Result<()> {
         for plan in group {
             let start = Instant::now();
             // One batch for each plan, in the same order.
             let cut = batches.next().unwrap_or_else(|| Err(Error::argument("batches", "ended before the epoch")));
-            let (batch, labels, unlabelled) = cut?;
+            let Cut { batch, labels, lesson, unlabelled } = cut?;
             let scale = self.weights[plan.task] / group.len() as f32;
             let name = &self.names[plan.task];
             let number = self.state.batches;
-            let use_unlabelled = self.step.terms().use_unlabelled(plan.task, self.state.updates);
+            let use_unlabelled = self.uses_unlabelled(plan.task, self.state.updates);
             let step = &mut self.step;
-            let mut run = |batch: &TaskBatch, labels: Option<&[Label]>, number: u64| {
-                step.batch(model, plan.task, batch, labels, scale, number).map_err(|error| match error {
+            let mut run = |batch: &TaskBatch, targets: Targets<'_>, number: u64| {
+                step.batch(model, plan.task, batch, targets, scale, number).map_err(|error| match error {
                     Error::NonFinite { what, hint } => {
                         Error::NonFinite { what: format!("task '{name}': {what}"), hint }
                     }
                     other => other,
                 })
             };
-            let mut report = run(&batch, Some(&labels), number)?;
+            let mut report = run(&batch, Targets { labels: labels.as_deref(), lesson: lesson.as_ref() }, number)?;
             let (mut tokens, mut examples) = (batch.packed.tokens(), plan.examples.len());
-            if let Some(texts) = unlabelled.filter(|_| use_unlabelled) {
-                report.join(run(&texts, None, number)?);
+            if let Some((texts, lesson)) = unlabelled.filter(|_| use_unlabelled) {
+                report.join(run(&texts, Targets { labels: None, lesson: lesson.as_ref() }, number)?);
                 (tokens, examples) = (tokens + texts.packed.tokens(), examples + texts.examples());
             }
             observer.event(&Event::Batch {

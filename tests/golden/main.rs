@@ -12,6 +12,7 @@
 //! To add a family: a file beside this one, and a line in [`runner`].
 
 mod case;
+mod distill;
 mod encoders;
 mod engine;
 #[cfg(feature = "cli")]
@@ -55,6 +56,7 @@ fn runner(case: &Case) -> Option<Runner> {
         // Its files are fetched.
         #[cfg(feature = "cli")]
         "tokenizer" => Some(tokenizer::run),
+        "trajectory" if case.is_a("trajectory/distill") => Some(distill::run),
         "trajectory" if case.is_a("trajectory/smart") => Some(smart::run),
         "trajectory" => trajectory::runner(case),
         _ => None,

@@ -279,7 +279,7 @@ fn compare_trace(
     Ok(())
 }
 
-fn compare_gradients(
+pub fn compare_gradients(
     case: &Case,
     report: &mut Report,
     params: &Params,
@@ -309,7 +309,7 @@ fn compare_gradients(
     Ok(())
 }
 
-fn compare_weights(
+pub fn compare_weights(
     report: &mut Report,
     params: &Params,
     arena: &[f32],

@@ -146,7 +146,7 @@ impl Outcome {
 
 /// The name that the cases store a parameter under: those of the encoder have its prefix.
 pub fn stored_name(prefix: &str, name: &str) -> String {
-    if name.starts_with("heads.") { name.to_owned() } else { format!("{prefix}{name}") }
+    if name.starts_with("heads.") || name.starts_with("distill.") { name.to_owned() } else { format!("{prefix}{name}") }
 }
 
 /// The encoder's part of the case's configuration, as `config.json` would have it.

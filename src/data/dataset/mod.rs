@@ -275,6 +275,11 @@ impl Dataset {
         &self.facts.skipped
     }
 
+    /// Whether any example has a label.
+    pub fn is_labelled(&self) -> bool {
+        self.columns.label_kinds.iter().any(|kind| *kind != 0)
+    }
+
     /// Tokens of example `i`, over all its sequences.
     pub fn length(&self, i: usize) -> usize {
         let (offsets, sequences) = (&self.columns.offsets, between(&self.columns.groups, i));

@@ -21,7 +21,7 @@ impl Term for DropoutConsistency {
         let logits = objective.logits(tape, embedded)?;
         let value = objective.divergence(tape, [pass.clean.logits, logits], self.plan.outer_form())?;
         let mut losses = vec![(value, 0.5 * self.plan.weight)];
-        losses.extend(objective.loss(tape, logits)?.map(|loss| (loss, 0.5)));
+        losses.extend(objective.loss(tape, logits)?.map(|loss| (loss, 0.5 * objective.label_weight())));
         Ok(Added::Losses { losses, value, size: None })
     }
 }

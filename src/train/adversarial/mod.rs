@@ -19,7 +19,7 @@ mod word_vectors;
 
 pub use crate::tasks::{AdversarialSettings as Settings, CleanSide, Masks};
 pub use noise::{BatchNoise, Noise};
-pub(super) use objective::ModelBatch;
+pub(super) use objective::{ModelBatch, Teachers};
 pub use objective::Objective;
 pub use options::{AdversarialOptions, Method, ProximalOptions};
 pub use proximal::Momentum;
@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::ops::Divergence;
 use crate::tape::{Gradients, Params, Tape, TapeMemory, Var};
 use crate::tasks::{AdversarialChange, TaskDef};
+use crate::train::distillation::Taught;
 use consistency::Consistency;
 use dropout_consistency::DropoutConsistency;
 use options::Plan;
@@ -189,8 +190,9 @@ impl Terms {
         let begun = |plan: &&Plan| labelled && plan.start <= update;
         let (free, fast_gradient) = (own.free.as_ref().filter(begun), own.fast_gradient.as_ref().filter(begun));
         // R-Drop's own pass has the other half of the loss against the labels.
-        let share = if own.halved.is_some_and(|start| start <= update) { 0.5 } else { 1.0 };
-        let beside = own.has_begun(update, self.start);
+        let half = if own.halved.is_some_and(|start| start <= update) { 0.5 } else { 1.0 };
+        let share = half * objective.label_weight();
+        let beside = own.has_begun(update, self.start) || objective.has_teachers();
         let mark = tape.mark();
         if let Some(plan) = free {
             let number = Method::FreeLb as u32;
@@ -213,7 +215,7 @@ impl Terms {
         };
         let embedded = objective.embed(tape, leaf)?;
         let masks = [embedding_masks, tape.random()];
-        let logits = objective.logits(tape, embedded)?;
+        let (logits, taught) = objective.taught(tape, embedded)?;
         let mut losses: Vec<(Var, f32)> = Vec::new();
         let hard = objective.loss(tape, logits)?;
         if let Some(loss) = hard.filter(|_| free.is_none()) {
@@ -223,6 +225,10 @@ impl Terms {
             if !value.is_finite() {
                 return Ok(report);
             }
+        }
+        for Taught { name, value, share, factor } in taught {
+            report.add(name, share as f64 * tape.scalar(value)? as f64, factor as f64, None);
+            losses.push((value, share * factor));
         }
         // The fast gradient is that of the loss against the labels alone. Without other terms the one backward pass of the
         // batch gives it for nothing; beside them it takes one towards the word vectors.

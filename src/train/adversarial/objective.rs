@@ -7,6 +7,7 @@ use crate::model::MultiTaskModel;
 use crate::ops::Divergence;
 use crate::tape::{Tape, Var};
 use crate::tasks::{Label, TaskBatch};
+use crate::train::distillation::{Lesson, Matching, Taught};
 
 /// A batch, and a model that it goes through.
 pub trait Objective {
@@ -18,6 +19,21 @@ pub trait Objective {
 
     /// The output of the task's head, from the output of the embedding block on.
     fn logits(&self, tape: &mut Tape<'_>, embedded: Var) -> Result<Var>;
+
+    /// The output of the head as [`Objective::logits`] has it, with the losses of the pass against teachers.
+    fn taught(&self, tape: &mut Tape<'_>, embedded: Var) -> Result<(Var, Vec<Taught>)> {
+        Ok((self.logits(tape, embedded)?, Vec::new()))
+    }
+
+    /// Whether there are teachers.
+    fn has_teachers(&self) -> bool {
+        false
+    }
+
+    /// The factor on the loss against the labels.
+    fn label_weight(&self) -> f32 {
+        1.0
+    }
 
     /// The mean loss against the labels; None without labels.
     fn loss(&self, tape: &mut Tape<'_>, logits: Var) -> Result<Option<Var>>;
@@ -37,6 +53,15 @@ pub trait Objective {
     fn segments(&self) -> &Arc<[u32]>;
 }
 
+/// What teachers say of a batch, and how far the run is.
+#[derive(Clone, Copy)]
+pub(in crate::train) struct Teachers<'a> {
+    pub matching: &'a Matching,
+    pub lesson: Option<&'a Lesson>,
+    /// How far the run is, from 0 to 1.
+    pub progress: f32,
+}
+
 /// A batch of one task of a model.
 pub(in crate::train) struct ModelBatch<'a> {
     pub model: &'a MultiTaskModel,
@@ -44,6 +69,14 @@ pub(in crate::train) struct ModelBatch<'a> {
     pub batch: &'a TaskBatch,
     /// None: unlabelled text.
     pub labels: Option<&'a [Label]>,
+    /// None: no distillation.
+    pub teachers: Option<Teachers<'a>>,
+}
+
+impl ModelBatch<'_> {
+    fn name(&self) -> &str {
+        self.model.tasks().nth(self.task).map_or("", |task| task.name.as_str())
+    }
 }
 
 impl Objective for ModelBatch<'_> {
@@ -57,6 +90,40 @@ impl Objective for ModelBatch<'_> {
 
     fn logits(&self, tape: &mut Tape<'_>, embedded: Var) -> Result<Var> {
         self.model.logits_of(tape, self.task, &self.batch.packed, embedded)
+    }
+
+    fn taught(&self, tape: &mut Tape<'_>, embedded: Var) -> Result<(Var, Vec<Taught>)> {
+        let Some(Teachers { matching, lesson: Some(lesson), progress }) = self.teachers else {
+            return Ok((self.logits(tape, embedded)?, Vec::new()));
+        };
+        let options = matching.options();
+        let share = if options.annealing { 1.0 - progress } else { 1.0 };
+        let mut all = Vec::new();
+        let logits = if matching.matches_states() {
+            let mut states = matching.states();
+            let logits = self.model.logits_noting(tape, self.task, &self.batch.packed, embedded, &mut states)?;
+            all = matching.losses(tape, &states, lesson, &self.batch.packed.cu_seqlens, share)?;
+            logits
+        } else {
+            self.logits(tape, embedded)?
+        };
+        let factor = share * options.weight.of(self.name());
+        if let Some(values) = lesson.values.as_ref().filter(|_| factor > 0.0) {
+            let how = (options.loss, options.temperature);
+            let value = self.model.soft_loss_of(tape, self.task, self.batch, logits, values, how)?;
+            all.insert(0, Taught { name: "distill", value, share: 1.0, factor });
+        }
+        Ok((logits, all))
+    }
+
+    fn has_teachers(&self) -> bool {
+        self.teachers.is_some_and(|teachers| teachers.lesson.is_some())
+    }
+
+    fn label_weight(&self) -> f32 {
+        let Some(Teachers { matching, lesson: Some(_), progress }) = self.teachers else { return 1.0 };
+        let options = matching.options();
+        options.label_weight.of(self.name()) * if options.annealing { progress } else { 1.0 }
     }
 
     fn loss(&self, tape: &mut Tape<'_>, logits: Var) -> Result<Option<Var>> {

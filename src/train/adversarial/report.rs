@@ -55,7 +55,11 @@ impl BatchReport {
 
     pub(super) fn add(&mut self, name: &'static str, value: f64, factor: f64, size: Option<f64>) {
         self.loss += factor * value;
-        self.terms.push((name, value));
+        // Several layer pairs go under one name: their mean.
+        match self.terms.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += value,
+            None => self.terms.push((name, value)),
+        }
         self.perturbations.extend(size.map(|size| (name, size)));
     }
 }
@@ -69,6 +73,11 @@ fn unlabelled_name(name: &'static str) -> &'static str {
         "rdrop" => "rdrop-unlabelled",
         "smart-legacy" => "smart-legacy-unlabelled",
         "bregman" => "bregman-unlabelled",
+        "distill" => "distill-unlabelled",
+        "distill_hidden" => "distill_hidden-unlabelled",
+        "distill_queries" => "distill_queries-unlabelled",
+        "distill_keys" => "distill_keys-unlabelled",
+        "distill_values" => "distill_values-unlabelled",
         other => other,
     }
 }
