@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use manyhead::ops::{
-    CrossEntropyOptions, Divergence, DivergenceRows, LegacyDivergence, Reduction, Rows, cross_entropy, divergence, mse,
-    weighted_mse,
+    CrossEntropyOptions, DistillationLoss, DistillationOptions, Divergence, DivergenceRows, LegacyDivergence,
+    Reduction, Rows, add, cross_entropy, distillation, divergence, mse, weighted_mse,
 };
 use manyhead::tape::{Tape, Var};
 use manyhead::tensor::Shape;
@@ -16,8 +16,9 @@ use crate::ops::{compare_gradients, differentiate};
 
 /// The runner of one kind of loss.
 pub fn runner(case: &Case) -> Option<Runner> {
-    let kinds: [(&str, Runner); 4] = [
+    let kinds: [(&str, Runner); 5] = [
         ("losses/cross-entropy", run_cross_entropy),
+        ("losses/distillation", run_distillation),
         ("losses/divergences", run_divergences),
         ("losses/mse", run_mse),
         ("losses/ranking", run_ranking),
@@ -54,14 +55,25 @@ impl<'a> Variants<'a> {
         inputs: &[&str],
         build: impl FnOnce(&mut Tape<'_>, &[Var]) -> manyhead::Result<Var>,
     ) -> Result<(), String> {
+        self.compare_scaled(variant, 1.0, inputs, build)
+    }
+
+    /// The same of a variant that is `scale` times what is built.
+    fn compare_scaled(
+        &mut self,
+        variant: &str,
+        scale: f32,
+        inputs: &[&str],
+        build: impl FnOnce(&mut Tape<'_>, &[Var]) -> manyhead::Result<Var>,
+    ) -> Result<(), String> {
         let mut leaves = Vec::new();
         for name in inputs {
             let name = format!("input.{name}");
             leaves.push((self.data.f32(&name)?, Shape::new(self.data.shape(&name)?)));
         }
-        let outcome = differentiate(&leaves, &[1.0], build).map_err(|error| format!("{variant}: {error}"))?;
+        let outcome = differentiate(&leaves, &[scale], build).map_err(|error| format!("{variant}: {error}"))?;
         let value = format!("{variant}.value");
-        let got = f64::from(outcome.output[0]);
+        let got = f64::from(scale) * f64::from(outcome.output[0]);
         self.report.scalar(&value, got, self.data.scalar(&value)?, self.atol, self.rtol);
         let named = inputs.iter().map(|name| format!("{variant}.grad.{name}")).zip(outcome.gradients);
         self.gradients.extend(named.filter(|(name, _)| self.data.has(name)));
@@ -131,6 +143,53 @@ fn run_divergences(case: &Case, report: &mut Report) -> Result<(), String> {
         variants.compare(variant, &["a", "b"], |tape, leaves| {
             let b = if detached { tape.detached(leaves[1])? } else { leaves[1] };
             divergence(tape, leaves[0], b, form, DivergenceRows::Width, mask)
+        })?;
+    }
+    variants.finish()
+}
+
+/// Student's logits a `[…, classes]` against a teacher's logits t or probabilities q, at the temperature that the variant ends
+/// in; and against labels.
+fn run_distillation(case: &Case, report: &mut Report) -> Result<(), String> {
+    let data = case.tensors("data.safetensors")?;
+    let mut variants = Variants::new(case, &data, report)?;
+    let shape = Shape::new(data.shape("input.a")?);
+    let [logits, probabilities] = [data.f32("input.t")?, data.f32("input.q")?];
+    let logarithms = &*probabilities.iter().map(|q| q.ln()).collect::<Vec<f32>>();
+    let targets: Arc<[i32]> = data.i32s("input.target")?.into();
+    for variant in variants.names() {
+        let (name, temperature) = match variant.rsplit_once("_T").map(|(name, text)| (name, text.parse())) {
+            Some((name, Ok(temperature))) => (name, temperature),
+            _ => (variant, 1.0),
+        };
+        let of = |loss| DistillationOptions { loss, temperature, ..DistillationOptions::default() };
+        let (teacher, loss, labels, scale) = match name {
+            "kl_logits" => (logits, Some(DistillationLoss::Kl), false, 1.0),
+            "kl_probs" => (logarithms, Some(DistillationLoss::Kl), false, 1.0),
+            "mse_logits" => (logits, Some(DistillationLoss::Mse), false, 1.0),
+            "legacy_mse_probs" => (probabilities, Some(DistillationLoss::Mse), false, 1.0),
+            "legacy_kl_double_softmax" => (probabilities, None, false, 1.0),
+            "ce_plus_kl" => (logarithms, Some(DistillationLoss::Kl), true, 1.0),
+            "half_ce_half_kl" => (logarithms, Some(DistillationLoss::Kl), true, 0.5),
+            _ => {
+                variants.unknown(variant);
+                continue;
+            }
+        };
+        variants.compare_scaled(variant, scale, &["a"], |tape, leaves| {
+            let teacher = tape.leaf_from(shape, teacher)?;
+            let soft = match loss {
+                Some(loss) => distillation(tape, leaves[0], teacher, of(loss))?,
+                None => {
+                    let form = Divergence::Legacy(LegacyDivergence::Kl);
+                    divergence(tape, leaves[0], teacher, form, DivergenceRows::Width, None)?
+                }
+            };
+            if !labels {
+                return Ok(soft);
+            }
+            let hard = cross_entropy(tape, leaves[0], &targets, CrossEntropyOptions::default())?;
+            add(tape, hard, soft)
         })?;
     }
     variants.finish()

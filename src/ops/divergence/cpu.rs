@@ -4,24 +4,18 @@ use super::{Divergence, LegacyDivergence, Problem};
 use crate::device::Cpu;
 use crate::device::cpu::Shared;
 
-impl Problem<'_> {
-    fn counts(&self, row: usize) -> bool {
-        self.counted.is_none_or(|counted| counted[row])
-    }
-}
-
 /// A distribution: probabilities and their logarithms.
 #[derive(Default)]
-struct Distribution {
-    p: Vec<f64>,
-    ln: Vec<f64>,
+pub(in crate::ops) struct Distribution {
+    pub p: Vec<f64>,
+    pub ln: Vec<f64>,
 }
 
 impl Distribution {
-    /// softmax of logits; with `bernoulli` of (x, 0).
-    fn fill(&mut self, logits: &[f32], bernoulli: bool) {
+    /// softmax of logits over a temperature; with `bernoulli` of (x, 0).
+    pub fn fill(&mut self, logits: &[f32], temperature: f64, bernoulli: bool) {
         self.ln.clear();
-        self.ln.extend(logits.iter().map(|x| *x as f64));
+        self.ln.extend(logits.iter().map(|x| *x as f64 / temperature));
         if bernoulli {
             self.ln.push(0.0);
         }
@@ -35,7 +29,7 @@ impl Distribution {
 }
 
 /// A factor times a logarithm, where 0 · (−∞) is 0: a class that cannot be adds nothing.
-fn times(p: f64, ln: f64) -> f64 {
+pub(in crate::ops) fn times(p: f64, ln: f64) -> f64 {
     if p == 0.0 { 0.0 } else { p * ln }
 }
 
@@ -47,13 +41,13 @@ struct Scratch {
     slopes: [Vec<f64>; 2],
 }
 
-/// Σ p (ln p − ln q).
-fn kl(p: &Distribution, q: &Distribution) -> f64 {
-    p.p.iter().zip(&p.ln).zip(&q.ln).map(|((p, ln_p), ln_q)| times(*p, ln_p - ln_q)).sum()
+/// Σ p (ln p − `other`).
+pub(in crate::ops) fn kl(p: &Distribution, other: &[f64]) -> f64 {
+    p.p.iter().zip(&p.ln).zip(other).map(|((p, ln_p), ln_q)| times(*p, ln_p - ln_q)).sum()
 }
 
 /// slopes += factor · p ∘ (ln p − ln of `other` − mean): what a divergence weighted by p sends to p's logits.
-fn add_weighted(slopes: &mut [f64], p: &Distribution, other: &[f64], factor: f64) {
+pub(in crate::ops) fn add_weighted(slopes: &mut [f64], p: &Distribution, other: &[f64], factor: f64) {
     let terms = || p.p.iter().zip(&p.ln).zip(other);
     let mean: f64 = terms().map(|((p, ln), other)| times(*p, ln - other)).sum();
     for (slope, ((p, ln), other)) in slopes.iter_mut().zip(terms()) {
@@ -62,7 +56,7 @@ fn add_weighted(slopes: &mut [f64], p: &Distribution, other: &[f64], factor: f64
 }
 
 /// slopes += factor · (p − q).
-fn add_difference(slopes: &mut [f64], p: &[f64], q: &[f64], factor: f64) {
+pub(in crate::ops) fn add_difference(slopes: &mut [f64], p: &[f64], q: &[f64], factor: f64) {
     slopes.iter_mut().zip(p.iter().zip(q)).for_each(|(slope, (p, q))| *slope += factor * (p - q));
 }
 
@@ -94,12 +88,12 @@ impl Scratch {
             Divergence::KlSecondFirst | Divergence::Legacy(LegacyDivergence::Kl) => {
                 add_difference(a, &p.p, &q.p, 1.0);
                 add_weighted(b, q, &p.ln, 1.0);
-                kl(q, p)
+                kl(q, &p.ln)
             }
             Divergence::KlFirstSecond => {
                 add_weighted(a, p, &q.ln, 1.0);
                 add_difference(b, &q.p, &p.p, 1.0);
-                kl(p, q)
+                kl(p, &q.ln)
             }
             Divergence::SymmetricKl => {
                 add_weighted(a, p, &q.ln, 1.0);
@@ -117,10 +111,7 @@ impl Scratch {
                 let ln_m: Vec<f64> = p.ln.iter().zip(&q.ln).map(|(x, y)| ln_mean(*x, *y)).collect();
                 add_weighted(a, p, &ln_m, 0.5);
                 add_weighted(b, q, &ln_m, 0.5);
-                let half = |p: &Distribution| -> f64 {
-                    p.p.iter().zip(&p.ln).zip(&ln_m).map(|((p, ln), m)| times(*p, ln - m)).sum()
-                };
-                0.5 * (half(p) + half(q))
+                0.5 * (kl(p, &ln_m) + kl(q, &ln_m))
             }
             Divergence::Hellinger => {
                 let root = |i: usize| (0.5 * (p.ln[i] + q.ln[i])).exp();
@@ -159,7 +150,7 @@ fn squared_roots(p: &Distribution, q: &Distribution) -> f64 {
 }
 
 /// ln(½ (eˣ + eʸ)).
-fn ln_mean(x: f64, y: f64) -> f64 {
+pub(in crate::ops) fn ln_mean(x: f64, y: f64) -> f64 {
     let (low, high) = if x < y { (x, y) } else { (y, x) };
     if high == f64::NEG_INFINITY { high } else { high + (0.5 * (1.0 + (low - high).exp())).ln() }
 }
@@ -168,15 +159,16 @@ fn ln_mean(x: f64, y: f64) -> f64 {
 pub fn forward(cpu: &Cpu, problem: &Problem<'_>, divisor: f64, values: &mut [f32], slopes: [&mut [f32]; 2]) {
     let wanted = slopes.iter().all(|slopes| slopes.len() == problem.first.data.len());
     let slopes = slopes.map(Shared::new);
-    cpu.for_rows(problem.rows, [(values, 1)], |range, [values]| {
+    cpu.for_rows(problem.layout.rows, [(values, 1)], |range, [values]| {
         let mut scratch = Scratch::default();
+        let bernoulli = problem.layout.bernoulli;
         for (value, row) in values.iter_mut().zip(range) {
-            let at = problem.range(row);
-            let counts = problem.counts(row) && !at.is_empty();
+            let at = problem.layout.range(row);
+            let counts = problem.layout.counts(row) && !at.is_empty();
             *value = 0.0;
             if counts {
-                scratch.first.fill(&problem.first.data[at.clone()], problem.bernoulli);
-                scratch.second.fill(&problem.second.data[at.clone()], problem.bernoulli);
+                scratch.first.fill(&problem.first.data[at.clone()], 1.0, bernoulli);
+                scratch.second.fill(&problem.second.data[at.clone()], 1.0, bernoulli);
                 *value = scratch.row(problem.form) as f32;
             }
             if wanted {

@@ -30,9 +30,10 @@ pub fn forward(
     values: Span<'_>,
     slopes: Option<[Span<'_>; 2]>,
 ) -> Result<()> {
-    let groups = problem.groups.map(|groups| cuda.list(groups)).transpose()?;
+    let layout = &problem.layout;
+    let groups = layout.groups.map(|groups| cuda.list(groups)).transpose()?;
     let bytes = |counted: &[bool]| cuda.upload(&counted.iter().map(|counts| *counts as u8).collect::<Vec<u8>>());
-    let counted = problem.counted.map(bytes).transpose()?;
+    let counted = layout.counted.map(bytes).transpose()?;
     let [first, second] = [0, 1].map(|side| Argument::from(slopes.map(|slopes| slopes[side])));
     let arguments = [
         values.into(),
@@ -42,17 +43,16 @@ pub fn forward(
         problem.second.span.into(),
         Argument::or_null(groups.as_deref()),
         Argument::or_null(counted.as_ref()),
-        size("divergence", problem.rows)?,
-        size("divergence", problem.width)?,
-        problem.bernoulli.into(),
+        size("divergence", layout.rows)?,
+        size("divergence", layout.width)?,
+        layout.bernoulli.into(),
         number(problem.form).into(),
         divisor.into(),
     ];
-    let longest = (0..problem.rows).map(|row| problem.range(row).len()).max().unwrap_or(0);
     cuda.launch(
         ("divergence", problem.first.span.dtype()),
         "divergence_forward",
-        Launch::rows(problem.rows, rows_block(longest)),
+        Launch::rows(layout.rows, rows_block(layout.longest())),
         &arguments,
     )
 }

@@ -21,17 +21,19 @@
 
 pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
+pub(in crate::ops) mod rows;
 #[cfg(test)]
 pub(in crate::ops) mod tests;
 
 use std::sync::Arc;
 
-use super::check_segments;
 use crate::device::cuda::flat;
 use crate::device::{Device, cpu::vector};
 use crate::error::{Error, Result};
 use crate::tape::{Backward, Forward, Op, Tape, Var, View};
 use crate::tensor::Tensor;
+pub use rows::DivergenceRows;
+use rows::Layout;
 
 /// A form of divergence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,20 +75,6 @@ pub enum LegacyDivergence {
     Hellinger,
 }
 
-/// How logits become rows.
-#[derive(Clone, Debug, Default)]
-pub enum DivergenceRows {
-    /// One row for each index of the leading extents.
-    #[default]
-    Width,
-    /// Group i is elements `[i] .. [i + 1]` of the flattened logits: the candidates of one question.
-    Groups(Arc<[u32]>),
-    /// As [`DivergenceRows::Width`], the tokens of so many sequences: the toolkit's forms divide by their number.
-    Tokens(usize),
-    /// Each element x is a row: the distribution (σ(x), 1 − σ(x)) of a label that applies or not.
-    Bernoulli,
-}
-
 pub(in crate::ops) struct DivergenceOp {
     pub form: Divergence,
     pub rows: DivergenceRows,
@@ -97,11 +85,7 @@ pub(in crate::ops) struct DivergenceOp {
 pub(in crate::ops) struct Problem<'a> {
     first: View<'a>,
     second: View<'a>,
-    rows: usize,
-    width: usize,
-    groups: Option<&'a Arc<[u32]>>,
-    bernoulli: bool,
-    counted: Option<&'a [bool]>,
+    layout: Layout<'a>,
     form: Divergence,
 }
 
@@ -111,15 +95,7 @@ impl<'a> Problem<'a> {
     where
         'a: 'b,
     {
-        let counted = self.counted.map(|counted| &counted[rows.clone()]);
-        Problem { first, second, rows: rows.len(), groups: None, counted, ..*self }
-    }
-
-    fn range(&self, row: usize) -> std::ops::Range<usize> {
-        match self.groups {
-            Some(groups) => groups[row] as usize..groups[row + 1] as usize,
-            None => row * self.width..(row + 1) * self.width,
-        }
+        Problem { first, second, layout: self.layout.part(rows), form: self.form }
     }
 }
 
@@ -142,39 +118,20 @@ pub fn divergence(
 impl DivergenceOp {
     /// The problem of all rows; the logits may be of a shape alone, without numbers.
     pub fn problem<'a>(&'a self, first: View<'a>, second: View<'a>) -> Result<Problem<'a>> {
-        let fail = |message: String| Err(Error::shape("divergence", message));
         if first.shape != second.shape {
-            return fail(format!("logits {:?} and {:?} differ in shape", first.shape, second.shape));
+            let message = format!("logits {:?} and {:?} differ in shape", first.shape, second.shape);
+            return Err(Error::shape("divergence", message));
         }
-        let (mut rows, mut width) = first.matrix();
-        let mut groups = None;
-        match &self.rows {
-            DivergenceRows::Width | DivergenceRows::Tokens(_) => {}
-            DivergenceRows::Groups(borders) => {
-                check_segments("divergence", borders, first.shape.len())?;
-                (rows, groups) = (borders.len() - 1, Some(borders));
-            }
-            DivergenceRows::Bernoulli => (rows, width) = (first.shape.len(), 1),
-        }
-        if let Some(counted) = &self.counted
-            && counted.len() != rows
-        {
-            return fail(format!("{} marks of rows that count, for {rows} rows", counted.len()));
-        }
-        let bernoulli = matches!(self.rows, DivergenceRows::Bernoulli);
-        Ok(Problem { first, second, rows, width, groups, bernoulli, counted: self.counted.as_deref(), form: self.form })
+        let layout = self.rows.layout("divergence", first.shape, self.counted.as_deref())?;
+        Ok(Problem { first, second, layout, form: self.form })
     }
 
     /// What the sum over the rows is divided by.
     pub fn divisor(&self, problem: &Problem<'_>) -> f64 {
         use LegacyDivergence as Legacy;
         let shape = problem.first.shape;
-        let counted = match problem.counted {
-            Some(counted) => counted.iter().filter(|counts| **counts).count(),
-            None => problem.rows,
-        };
         let leading = match self.rows {
-            DivergenceRows::Groups(_) => problem.rows,
+            DivergenceRows::Groups(_) => problem.layout.rows,
             DivergenceRows::Tokens(sequences) => sequences,
             DivergenceRows::Width | DivergenceRows::Bernoulli => shape.extents().first().copied().unwrap_or(1),
         };
@@ -182,7 +139,7 @@ impl DivergenceOp {
             Divergence::Legacy(Legacy::Kl | Legacy::SymmetricKl | Legacy::JensenShannon) => leading,
             Divergence::Legacy(Legacy::StableKlSum) => 1,
             Divergence::Legacy(Legacy::Hellinger) => shape.len(),
-            _ => counted,
+            _ => problem.layout.counted_rows(),
         };
         divisor.max(1) as f64
     }
@@ -197,7 +154,7 @@ impl Op for DivergenceOp {
         let (first, second) = (ctx.input(0), ctx.input(1));
         let problem = self.problem(first, second)?;
         let divisor = self.divisor(&problem);
-        let (mut values, mut value) = (ctx.take_wide([problem.rows])?, ctx.take_wide([1])?);
+        let (mut values, mut value) = (ctx.take_wide([problem.layout.rows])?, ctx.take_wide([1])?);
         // Without a backward pass nobody wants the gradients.
         let length = if ctx.recording() { first.shape.len() } else { 0 };
         let mut slopes = [ctx.take([length])?, ctx.take([length])?];
