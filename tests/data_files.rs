@@ -193,7 +193,7 @@ fn a_misspelled_key_is_refused_with_its_line_and_the_nearest_key() {
     );
     assert_eq!(
         refused_key("", "data: {train: a.csv, columns: {text: a}}"),
-        "tasks.yml:7: task 'toy': data: columns: unknown key 'text'; known keys: uid, label, premise, hypothesis"
+        "tasks.yml:7: task 'toy': data: columns: unknown key 'text'; known keys: uid, label, premise, hypothesis, softlabel"
     );
     assert_eq!(
         refused_key("", "encoder_type: BERT"),
@@ -444,6 +444,7 @@ fn canonical_rows_are_read_without_header_or_quoting() {
         line,
         uid: uid.into(),
         label: Some(Label::Class(class)),
+        soft: None,
         content: Content::texts(premise, None),
     };
     let expected = [
@@ -564,6 +565,7 @@ fn a_csv_file_with_a_header_is_read_by_column_names_and_quoting() {
         line,
         uid: "r1".into(),
         label: Some(Label::Class(class)),
+        soft: None,
         content: Content::texts(premise, Some(hypothesis)),
     };
     assert_eq!(read, [row(2, 1, "Good, really", "He said \"wow\"\r\nand left"), row(4, 0, "Bad", "so \"so\"")]);

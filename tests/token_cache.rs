@@ -129,9 +129,10 @@ fn all_of(dataset: &Dataset) -> String {
     let uids: Vec<&str> = examples.iter().map(|i| dataset.uid(*i as usize)).collect();
     let lengths: Vec<usize> = examples.iter().map(|i| dataset.length(*i as usize)).collect();
     format!(
-        "{uids:?} {lengths:?} {:?} {:?} {} {} {} {} {:?} {:x}",
+        "{uids:?} {lengths:?} {:?} {:?} {:?} {} {} {} {} {:?} {:x}",
         dataset.batch(&examples).unwrap(),
         dataset.labels(&examples).unwrap(),
+        dataset.soft_labels(&examples).unwrap(),
         dataset.tokens(),
         dataset.truncated(),
         dataset.truncated_words(),
@@ -198,7 +199,7 @@ fn a_damaged_entry_is_built_anew() {
     let expected = all_of(&fixture.read(3));
     let entry = fixture.entry();
     let names: Vec<_> = fs::read_dir(&entry).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(names.len(), 12, "eleven columns and a manifest: {names:?}");
+    assert_eq!(names.len(), 14, "thirteen columns and a manifest: {names:?}");
     let damages: [fn(&Path); 4] = [
         |path| fs::remove_file(path).unwrap(),
         |path| fs::write(path, b"").unwrap(),

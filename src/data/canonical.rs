@@ -97,17 +97,25 @@ pub(super) fn python_list<'w>(words: impl IntoIterator<Item = &'w str>) -> Strin
     text
 }
 
-/// The cells of a row: uid, label, texts; uid, identifiers, labels, texts; or uid, labels, words.
+/// The cells of a row: uid, label, texts; uid, identifiers, labels, texts; or uid, labels, words. With `soft` the soft
+/// label stands behind the label of texts.
 ///
 /// # Errors
-/// Tokens without their text: canonical rows hold texts.
-pub(super) fn cells<'r>(task: &TaskDef, row: &'r Row) -> Result<Vec<Cow<'r, str>>> {
+/// Tokens without their text: canonical rows hold texts. A soft label of candidates or words, for which they have no
+/// place.
+pub(super) fn cells<'r>(task: &TaskDef, row: &'r Row, soft: bool) -> Result<Vec<Cow<'r, str>>> {
+    if soft && !matches!(row.content, Content::Texts { .. } | Content::Tokens { .. }) {
+        let what = format!("{}: the soft labels of candidates or words in canonical rows", task.place());
+        return Err(Error::unsupported(what, "remove the soft labels, or divide the data by other means"));
+    }
     let label = row.label.as_ref().map(|label| label_cell(task, label)).unwrap_or_default();
     let (uid, label) = (Cow::Borrowed(row.uid.as_str()), Cow::Owned(label));
     Ok(match &row.content {
         Content::Texts { premise, hypothesis } => {
             let texts = [Some(premise), hypothesis.as_ref()].into_iter().flatten();
-            [uid, label].into_iter().chain(texts.map(|text| Cow::Borrowed(text.as_str()))).collect()
+            let soft = soft.then(|| Cow::Owned(soft_cell(row.soft.as_deref())));
+            let texts = texts.map(|text| Cow::Borrowed(text.as_str()));
+            [uid, label].into_iter().chain(soft).chain(texts).collect()
         }
         Content::Candidates { premise, hypotheses } => {
             let texts = std::iter::once(premise).chain(hypotheses).map(|text| Cow::Borrowed(text.as_str()));
@@ -119,6 +127,11 @@ pub(super) fn cells<'r>(task: &TaskDef, row: &'r Row) -> Result<Vec<Cow<'r, str>
             return Err(Error::unsupported(what, "give the data as texts (canonical, tsv, csv, jsonl or conll)"));
         }
     })
+}
+
+/// A soft label as a reader of canonical rows takes it; nothing where there is none.
+fn soft_cell(soft: Option<&[f32]>) -> String {
+    soft.unwrap_or_default().iter().map(f32::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// A label as its task reads it.

@@ -6,7 +6,7 @@
 //! round(share · rows), as far as rows that stay together allow it. Classes keep their shares: each gives
 //! ⌊share · rows⌋ rows or one more; but each keeps a text to train on, and what it therefore cannot give others do.
 //!
-//! Both parts are written as canonical rows, with a task file beside them.
+//! Both parts are written as canonical rows, with a task file beside them; soft labels of texts go along.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::interop::atomic;
 use crate::rng::Stream;
-use crate::tasks::{DataFormat, Label, TaskDef, to_yaml};
+use crate::tasks::{DataFormat, Label, TaskDef, canonical_soft, to_yaml};
 
 /// How to split.
 #[derive(Debug, Clone)]
@@ -136,7 +136,9 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
     let mut sets: Vec<(&str, Vec<&Row>, &Path)> =
         vec![("train", of(false).collect(), &source), ("dev", of(true).collect(), &source)];
     sets.extend(test.as_ref().map(|(path, rows)| ("test", rows.iter().collect(), path.as_path())));
-    let canonical = sets.iter().map(|(_, rows, path)| canonical(&task, rows, path)).collect::<Result<Vec<Rows>>>()?;
+    let soft = sets.iter().any(|(_, rows, _)| rows.iter().any(|row| row.soft.is_some()));
+    let canonical =
+        sets.iter().map(|(_, rows, path)| canonical(&task, rows, path, soft)).collect::<Result<Vec<Rows>>>()?;
     let name = |split: &str| format!("{}_{split}.tsv", task.name);
     let task_file = format!("{}.yml", task.name);
     let splits: Vec<&str> = sets.iter().map(|(split, _, _)| *split).collect();
@@ -162,6 +164,9 @@ pub fn split(task: &TaskDef, data_dir: Option<&Path>, out: &Path, options: &Spli
     text.push_str("  data:\n");
     for split in splits {
         text.push_str(&format!("    {split}: {}\n", name(split)));
+    }
+    if soft {
+        text.push_str(&canonical_soft());
     }
     atomic::write_bytes(&task_file, text.as_bytes())?;
     let unused = if options.split == "dev" { None } else { task.data_file("dev", data_dir)? };
@@ -327,10 +332,10 @@ fn text_hash(content: &Content, by_premise: bool) -> u64 {
 }
 
 /// Rows of the file at `source`, as canonical ones.
-fn canonical(task: &TaskDef, rows: &[&Row], source: &Path) -> Result<Rows> {
+fn canonical(task: &TaskDef, rows: &[&Row], source: &Path, soft: bool) -> Result<Rows> {
     let mut out = Rows::default();
     for row in rows {
-        let cells: Vec<Cow<'_, str>> = cells(task, row)?;
+        let cells: Vec<Cow<'_, str>> = cells(task, row, soft)?;
         out.push(cells).map_err(|message| Error::input(source, row.line, message))?;
     }
     Ok(out)

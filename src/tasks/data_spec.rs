@@ -12,6 +12,11 @@ const KEYS: &[&str] = &["train", "dev", "test", "unlabelled", "format", "header"
 /// The split of texts without labels.
 pub const UNLABELLED: &str = "unlabelled";
 const ROLES: [&str; 4] = ["uid", "label", "premise", "hypothesis"];
+const COLUMN_KEYS: &[&str] = &["uid", "label", "premise", "hypothesis", SOFT];
+/// The key of soft labels, in task files and in JSON lines.
+pub(crate) const SOFT: &str = "softlabel";
+/// Where canonical rows have a soft label: behind the label, as MT-DNN's `prepare_distillation_data` writes it.
+pub(crate) const CANONICAL_SOFT: usize = 2;
 /// No sensible file has more columns.
 const MAX_COLUMN: usize = 9999;
 
@@ -37,7 +42,22 @@ pub struct Columns {
     pub hypothesis: Option<Column>,
     /// Ranking: the candidates, where each has a column of its own (`hypothesis: [one, two]`). Empty otherwise.
     pub hypotheses: Vec<Column>,
+    /// The soft label (`softlabel: p`), or a column for each of its numbers (`softlabel: [p0, p1]`, in the order of the
+    /// task's labels or candidates). Empty where none is named.
+    pub soft: Vec<Column>,
 }
+
+/// What columns depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub data_format: DataFormat,
+    pub n_class: usize,
+    /// Whether the kind of task can have soft labels.
+    pub has_soft: bool,
+}
+
+const CANONICAL_COLUMNS: &str = "'columns' is for the formats tsv, csv, jsonl and conll; the format here is canonical, \
+                                 which takes a 'softlabel' alone; remove the key or change the format";
 
 /// Where a task's data lies and how it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +78,7 @@ pub struct DataSpec {
     pub header: bool,
     /// tsv and csv: what a double quote means.
     pub quoting: Quoting,
-    /// tsv, csv, conll: which column is what; jsonl: which key.
+    /// tsv, csv, conll: which column is what; jsonl: which key; canonical: where a soft label stands.
     pub columns: Columns,
 }
 
@@ -75,7 +95,8 @@ impl DataSpec {
     }
 
     /// `data:` out of a task's keys, if it is there.
-    pub(super) fn from_yaml(task: &Fields, data_format: DataFormat) -> Result<Option<DataSpec>> {
+    pub(super) fn from_yaml(task: &Fields, shape: Shape) -> Result<Option<DataSpec>> {
+        let data_format = shape.data_format;
         let Some(data) = task.get("data") else { return Ok(None) };
         let fields = Fields::new(task.path, format!("{}: data", task.what), data.line, &data.value, KEYS)?;
 
@@ -99,7 +120,7 @@ impl DataSpec {
             None => format_by_suffix(&fields, files.into_iter().flatten(), asking.is_some())?,
         };
         let delimited = matches!(format, Format::Tsv | Format::Csv);
-        let named = matches!(format, Format::Jsonl | Format::Conll);
+        let named = matches!(format, Format::Jsonl | Format::Conll | Format::Canonical);
         if let Some(entry) = asking.filter(|entry| !(delimited || named && entry.key == "columns")) {
             let formats = if entry.key == "columns" { "tsv, csv, jsonl and conll" } else { "tsv and csv" };
             let message = format!("'{}' is for the formats {formats}; the format here is {format}", entry.key);
@@ -107,7 +128,7 @@ impl DataSpec {
         }
 
         let columns = match fields.get("columns") {
-            Some(entry) => Columns::from_yaml(&fields, entry, data_format)?,
+            Some(entry) => Columns::from_yaml(&fields, entry, shape)?,
             None => Columns::default(),
         };
         let header = header.unwrap_or(delimited && !columns.all_by_index());
@@ -115,7 +136,7 @@ impl DataSpec {
             columns.check_without_header(&fields, data_format)?;
         }
         if named {
-            columns.check_for(format, &fields)?;
+            columns.check_for(format, &fields, data_format)?;
         }
         let quoting = quoting.unwrap_or(if format == Format::Csv { Quoting::Csv } else { Quoting::None });
         Ok(Some(DataSpec { line: data.line, train, dev, test, unlabelled, format, header, quoting, columns }))
@@ -163,15 +184,22 @@ impl Columns {
         }
     }
 
+    /// No column but that of a soft label is given.
+    fn only_soft(&self) -> bool {
+        !self.soft.is_empty() && self.hypotheses.is_empty() && ROLES.iter().all(|role| self.get(role).is_none())
+    }
+
     /// At least one column is given, and none by name.
     fn all_by_index(&self) -> bool {
-        let mut given = ROLES.iter().filter_map(|role| self.get(role)).chain(&self.hypotheses).peekable();
+        let mut given =
+            ROLES.iter().filter_map(|role| self.get(role)).chain(&self.hypotheses).chain(&self.soft).peekable();
         given.peek().is_some() && given.all(|column| matches!(column, Column::Index(_)))
     }
 
-    fn from_yaml(data: &Fields, entry: &Entry, data_format: DataFormat) -> Result<Columns> {
+    fn from_yaml(data: &Fields, entry: &Entry, shape: Shape) -> Result<Columns> {
+        let data_format = shape.data_format;
         let what = format!("{}: columns", data.what);
-        let fields = Fields::new(data.path, what, entry.line, &entry.value, &ROLES)?;
+        let fields = Fields::new(data.path, what, entry.line, &entry.value, COLUMN_KEYS)?;
         let column = |role| fields.get(role).map(|entry| read_column(&fields, entry)).transpose();
         let wide = fields.get("hypothesis").is_some_and(|entry| matches!(entry.value.value, Value::List(_)));
         let columns = Columns {
@@ -180,7 +208,9 @@ impl Columns {
             premise: column("premise")?,
             hypothesis: if wide { None } else { column("hypothesis")? },
             hypotheses: if wide { read_hypotheses(&fields, data_format)? } else { Vec::new() },
+            soft: Vec::new(),
         };
+        let columns = Columns { soft: read_soft(&fields, shape, &columns)?, ..columns };
         for (place, role) in ROLES.iter().enumerate() {
             let Some(entry) = fields.get(role) else { continue };
             let same = |other: &&&str| columns.get(other).is_some() && columns.get(other) == columns.get(role);
@@ -208,9 +238,16 @@ impl Columns {
         Ok(columns)
     }
 
-    /// JSON objects have keys, and CoNLL files have places.
-    fn check_for(&self, format: Format, data: &Fields) -> Result<()> {
+    /// JSON objects have keys, CoNLL files have places, and canonical rows have fixed ones for all but a soft label.
+    fn check_for(&self, format: Format, data: &Fields, data_format: DataFormat) -> Result<()> {
         let line = data.get("columns").map_or(data.line, |entry| entry.line);
+        let others = Columns { soft: Vec::new(), ..self.clone() };
+        if format == Format::Canonical && others != Columns::default() {
+            return Err(data.error(line, CANONICAL_COLUMNS));
+        }
+        if let Some(problem) = self.soft_problem(format, data_format) {
+            return Err(data.error(line, format!("columns: {SOFT}: {problem}")));
+        }
         if !self.hypotheses.is_empty() {
             let message = "columns: hypothesis is a list; give the name of the key that holds the candidates";
             return Err(data.error(line, message));
@@ -227,6 +264,24 @@ impl Columns {
             return Err(data.error(line, format!("columns: {role} {problem}")));
         }
         Ok(())
+    }
+
+    /// What keeps the soft label from being read from a file of this format; None if nothing does.
+    fn soft_problem(&self, format: Format, data_format: DataFormat) -> Option<String> {
+        let texts = matches!(data_format, DataFormat::PremiseOnly | DataFormat::PremiseAndOneHypothesis);
+        match (format, self.soft.as_slice()) {
+            (_, []) | (Format::Jsonl, [Column::Name(_)]) => None,
+            (Format::Jsonl, _) => Some("give the name of the one key that holds it in the objects".into()),
+            (Format::Canonical, _) if !texts => {
+                let what = format!("canonical rows of data_format {data_format} have no place for it");
+                Some(what + "; write the data as tsv, csv or jsonl")
+            }
+            (Format::Canonical, [Column::Index(CANONICAL_SOFT)]) => None,
+            (Format::Canonical, _) => {
+                Some(format!("canonical rows have it behind the label; write '{SOFT}: {CANONICAL_SOFT}'"))
+            }
+            _ => Some(format!("is not read from files of format {format}; write the data as tsv, csv or jsonl")),
+        }
     }
 
     /// Without a header there are no names: the texts' columns must be given, and all by index. In ranking the uid
@@ -247,15 +302,61 @@ impl Columns {
             };
             match self.get(role) {
                 Some(Column::Name(name)) => return Err(error(format!("{role}: {} is a name", shown(name)))),
+                None if needed && self.only_soft() => {
+                    let message = format!(
+                        "columns: {role} is not given, but the file has no header; give the columns' indices from 0, or \
+                         write 'format: canonical' for canonical rows with a soft label behind the label"
+                    );
+                    return Err(data.error(line, message));
+                }
                 None if needed => return Err(error(format!("{role} is not given"))),
                 _ => {}
             }
         }
-        match self.hypotheses.iter().find(|column| matches!(column, Column::Name(_))) {
-            Some(Column::Name(name)) => Err(error(format!("hypothesis: {} is a name", shown(name)))),
-            _ => Ok(()),
+        for (role, columns) in [("hypothesis", &self.hypotheses), (SOFT, &self.soft)] {
+            if let Some(Column::Name(name)) = columns.iter().find(|column| matches!(column, Column::Name(_))) {
+                return Err(error(format!("{role}: {} is a name", shown(name))));
+            }
         }
+        Ok(())
     }
+}
+
+/// The columns of a soft label: one, or one for each class, or for each candidate where these have columns too.
+fn read_soft(fields: &Fields, shape: Shape, others: &Columns) -> Result<Vec<Column>> {
+    let Some(entry) = fields.get(SOFT) else { return Ok(Vec::new()) };
+    if !shape.has_soft {
+        let message = format!("{SOFT}: this kind of task cannot be taught by soft labels; remove the key");
+        return Err(fields.error(entry.line, message));
+    }
+    let soft = match &entry.value.value {
+        Value::List(items) => {
+            fields.list(entry)?;
+            let (most, what) = match shape.data_format {
+                DataFormat::PremiseAndMultiHypothesis => (others.hypotheses.len(), "columns of candidates"),
+                DataFormat::Sequence => (0, ""),
+                _ => (shape.n_class, "classes"),
+            };
+            if most == 0 {
+                let message = format!("{SOFT}: a list is for a column a class or candidate; give one column here");
+                return Err(fields.error(entry.line, message));
+            }
+            if items.len() != most {
+                let message = format!("{SOFT}: {} columns for {most} {what}; give one for each", items.len());
+                return Err(fields.error(entry.line, message));
+            }
+            items.iter().map(|item| column_of(fields, entry, item)).collect::<Result<_>>()?
+        }
+        _ => vec![read_column(fields, entry)?],
+    };
+    let taken = |column: &&Column| {
+        ROLES.iter().any(|role| others.get(role) == Some(*column)) || others.hypotheses.contains(*column)
+    };
+    if soft.iter().any(|column| taken(&column)) {
+        let message = format!("{SOFT}: one of the columns is another role's too; one column cannot be both");
+        return Err(fields.error(entry.line, message));
+    }
+    Ok(soft)
 }
 
 /// The columns of the candidates.

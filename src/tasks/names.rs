@@ -219,6 +219,11 @@ impl TaskType {
         }
     }
 
+    /// Whether samples of this kind can have soft labels.
+    pub(super) fn has_soft_labels(self) -> bool {
+        matches!(self, TaskType::Classification | TaskType::Regression | TaskType::Ranking | TaskType::SequenceLabeling)
+    }
+
     /// The only `n_class` this kind can have, where there is only one: a score has one, a span has start and end.
     pub fn fixed_n_class(self) -> Option<usize> {
         match self {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::adversarial_change::AdversarialChange;
-use super::data_spec::DataSpec;
+use super::data_spec::{DataSpec, Shape};
 use super::fields::Fields;
 use super::message::{listed, shown};
 use super::names::{ACTIVATIONS, DataFormat, LossName, METRICS, TaskType};
@@ -86,7 +86,7 @@ impl TaskDef {
             adversarial: AdversarialChange::from_yaml(&fields)?,
             split_names: read_split_names(&fields)?,
             actf: actf.map(str::to_string),
-            data: DataSpec::from_yaml(&fields, data_format)?,
+            data: DataSpec::from_yaml(&fields, Shape { data_format, n_class, has_soft: kind.has_soft_labels() })?,
             weight: weight.map_or(1.0, |weight| weight as f32),
             learning_rate,
             max_length,

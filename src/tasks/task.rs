@@ -107,6 +107,13 @@ impl TaskDef {
         Err(Error::input(&self.path, self.line, message))
     }
 
+    /// Whether the file at `path` must have the soft labels that `data: columns:` names: the training file must, so
+    /// that a misspelt column is found; others may be without them.
+    pub(crate) fn needs_soft_labels(&self, path: &Path) -> bool {
+        let named = |data: &&DataSpec| !data.columns.soft.is_empty();
+        self.data.as_ref().filter(named).is_some_and(|data| data.train.as_deref() == Some(path))
+    }
+
     /// The file of `split`: what `data:` names, else `{data_dir}/{task}_{split}.tsv`, or `.json` (tokenised) where
     /// only that exists. None if the task has no such split; a file that `data:` names must exist.
     pub fn data_file(&self, split: &str, data_dir: Option<&Path>) -> Result<Option<PathBuf>> {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::TaskDef;
+use super::data_spec::{CANONICAL_SOFT, SOFT};
+use super::{Format, TaskDef};
 
 /// The definitions without their `data:`, which belongs to a run and not to a model.
 pub fn to_yaml(tasks: &[&TaskDef]) -> String {
@@ -11,6 +12,11 @@ pub fn to_yaml(tasks: &[&TaskDef]) -> String {
         write_task(&mut text, task);
     }
     text
+}
+
+/// The keys below `data:` that say that canonical rows have soft labels.
+pub(crate) fn canonical_soft() -> String {
+    format!("    format: {}\n    columns: {{{SOFT}: {CANONICAL_SOFT}}}\n", Format::Canonical)
 }
 
 /// A text in quotes: JSON's strings are YAML's too. Control characters that JSON leaves as they are (U+007F to U+009F)

@@ -259,6 +259,9 @@ pub type Gradient<'a> = (&'a str, &'a [f32], &'a [f32]);
 /// A tensor after training: (name, got, expected, before training).
 pub type Trained<'a> = (&'a str, &'a [f32], &'a [f32], &'a [f32]);
 
+/// How gradients are compared where a case does not say.
+const GRADIENT_RULE: &str = "norm(g - expected) <= 2e-4 * norm(expected) + 1e-6 * G";
+
 /// The comparisons of one case.
 #[derive(Default)]
 pub struct Report {
@@ -383,7 +386,8 @@ impl Report {
     /// The case's gradient rule, `norm(g − e) ≤ 2e-4·norm(e) + 1e-6·G` with G the largest norm of any expected
     /// gradient in the list: hand in all gradients of the case at once.
     pub fn gradients(&mut self, gradients: &[Gradient]) {
-        let rule = self.gradient_rule.as_deref();
+        // A case that states no rule goes by the one for all.
+        let rule = Some(self.gradient_rule.as_deref().unwrap_or(GRADIENT_RULE));
         let constant = |factor: &str| rule.and_then(|rule| number_before(rule, factor));
         let (Some(relative), Some(absolute)) = (constant("* norm(expected)"), constant("* G")) else {
             return self.fail("gradient rule", "the case has none that can be read");

@@ -46,7 +46,7 @@ impl<'a> Stored<'a> {
             let outputs = Outputs::Distributions(width("soft_labels")?);
             let mut teachers: Vec<Vec<f32>> = Vec::new();
             for (teacher, _) in all.with_prefix(&name("teacher_")) {
-                teachers.push(outputs.from_probabilities(all.f32(teacher)?).collect());
+                teachers.push(outputs.from_probabilities(all.f32(&name(&format!("teacher_{teacher}")))?).collect());
             }
             let teachers: Vec<&[f32]> = teachers.iter().map(Vec::as_slice).collect();
             outputs.mean(&teachers, false)

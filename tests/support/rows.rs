@@ -68,3 +68,37 @@ pub fn tags(values: &[i32]) -> Option<Label> {
 pub fn optional(task: &TaskDef, text: &str) -> Vec<Row> {
     read(task, text.as_bytes(), Labels::Optional).unwrap()
 }
+
+/// The soft labels of rows.
+pub fn soft(rows: &[Row]) -> Vec<Option<Vec<f32>>> {
+    rows.iter().map(|row| row.soft.clone()).collect()
+}
+
+/// The soft label of the only row.
+pub fn only(task: &TaskDef, text: &str) -> Vec<f32> {
+    let rows = rows(task, text);
+    assert_eq!(rows.len(), 1);
+    rows[0].soft.clone().unwrap()
+}
+
+/// Rows of the file that the task file names as `train`, and of another one.
+pub fn named_rows(task: &TaskDef, path: &str, text: &str) -> manyhead::Result<Vec<Row>> {
+    let source = Box::new(Cursor::new(text.as_bytes().to_vec()));
+    RowReader::from_reader(task, Path::new(path), source, Labels::Required)?.collect()
+}
+
+pub fn three(more: &str) -> TaskDef {
+    task(&format!("data_format: PremiseOnly\ntask_type: Classification\nn_class: 3\nlabels: [a, b, c]\n{more}"))
+}
+
+pub fn pairs(more: &str) -> TaskDef {
+    task(&format!("data_format: PremiseAndOneHypothesis\ntask_type: Classification\nn_class: 2\n{more}"))
+}
+
+pub fn value(more: &str) -> TaskDef {
+    task(&format!("data_format: PremiseOnly\ntask_type: Regression\nn_class: 1\n{more}"))
+}
+
+pub fn two_tags(more: &str) -> TaskDef {
+    task(&format!("data_format: Seqence\ntask_type: SeqenceLabeling\nn_class: 2\nlabels: [O, B-A]\n{more}"))
+}

@@ -26,7 +26,7 @@ enum Command {
     Split(data_split::Arguments),
 }
 
-/// Read all files of a task file: rows, labels, lengths, duplicates, and every row that training would refuse
+/// Read all files of a task file: rows, labels, soft labels, lengths, duplicates, and every row that training would refuse
 ///
 /// Errors are what a run would refuse: up to 20 a file, with file and line; the exit code is then 2. Warnings are what
 /// it would not: labels that are far from balanced or never occur, texts that stand in train and dev, many texts
@@ -93,22 +93,28 @@ fn check(arguments: Check, common: &Common) -> Result<(), Failure> {
 /// Two tables, then a line for each error and warning.
 fn tables(found: &[TaskCheck], measured: bool) -> String {
     let mut rows = Table::default();
-    rows.row(["task", "split", "rows", "no label", "duplicates", "errors", "labels"]);
+    // Few data have soft labels.
+    let any_soft = found.iter().flat_map(|task| &task.splits).any(|split| split.soft > 0);
+    let mut add = |cells: [String; 8]| {
+        rows.row(cells.into_iter().enumerate().filter(|(i, _)| *i != 4 || any_soft).map(|(_, cell)| cell));
+    };
+    add(["task", "split", "rows", "no label", "soft labels", "duplicates", "errors", "labels"].map(String::from));
     let mut lengths = Table::default();
     lengths.row(["task", "split", "p50", "p90", "p99", "max", "limit", "over", "tokens", "unknown %"]);
     let mut lines = String::new();
     for task in found {
         if task.not_read.is_some() {
-            rows.row([task.task.as_str(), "", "", "", "", "", "not read (see below)"]);
+            add([task.task.as_str(), "", "", "", "", "", "", "not read (see below)"].map(String::from));
         }
         for split in &task.splits {
             let count = |count: usize| if count == 0 { String::new() } else { count.to_string() };
             let more = if split.whole { "" } else { "+" };
-            rows.row([
+            add([
                 task.task.clone(),
                 split.split.clone(),
                 format!("{}{more}", split.rows),
                 count(split.unlabelled),
+                count(split.soft),
                 count(split.duplicates),
                 count(split.errors.len()),
                 labels(&split.labels),
@@ -204,7 +210,8 @@ fn split_json(split: &SplitCheck) -> (String, Value) {
         })
     });
     let value = json!({
-        "path": split.path, "rows": split.rows, "unlabelled": split.unlabelled, "labels": labels,
+        "path": split.path, "rows": split.rows, "unlabelled": split.unlabelled,
+        "soft_labels": split.soft, "labels": labels,
         "lengths": lengths, "duplicates": split.duplicates, "contradictions": split.contradictions,
         "errors": split.errors, "whole": split.whole,
     });

@@ -184,6 +184,7 @@ impl<'a> Pass<'a> {
 
     fn row(&mut self, row: Row) -> Result<()> {
         self.found.rows += 1;
+        self.found.soft += usize::from(row.soft.is_some());
         match &row.label {
             Some(Label::Class(class)) => self.count(*class),
             Some(Label::Value(value)) => self.values.push(*value as f64),

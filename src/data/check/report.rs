@@ -41,6 +41,8 @@ pub struct SplitCheck {
     pub rows: usize,
     /// Rows without a label.
     pub unlabelled: usize,
+    /// Rows with a soft label.
+    pub soft: usize,
     /// The labels of the others.
     pub labels: Labels,
     /// Lengths, where a tokenizer was given.

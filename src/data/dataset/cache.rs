@@ -27,7 +27,7 @@ use crate::interop::{atomic, lock};
 use crate::tasks::TaskDef;
 
 /// Of the layout of an entry, and of the way from a row to its tokens: raise it when either changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Read from the file at once.
 const READ_BYTES: usize = 1 << 18;
 const MANIFEST: &str = "manifest.json";
@@ -79,6 +79,8 @@ fn key(recipe: &Recipe<'_>, (size, content): (u64, Digest)) -> Result<Digest> {
     hasher.word(size).text(&content.to_string());
     hasher.text(recipe.tokenizer.fingerprint()).word(recipe.max_length as u64);
     hasher.text(&format!("{:?} {:?}", recipe.labels, recipe.options.bad_rows));
+    // What is refused of a training file may be read from another one.
+    hasher.word(u64::from(recipe.task.needs_soft_labels(recipe.path)));
     if recipe.options.bad_rows == BadRows::Skip {
         // The messages about what was skipped name the file.
         hasher.text(&recipe.path.display().to_string());

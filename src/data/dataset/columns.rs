@@ -72,6 +72,10 @@ columns! {
     label_values: u32,
     /// Example i has the values `label_borders[i] .. label_borders[i + 1]`.
     label_borders: u64,
+    /// Numbers of soft labels.
+    soft_values: f32,
+    /// Example i has the numbers `soft_borders[i] .. soft_borders[i + 1]`; empty where no example has a soft label.
+    soft_borders: u64,
     /// The identifiers, one after the other.
     uids: u8,
     /// Example i has the bytes `uid_borders[i] .. uid_borders[i + 1]`.
@@ -80,6 +84,8 @@ columns! {
 
 /// Columns that decide nothing in training.
 pub(super) const NAMES_ONLY: [&str; 2] = ["uids", "uid_borders"];
+/// Columns that most data sets leave empty.
+pub(super) const MAY_BE_EMPTY: [&str; 2] = ["soft_values", "soft_borders"];
 
 const KIND_NONE: u8 = 0;
 
@@ -110,7 +116,7 @@ impl Writers {
     ///
     /// # Errors
     /// The disk; a token type beyond 255.
-    pub fn push(&mut self, uid: &str, label: &Option<Label>, encoded: &Encoded) -> Result<()> {
+    pub fn push(&mut self, uid: &str, label: &Option<Label>, soft: Option<&[f32]>, encoded: &Encoded) -> Result<()> {
         for sequence in &encoded.sequences {
             self.ids.extend(sequence.ids.iter().copied())?;
             for kind in &sequence.type_ids {
@@ -122,12 +128,28 @@ impl Writers {
         self.groups.push(self.offsets.len() - 1)?;
         self.words.extend(encoded.words.iter().flatten().copied())?;
         self.borders.push(self.words.len())?;
+        self.push_soft(soft)?;
         let (kind, values) = kind_of(label);
         self.label_kinds.push(kind)?;
         self.label_values.extend(values)?;
         self.label_borders.push(self.label_values.len())?;
         self.uids.extend(uid.bytes())?;
         self.uid_borders.push(self.uids.len())
+    }
+
+    /// Adds the soft label of the example that is being added. Its column begins with the first one there is.
+    fn push_soft(&mut self, soft: Option<&[f32]>) -> Result<()> {
+        let before = self.label_kinds.len();
+        if self.soft_borders.len() == 0 {
+            if soft.is_none() {
+                return Ok(());
+            }
+            for _ in 0..=before {
+                self.soft_borders.push(0)?;
+            }
+        }
+        self.soft_values.extend(soft.unwrap_or_default().iter().copied())?;
+        self.soft_borders.push(self.soft_values.len())
     }
 }
 
@@ -146,14 +168,26 @@ impl Columns {
         }
     }
 
+    /// The soft label of an example that there is; empty if it has none.
+    pub fn soft(&self, i: usize) -> &[f32] {
+        if self.soft_borders.is_empty() { &[] } else { &self.soft_values[between(&self.soft_borders, i)] }
+    }
+
     /// What does not fit together; nothing may be indexed before this has passed.
     fn check(&self) -> std::result::Result<(), String> {
         let examples = self.label_kinds.len();
-        let borders: [(&str, &[u64], usize, Option<usize>); 5] = [
+        // Without soft labels there are no borders either.
+        let no_soft = [0];
+        let (soft_borders, soft_parts) = match self.soft_borders.is_empty() {
+            true => (no_soft.as_slice(), 0),
+            false => (&self.soft_borders[..], examples),
+        };
+        let borders: [(&str, &[u64], usize, Option<usize>); 6] = [
             ("offsets", &self.offsets, self.ids.len(), None),
             ("groups", &self.groups, self.offsets.len().saturating_sub(1), Some(examples)),
             ("borders", &self.borders, self.words.len(), Some(examples)),
             ("label_borders", &self.label_borders, self.label_values.len(), Some(examples)),
+            ("soft_borders", soft_borders, self.soft_values.len(), Some(soft_parts)),
             ("uid_borders", &self.uid_borders, self.uids.len(), Some(examples)),
         ];
         for (name, borders, end, parts) in borders {

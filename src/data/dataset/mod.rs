@@ -18,9 +18,9 @@ use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::nn::PackedBatch;
-use crate::tasks::{DataFormat, Label, TaskBatch, TaskDef, WordRows};
+use crate::tasks::{DataFormat, Label, SoftLabels, TaskBatch, TaskDef, WordRows};
 use column::Seal;
-use columns::{Columns, NAMES_ONLY, Writers, between};
+use columns::{Columns, MAY_BE_EMPTY, NAMES_ONLY, Writers, between};
 
 /// Rows tokenised at a time.
 const CHUNK: usize = 4096;
@@ -141,7 +141,7 @@ impl Recipe<'_> {
                     facts.truncated += usize::from(encoded.truncated);
                     facts.truncated_words += encoded.truncated_words;
                     facts.empty_words += encoded.empty_words;
-                    writers.push(&row.uid, &row.label, &encoded)?;
+                    writers.push(&row.uid, &row.label, row.soft.as_deref(), &encoded)?;
                 }
                 done += rows.len();
                 if let Some(progress) = self.options.progress {
@@ -168,10 +168,12 @@ impl Recipe<'_> {
     }
 }
 
-/// A number that changes with any token, word or label.
+/// A number that changes with any token, word, label or soft label.
 fn fingerprint(seals: &[(&str, Seal)]) -> u64 {
     let mut hasher = Hasher::new();
-    for (name, seal) in seals.iter().filter(|(name, _)| !NAMES_ONLY.contains(name)) {
+    let counts =
+        |(name, seal): &&(&str, Seal)| !NAMES_ONLY.contains(name) && !(seal.bytes == 0 && MAY_BE_EMPTY.contains(name));
+    for (name, seal) in seals.iter().filter(counts) {
         hasher.text(name).text(&seal.hash.to_string());
     }
     hasher.digest().low()
@@ -222,7 +224,7 @@ impl Dataset {
         let mut writers = Writers::new(None)?;
         writers.begin()?;
         for (i, encoded) in encoded.into_iter().enumerate() {
-            writers.push(&i.to_string(), &None, &encoded?)?;
+            writers.push(&i.to_string(), &None, None, &encoded?)?;
         }
         let (columns, seals) = writers.finish()?;
         let has_words = task.data_format == DataFormat::Sequence;
@@ -335,6 +337,32 @@ impl Dataset {
         examples.iter().map(label).collect()
     }
 
+    /// Whether any example has a soft label.
+    pub fn has_soft_labels(&self) -> bool {
+        !self.columns.soft_values.is_empty()
+    }
+
+    /// Their soft labels; an example without one has no values. None if no example of the data set has one.
+    ///
+    /// # Errors
+    /// An example that does not exist; more than 2³² numbers.
+    pub fn soft_labels(&self, examples: &[u32]) -> Result<Option<SoftLabels>> {
+        examples.iter().try_for_each(|example| self.check_example(*example))?;
+        if !self.has_soft_labels() {
+            return Ok(None);
+        }
+        let mut soft = SoftLabels { values: Vec::new(), borders: vec![0] };
+        for example in examples {
+            soft.values.extend_from_slice(self.columns.soft(*example as usize));
+            let border = u32::try_from(soft.values.len()).map_err(|_| {
+                let message = format!("the soft labels of {} examples have more than 2^32 numbers", examples.len());
+                Error::input(&self.path, None, message + "; take smaller batches")
+            })?;
+            soft.borders.push(border);
+        }
+        Ok(Some(soft))
+    }
+
     fn check_example(&self, example: u32) -> Result<()> {
         if (example as usize) < self.len() {
             return Ok(());
@@ -346,7 +374,7 @@ impl Dataset {
         ))
     }
 
-    /// A number that changes if any token, word or label does: a resumed run must see the data it began with.
+    /// A number that changes if any token, word, label or soft label does: a resumed run must see the data it began with.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
     }

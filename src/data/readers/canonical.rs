@@ -7,6 +7,10 @@
 //! | PremiseAndMultiHypothesis | uid, ruid1,ruid2,…, label1,label2,…, premise, hypothesis1, hypothesis2, … |
 //! | Seqence | uid, list of labels, list of words (as Python writes lists) |
 //!
+//! With `columns: {softlabel: 2}` rows of texts have a soft label behind the label, as MT-DNN's
+//! `prepare_distillation_data --add_soft_label` writes them: all rows of the training file, and of another file all or
+//! none, as its first row has it.
+//!
 //! No header, no quoting: a quote is a character, a TAB always parts columns. Empty lines may only end the file.
 
 use crate::Result;
@@ -22,11 +26,15 @@ use super::{Cell, Labels, Rules};
 pub(super) struct Canonical<'t> {
     pub rules: Rules<'t>,
     lines: Lines<'t>,
+    /// Whether rows have a soft label; None before the first row, where that shows it.
+    soft: Option<bool>,
 }
 
 impl<'t> Canonical<'t> {
     pub fn new(rules: Rules<'t>, lines: Lines<'t>) -> Canonical<'t> {
-        Canonical { rules, lines }
+        let named = rules.task.data.as_ref().is_some_and(|data| !data.columns.soft.is_empty());
+        let soft = if named { Some(true).filter(|_| rules.needs_soft) } else { Some(false) };
+        Canonical { rules, lines, soft }
     }
 
     /// The next row; None at the end of the file.
@@ -35,7 +43,7 @@ impl<'t> Canonical<'t> {
         let row = match self.rules.task.data_format {
             DataFormat::PremiseAndMultiHypothesis => question(&self.rules, &line),
             DataFormat::Sequence => sentence(&mut self.rules, &line),
-            _ => texts(&self.rules, &line),
+            _ => texts(&self.rules, &line, &mut self.soft),
         };
         row.map(Some).map_err(Trouble::Row)
     }
@@ -53,29 +61,39 @@ fn wrong_columns(rules: &Rules, line: &Line, expected: &str, names: &str) -> cra
     rules.error(line.number, message)
 }
 
-/// `line` as a row of texts: exactly three columns, or four for pairs.
-fn texts(rules: &Rules, line: &Line) -> Result<Row> {
+/// `line` as a row of texts: exactly three columns, or four for pairs, and one more with a soft label.
+fn texts(rules: &Rules, line: &Line, soft: &mut Option<bool>) -> Result<Row> {
     let pair = rules.task.data_format == DataFormat::PremiseAndOneHypothesis;
-    let mut columns = line.text.split('\t');
-    let mut next = || columns.next();
-    let cells = match (next(), next(), next(), pair) {
-        (Some(uid), Some(label), Some(premise), false) => Some((uid, label, premise, None)),
-        (Some(uid), Some(label), Some(premise), true) => next().map(|text| (uid, label, premise, Some(text))),
-        _ => None,
-    };
-    let (Some((uid, label, premise, hypothesis)), None) = (cells, columns.next()) else {
-        let (expected, names) =
-            if pair { ("4", "uid, label, premise, hypothesis") } else { ("3", "uid, label, premise") };
-        return Err(wrong_columns(rules, line, expected, names));
-    };
     let number = line.number;
-    let label = rules.label(number, Cell { text: label, column: "column 2 (label)" })?;
-    let premise = rules.text(number, Cell { text: premise, column: "column 3 (premise)" })?;
-    let hypothesis = match hypothesis {
-        Some(text) => Some(rules.text(number, Cell { text, column: "column 4 (hypothesis)" })?),
-        None => None,
+    let count = line.text.split('\t').count();
+    let least = if pair { 4 } else { 3 };
+    let has_soft = soft.unwrap_or(count == least + 1);
+    if count != least + usize::from(has_soft) {
+        let (expected, names) = match (pair, soft) {
+            (false, Some(false)) => ("3", "uid, label, premise"),
+            (true, Some(false)) => ("4", "uid, label, premise, hypothesis"),
+            (false, Some(true)) => ("4", "uid, label, softlabel, premise"),
+            (true, Some(true)) => ("5", "uid, label, softlabel, premise, hypothesis"),
+            (false, None) => ("3 or 4", "uid, label, perhaps softlabel, premise"),
+            (true, None) => ("4 or 5", "uid, label, perhaps softlabel, premise, hypothesis"),
+        };
+        return Err(wrong_columns(rules, line, expected, names));
+    }
+    *soft = Some(has_soft);
+    let mut columns = (1..).zip(line.text.split('\t'));
+    let mut next = || columns.next().unwrap_or((0, ""));
+    let (_, uid) = next();
+    let label = rules.label(number, Cell { text: next().1, column: "column 2 (label)" })?;
+    let soft = if has_soft { next().1 } else { "" };
+    let mut text = |name: &str| {
+        let (place, text) = next();
+        rules.text(number, Cell { text, column: &format!("column {place} ({name})") })
     };
-    Ok(Row { line: number, uid: uid.to_string(), label, content: Content::Texts { premise, hypothesis } })
+    let premise = text("premise")?;
+    let hypothesis = if pair { Some(text("hypothesis")?) } else { None };
+    let content = Content::Texts { premise, hypothesis };
+    let soft = rules.soft_cells(number, &[Cell { text: soft, column: "column 3 (softlabel)" }], &content)?;
+    Ok(Row { line: number, uid: uid.to_string(), label, soft, content })
 }
 
 /// `line` as a question with candidates: five columns or more.
@@ -108,7 +126,7 @@ fn question(rules: &Rules, line: &Line) -> Result<Row> {
         rules.text(number, Cell { text, column: &column })
     });
     let content = Content::Candidates { premise, hypotheses: hypotheses.collect::<Result<_>>()? };
-    Ok(Row { line: number, uid: uid.to_string(), label, content })
+    Ok(Row { line: number, uid: uid.to_string(), label, soft: None, content })
 }
 
 /// `line` as a sentence: three columns, two of them lists.
@@ -136,5 +154,5 @@ fn sentence(rules: &mut Rules, line: &Line) -> Result<Row> {
     } else {
         rules.tags(number, column, labels.iter().map(String::as_str), words.len())?
     };
-    Ok(Row { line: number, uid: uid.to_string(), label, content: Content::Words(words) })
+    Ok(Row { line: number, uid: uid.to_string(), label, soft: None, content: Content::Words(words) })
 }

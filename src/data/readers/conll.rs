@@ -101,7 +101,7 @@ impl<'t> Conll<'t> {
         };
         let uid = self.sentences.to_string();
         self.sentences += 1;
-        Ok(Some(Row { line: first, uid, label, content: Content::Words(words) }))
+        Ok(Some(Row { line: first, uid, label, soft: None, content: Content::Words(words) }))
     }
 }
 

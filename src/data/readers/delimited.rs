@@ -123,11 +123,13 @@ fn row(rules: &mut Rules, layout: &Layout, record: Record, number: u64) -> Resul
             (label, Content::Texts { premise, hypothesis: second.transpose()? })
         }
     };
+    let soft: Vec<Cell> = layout.soft.iter().map(|place| place.cell(&record)).collect();
+    let soft = rules.soft_cells(line, &soft, &content)?;
     let uid = match &layout.uid {
         Some(place) => place.cell(&record).text.to_string(),
         None => number.to_string(),
     };
-    Ok(Row { line, uid, label, content })
+    Ok(Row { line, uid, label, soft, content })
 }
 
 /// A sentence: a list of words and, where there must or may be one, a list of labels.

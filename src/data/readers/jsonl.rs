@@ -8,13 +8,14 @@
 //! | Seqence | uid, tags (a list), words (a list) |
 //!
 //! A uid is a text or a number; without one rows are numbered from 0. Other keys are not looked at. A label is a
-//! text, a number, true or false; for a multi-label task a list of them. Empty lines are passed over.
+//! text, a number, true or false; for a multi-label task a list of them. A key softlabel, if it is there, holds a list
+//! of numbers; for Regression a number; for Seqence a list of such lists, one for each word. Empty lines are passed over.
 
 use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::tasks::message::{listed, nearest, shown};
-use crate::tasks::{Column, Columns, DataFormat, Label};
+use crate::tasks::{Column, Columns, DataFormat, Label, SOFT};
 
 use super::lines::Lines;
 use super::row::{Content, NextRow, Row, Trouble};
@@ -112,7 +113,8 @@ fn row(rules: &mut Rules, line: usize, object: &Map<String, Value>, number: u64)
             (keys.label(rules)?, Content::Texts { premise, hypothesis })
         }
     };
-    Ok(Row { line, uid: uid(rules, line, &keys, number)?, label, content })
+    let soft = keys.soft(rules, &content)?;
+    Ok(Row { line, uid: uid(rules, line, &keys, number)?, label, soft, content })
 }
 
 fn uid(rules: &Rules, line: usize, keys: &Keys, number: u64) -> Result<String> {
@@ -139,18 +141,24 @@ struct Keys<'o> {
 }
 
 impl Keys<'_> {
+    /// The name of a role's key.
+    fn name<'k>(&'k self, role: &str, default: &'k str) -> &'k str {
+        let column = match role {
+            "uid" => self.columns.uid.as_ref(),
+            "label" => self.columns.label.as_ref(),
+            "premise" => self.columns.premise.as_ref(),
+            SOFT => self.columns.soft.first(),
+            _ => self.columns.hypothesis.as_ref(),
+        };
+        match column {
+            Some(Column::Name(name)) => name,
+            _ => default,
+        }
+    }
+
     /// The name of a role's key for messages, and its value; null counts as absent.
     fn find(&self, role: &str, default: &str) -> (String, Option<&Value>) {
-        let column = match role {
-            "uid" => &self.columns.uid,
-            "label" => &self.columns.label,
-            "premise" => &self.columns.premise,
-            _ => &self.columns.hypothesis,
-        };
-        let name = match column {
-            Some(Column::Name(name)) => name.as_str(),
-            _ => default,
-        };
+        let name = self.name(role, default);
         (format!("key {}", shown(name)), self.object.get(name).filter(|value| !value.is_null()))
     }
 
@@ -204,6 +212,16 @@ impl Keys<'_> {
             }
         };
         items.iter().enumerate().map(text).collect()
+    }
+
+    fn soft(&self, rules: &Rules, content: &Content) -> Result<Option<Vec<f32>>> {
+        match self.find(SOFT, SOFT) {
+            (key, None) if rules.needs_soft && !self.object.contains_key(self.name(SOFT, SOFT)) => {
+                Err(self.absent(rules, &key))
+            }
+            (_, None) => Ok(None),
+            (key, Some(value)) => rules.soft(self.line, &key, value, content).map(Some),
+        }
     }
 
     fn label(&self, rules: &Rules) -> Result<Option<Label>> {

@@ -5,9 +5,12 @@
 //! | PremiseOnly, PremiseAndOneHypothesis | uid (may be absent), label, premise, hypothesis |
 //! | PremiseAndMultiHypothesis | uid, label, premise, hypothesis; or `columns: {hypothesis: [one, two, …]}` |
 //! | Seqence | uid (may be absent), tags, words (the keys `label` and `premise` of `columns`) |
+//!
+//! And softlabel, which may be absent, or several columns that `columns: {softlabel: [one, two]}` names; the training file
+//! must have those that are named, another file all of them or none.
 
 use crate::tasks::message::{listed, nearest, shown};
-use crate::tasks::{Column, Columns, DataFormat};
+use crate::tasks::{Column, Columns, DataFormat, SOFT};
 use crate::{Error, Result};
 
 use super::records::Record;
@@ -24,6 +27,11 @@ impl Place {
     pub fn cell<'c>(&'c self, record: &'c Record) -> Cell<'c> {
         Cell { text: record.fields.get(self.index).map_or("", String::as_str), column: &self.name }
     }
+
+    /// Its name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Where in a record the cells of a row stand.
@@ -36,6 +44,8 @@ pub(super) struct Layout {
     pub hypothesis: Option<Place>,
     /// The candidates, where each has a column of its own.
     pub hypotheses: Vec<Place>,
+    /// The soft label, or a column for each of its numbers; none if the file has none.
+    pub soft: Vec<Place>,
 }
 
 impl Layout {
@@ -57,7 +67,8 @@ impl Layout {
         // What rows of one question have in common.
         let needed = columns.uid.is_some() || (candidates && hypotheses.is_empty());
         let uid = finder.find("uid", "uid", columns.uid.as_ref(), needed)?;
-        Ok(Layout { width: first.fields.len(), uid, label, premise, hypothesis, hypotheses })
+        let soft = finder.soft(&columns.soft)?;
+        Ok(Layout { width: first.fields.len(), uid, label, premise, hypothesis, hypotheses, soft })
     }
 
     /// # Errors
@@ -119,6 +130,20 @@ impl Finder<'_, '_> {
 
     fn required(&self, key: &str, name: &str, column: Option<&Column>) -> Result<Place> {
         self.find(key, name, column, true)?.ok_or_else(|| self.error(format!("the column {name} is missing")))
+    }
+
+    /// The columns of soft labels.
+    fn soft(&self, columns: &[Column]) -> Result<Vec<Place>> {
+        if columns.is_empty() {
+            return Ok(self.find(SOFT, SOFT, None, false)?.into_iter().collect());
+        }
+        let find = |needed: bool| columns.iter().map(move |column| self.find(SOFT, SOFT, Some(column), needed));
+        let found: Vec<Option<Place>> = find(self.rules.needs_soft).collect::<Result<_>>()?;
+        if found.iter().all(Option::is_none) {
+            return Ok(Vec::new());
+        }
+        // A part of them would be another soft label: the first one that is missing is named.
+        Ok(find(true).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     /// What to say where the column called `wanted` is not in the file.

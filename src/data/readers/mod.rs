@@ -8,6 +8,7 @@
 //!   or index, `questions.rs` puts the candidates of a question together;
 //! - `conll.rs`: a word and its tag a line, a blank line between sentences;
 //! - `jsonl.rs`: a JSON object a line; `tokenised.rs`: MT-DNN's, with token ids;
+//! - `soft.rs`: soft labels, in all of them but conll;
 //! - `lines.rs`: lines of bounded length, valid UTF-8, numbered; what all are made of.
 //!
 //! Nothing is repaired: a row that does not fit its task is an error with file and line. It ends the stream, unless
@@ -24,6 +25,7 @@ mod questions;
 pub(super) mod records;
 pub(super) mod row;
 mod rules;
+mod soft;
 mod tokenised;
 
 use std::collections::BTreeSet;

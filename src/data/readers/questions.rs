@@ -38,6 +38,8 @@ struct Question {
     hypotheses: Vec<String>,
     /// None for a candidate without one.
     labels: Vec<Option<f32>>,
+    /// The numbers of the soft label; empty where candidates have none.
+    soft: Vec<f64>,
     bytes: usize,
     /// What is wrong with it; its records are read all the same.
     bad: Option<Error>,
@@ -81,7 +83,7 @@ impl Questions {
         }
         match open {
             None => Ok(None),
-            Some(question) => question.row().map(Some).map_err(Trouble::Row),
+            Some(question) => question.row(rules, layout).map(Some).map_err(Trouble::Row),
         }
     }
 
@@ -121,8 +123,8 @@ impl Questions {
             self.seen.insert(uid.to_string(), line);
         }
         let premise = layout.premise.cell(record).text.to_string();
-        let (hypotheses, labels) = Default::default();
-        let mut question = Question { line, uid: uid.to_string(), premise, hypotheses, labels, bytes: 0, bad };
+        let (hypotheses, labels, soft) = Default::default();
+        let mut question = Question { line, uid: uid.to_string(), premise, hypotheses, labels, soft, bytes: 0, bad };
         question.take(rules, layout, record);
         Ok(question)
     }
@@ -198,17 +200,42 @@ impl Question {
             );
             return Err(rules.error(line, message));
         }
+        // As many as candidates, or none.
+        if let [place] = layout.soft.as_slice() {
+            let cell = place.cell(record);
+            let (given, before) = (!cell.text.trim().is_empty(), !self.soft.is_empty());
+            if !self.hypotheses.is_empty() && given != before {
+                let message = format!(
+                    "{}: the question {} from line {} on has candidates with a soft label and without; give all of \
+                     them one, or none",
+                    cell.column,
+                    shown(&self.uid),
+                    self.line
+                );
+                return Err(rules.error(line, message));
+            }
+            if given {
+                self.soft.push(rules.soft_number(line, cell)?);
+            }
+        }
         self.hypotheses.push(hypothesis);
         self.labels.push(label);
         Ok(())
     }
 
-    fn row(self) -> Result<Row> {
+    fn row(self, rules: &Rules, layout: &Layout) -> Result<Row> {
         if let Some(error) = self.bad {
             return Err(error);
         }
         let label = self.labels.into_iter().collect::<Option<Vec<f32>>>().map(Label::Ranked);
+        let soft = match layout.soft.first() {
+            Some(place) if !self.soft.is_empty() => {
+                let candidates = self.hypotheses.len();
+                Some(rules.soft_numbers(self.line, place.name(), &self.soft, candidates)?)
+            }
+            _ => None,
+        };
         let content = Content::Candidates { premise: self.premise, hypotheses: self.hypotheses };
-        Ok(Row { line: self.line, uid: self.uid, label, content })
+        Ok(Row { line: self.line, uid: self.uid, label, soft, content })
     }
 }

@@ -12,6 +12,8 @@ pub struct Row {
     pub uid: String,
     /// Its label; None only where labels are optional and the cell is empty or the column absent.
     pub label: Option<Label>,
+    /// What a teacher said of it, if the file tells: flat, as [`crate::tasks::SoftLabels`] describes it.
+    pub soft: Option<Vec<f32>>,
     /// What is to be labelled.
     pub content: Content,
 }

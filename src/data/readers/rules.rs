@@ -16,6 +16,8 @@ pub(super) struct Rules<'t> {
     pub task: &'t TaskDef,
     pub path: PathBuf,
     pub labels: Labels,
+    /// The file must have the soft labels that the task names.
+    pub needs_soft: bool,
     /// Bad rows are passed over, so that what stands between rows does not matter.
     pub lenient: bool,
     /// Where the labels of words are being collected: those met so far.
@@ -31,7 +33,14 @@ pub(super) struct Cell<'c> {
 
 impl<'t> Rules<'t> {
     pub fn new(task: &'t TaskDef, path: &Path, labels: Labels) -> Rules<'t> {
-        Rules { task, path: path.to_path_buf(), labels, lenient: false, found: None }
+        Rules {
+            task,
+            path: path.to_path_buf(),
+            labels,
+            needs_soft: task.needs_soft_labels(path),
+            lenient: false,
+            found: None,
+        }
     }
 
     /// An error on `line`.

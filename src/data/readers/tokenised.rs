@@ -2,13 +2,15 @@
 //!
 //! For ranking `token_id` and `type_id` are lists of lists and `olabel` holds the candidates' labels; without it
 //! `label` is the place of the right one. For sequence labelling `label` has an entry a token: −1, or the id of a
-//! label X, CLS or SEP, where no word begins. Other keys (`attention_mask`, `ruid`) are not looked at. Token ids are
+//! label X, CLS or SEP, where no word begins. `softlabel` is a list of numbers (for Regression one number); for sequence
+//! labelling a list of lists, one for each token (those of tokens where no word begins are not looked at) or one for
+//! each word. Other keys (`attention_mask`, `ruid`) are not looked at. Token ids are
 //! checked against the vocabulary when the data are read into a data set.
 
 use serde_json::{Map, Value};
 
 use crate::Result;
-use crate::tasks::{DataFormat, Label, TaskType};
+use crate::tasks::{DataFormat, Label, SOFT, TaskType};
 
 use super::jsonl::{described, object, scalar};
 use super::lines::Lines;
@@ -78,7 +80,9 @@ fn row(rules: &Rules, line: usize, object: &Map<String, Value>, number: u64) -> 
         }
         _ => (single(rules, line, label)?, None),
     };
-    Ok(Row { line, uid, label, content: Content::Tokens { sequences, words } })
+    let content = Content::Tokens { sequences, words };
+    let soft = find(SOFT).map(|value| rules.soft(line, "key 'softlabel'", value, &content)).transpose()?;
+    Ok(Row { line, uid, label, soft, content })
 }
 
 fn items<'v>(rules: &Rules, line: usize, key: &str, value: &'v Value) -> Result<&'v Vec<Value>> {
