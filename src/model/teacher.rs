@@ -1,12 +1,13 @@
 //! A model as a teacher, and as a student: outputs and hidden states for a data set, losses against those of others.
 
+use super::multi_task::Evaluation;
 use super::MultiTaskModel;
 use super::multi_task::{TaskHead, consecutive_batches_from};
 use crate::data::{Dataset, ahead};
 use crate::error::{Error, Result};
 use crate::losses::{self, SoftLoss};
 use crate::nn::{PackedBatch, States, init_normal};
-use crate::tape::{ParamId, Tape, TapeMemory, Var};
+use crate::tape::{ParamId, Tape, TapeMemory, Var, View};
 use crate::tasks::{Outputs, TaskBatch, TeacherValues};
 
 /// Batches that are cut while another one is computed.
@@ -88,6 +89,29 @@ impl MultiTaskModel {
     ) -> Result<Var> {
         let TaskHead { def, kind, .. } = self.head(task)?;
         losses::distillation(tape, logits, &kind.taught(def, batch, taught)?, loss, temperature)
+    }
+
+    /// What given outputs, `values` of some examples, are worth on a split: the metrics of several models' mean.
+    ///
+    /// # Errors
+    /// No such task; values that are not those of the examples; an example without a label.
+    pub fn evaluate_taught(
+        &self,
+        task: usize,
+        dataset: &Dataset,
+        values: impl Fn(&[u32]) -> Result<TeacherValues>,
+    ) -> Result<Evaluation> {
+        let TaskHead { def, kind, .. } = self.head(task)?;
+        let (mut labels, mut predictions) = (Vec::with_capacity(dataset.len()), Vec::with_capacity(dataset.len()));
+        for cut in consecutive_batches_from(dataset, 0) {
+            let (batch, examples) = cut?;
+            let taught = kind.taught(def, &batch, &values(&examples)?)?;
+            let width = if matches!(kind.outputs(def), Outputs::Distribution) { 1 } else { def.n_class.max(1) };
+            let shape = [taught.values.len() / width, width];
+            predictions.extend(kind.decode(def, View::new(shape.into(), &taught.values), &batch)?);
+            labels.extend(dataset.labels(&examples)?);
+        }
+        self.evaluation_of(def, task, labels, predictions, f64::NAN)
     }
 
     /// What the numbers mean that teachers of a task give.

@@ -163,7 +163,7 @@ pub enum Failure {
     /// An error of the library.
     Error(Error),
     /// A training run in this folder was stopped by the user after so many updates.
-    Interrupted { update: u64, out: PathBuf },
+    Interrupted { update: u64, out: PathBuf, command: &'static str },
     /// Whoever read our output has gone: nothing to report.
     OutputClosed,
 }
@@ -181,10 +181,10 @@ impl Failure {
     /// Tells the user and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {
-            Failure::Interrupted { update, out } => {
+            Failure::Interrupted { update, out, command } => {
                 let run = out.join("run.yml");
                 tell(&format!(
-                    "manyhead: interrupted after update {update}; to go on: manyhead train --run {} --resume",
+                    "manyhead: interrupted after update {update}; to go on: manyhead {command} --run {} --resume",
                     run.display()
                 ));
                 ExitCode::from(130)

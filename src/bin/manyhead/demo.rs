@@ -16,7 +16,7 @@ use super::common::{Common, Failure, print};
 use super::progress::{Progress, duration};
 use super::run_folder::{Existing, RunFolder, check};
 use super::table::Table;
-use super::train::{Options, Watch, absolute, prepare, train_into};
+use super::train::{Options, Watch, absolute, named, prepare, train_into};
 
 /// Train on four sentiment tasks (tweets, films, products, news) in a few minutes, at a learning rate of 1e-4
 #[derive(Args, Clone)]
@@ -87,7 +87,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let mut options = options(&arguments)?;
     common.say("four tasks: how positive (4) or negative (-4) is a text? One encoder, one head each, trained together");
     options.choose_precision(common)?;
-    let mut prepared = prepare(&tasks, &arguments.encoder, None, &options, None, common)?;
+    let mut prepared = prepare(&tasks, named(&arguments.encoder, common), None, &options, None, common)?;
     let folder = RunFolder::open(&arguments.out, Existing::Overwrite)?;
     let (before, before_mean) = evaluate_all(&prepared.model, &prepared.data)?;
     let mut run = vec![
@@ -99,7 +99,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let files = report::observers(&folder.path, false, &run)?;
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     watch.event(&Event::Evaluation { epoch: None, results: &before, mean: before_mean, best: false })?;
-    let result = train_into(&folder, &mut prepared, &run, false, &mut watch)?;
+    let result = train_into(&folder, &mut prepared, &run, false, &mut watch, "train")?;
 
     let mut predictions = Vec::new();
     for (task, sentence) in SENTENCES {

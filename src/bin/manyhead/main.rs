@@ -8,6 +8,7 @@ mod compare;
 mod data;
 mod data_split;
 mod demo;
+mod distill;
 mod embed;
 mod eval;
 mod glue_file;
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Arguments>),
+    Distill(Box<distill::Arguments>),
     Eval(eval::Arguments),
     Predict(predict::Arguments),
     Embed(embed::Arguments),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
     let common = &cli.common;
     let result = match cli.command {
         Command::Train(arguments) => train::run(*arguments, common),
+        Command::Distill(arguments) => distill::run(*arguments, common),
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),

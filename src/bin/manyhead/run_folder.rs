@@ -9,8 +9,9 @@ use manyhead::report::seed_folders;
 use super::common::Failure;
 
 /// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds, and nothing else.
-const OURS: [&str; 7] =
-    ["checkpoints", "best", ".best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml"];
+const OURS: [&str; 8] = [
+    "checkpoints", "best", ".best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml", "distillation.json",
+];
 const LOCK: &str = ".lock";
 
 /// What stands in an output folder.

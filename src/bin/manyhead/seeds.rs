@@ -9,7 +9,7 @@ use super::common::{Common, Failure, print};
 use super::progress::Progress;
 use super::run_folder::{Existing, RunFolder, seed_folder};
 use super::table::{Table, shown_mean};
-use super::train::{Arguments, Watch, prepare, run_list, train_into};
+use super::train::{Arguments, Watch, named, prepare, run_list, train_into};
 
 /// Trains with the seeds SEED … SEED + `count` − 1, each into a folder of its own.
 pub fn run(
@@ -27,7 +27,7 @@ pub fn run(
     let seeds: Vec<u64> = (first..end).collect();
     // Before the folder is touched: what is wrong with one seed is wrong with all.
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
-    let mut prepared = prepare(tasks, encoder, data_dir, &arguments.options, None, common)?;
+    let mut prepared = prepare(tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let mut options = run_list(arguments, &folder.path);
     options.push(("seeds".into(), count.to_string()));
@@ -38,7 +38,7 @@ pub fn run(
         own.options.seed = *seed;
         if *seed != first {
             let data: TrainingData = std::mem::take(&mut prepared.data);
-            prepared = prepare(tasks, encoder, data_dir, &own.options, Some(data), common)?;
+            prepared = prepare(tasks, named(encoder, common), data_dir, &own.options, Some(data), common)?;
         }
         let path = seed_folder(&folder.path, *seed);
         // A seed that an interrupted run had not come to begins anew.
@@ -46,7 +46,7 @@ pub fn run(
         let run = run_list(&own, &path);
         let files = report::observers(&path, arguments.resume, &run)?;
         let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
-        train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
+        train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "train")?;
     }
     let all: Vec<u64> = seed_folders(&folder.path).into_iter().map(|(seed, _)| seed).collect();
     if all.len() > seeds.len() {

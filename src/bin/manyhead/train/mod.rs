@@ -12,7 +12,7 @@ use clap::{Args, Command};
 use manyhead::data::{Dataset, complete_labels};
 use manyhead::tasks::TaskDef;
 use manyhead::train::{Event, Observer, TrainReport, read_run_file, write_run_file};
-use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
+use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
 use super::common::{Common, Failure, counted, print, tell, usage_message};
 use super::progress::Progress;
@@ -55,9 +55,15 @@ pub struct Arguments {
     pub overwrite: bool,
 }
 
+/// Subcommands that take `--run FILE`, and flags that each needs.
+const WITH_RUN_FILES: [(&str, &[&str]); 2] =
+    [("train", &["--tasks=-", "--encoder=-", "--out=-"]), ("distill", &["--student=-", "--teacher=-", "--out=-"])];
+
 /// Puts the options of `--run FILE` before the flags that were typed, which then win.
 pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Error> {
-    let Some(train) = arguments.iter().position(|argument| argument == "train") else { return Ok(arguments) };
+    let named = |argument: &OsString| WITH_RUN_FILES.iter().find(|(name, _)| argument == name);
+    let found = arguments.iter().enumerate().find_map(|(place, argument)| Some((place, named(argument)?)));
+    let Some((train, (name, needed))) = found else { return Ok(arguments) };
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
     let file = arguments.iter().enumerate().find_map(|(i, argument)| match text(argument).strip_prefix("--run=") {
         Some(file) => Some(file.to_string()),
@@ -66,7 +72,7 @@ pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsSt
     });
     let Some(file) = file else { return Ok(arguments) };
     let path = Path::new(&file);
-    let command = cli.find_subcommand("train");
+    let command = cli.find_subcommand(name);
     let mut all = arguments[..=train].to_vec();
     for option in read_run_file(path)? {
         let known = command.is_some_and(|command| {
@@ -74,7 +80,7 @@ pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsSt
             arguments.any(|argument| argument.get_long() == Some(option.name.as_str()))
         });
         if !known || ["run", "resume", "overwrite"].contains(&option.name.as_str()) {
-            let message = format!("'{}' is no option of a run; `manyhead train --help` lists them", option.name);
+            let message = format!("'{}' is no option of a run; `manyhead {name} --help` lists them", option.name);
             return Err(Error::input(path, option.line, message));
         }
         let typed = match option.value {
@@ -82,7 +88,7 @@ pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsSt
             None => format!("--{}", option.name),
         };
         // Tried alone, so that what is wrong is told with its line; the later one of two wins.
-        let alone = ["manyhead", "train", "--tasks=-", "--encoder=-", "--out=-", &typed];
+        let alone = ["manyhead", name].into_iter().chain(needed.iter().copied()).chain([typed.as_str()]);
         if let Err(error) = cli.clone().try_get_matches_from(alone) {
             return Err(Error::input(path, option.line, usage_message(&error)));
         }
@@ -99,11 +105,16 @@ pub struct Prepared {
     pub options: TrainOptions,
 }
 
+/// An encoder by its folder or name, for [`prepare`].
+pub fn named<'a>(encoder: &'a str, common: &'a Common) -> impl FnOnce(&Device) -> Result<Encoder, Failure> + use<'a> {
+    move |device| Ok(Encoder::load(common.encoder_folder(encoder)?, device)?)
+}
+
 /// Reads everything a run needs; nothing has been written yet when this fails. Data that have been `read` before, for
 /// another seed, are taken as they are.
 pub fn prepare(
     tasks: &[TaskDef],
-    encoder: &str,
+    encoder: impl FnOnce(&Device) -> Result<Encoder, Failure>,
     data_dir: Option<&Path>,
     options: &Options,
     read: Option<TrainingData>,
@@ -118,7 +129,7 @@ pub fn prepare(
     let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);
     let tasks = &reading.with(|read| complete_labels(tasks, data_dir, read.bad_rows))?;
     let head_options = options.head_options()?;
-    let encoder = Encoder::load(common.encoder_folder(encoder)?, &device)?;
+    let encoder = encoder(&device)?;
     if !encoder.unexpected().is_empty() {
         common.say(&format!("not used from the checkpoint: {}", encoder.unexpected().join(", ")));
     }
@@ -176,7 +187,7 @@ pub fn tell_losses(task: &str, split: &str, dataset: &Dataset, limit: usize, com
 }
 
 /// A flag that Ctrl-C and SIGTERM raise; a second one ends the process at once.
-fn stop_flag(quiet: bool) -> Arc<AtomicBool> {
+pub fn stop_flag(quiet: bool) -> Arc<AtomicBool> {
     // One for all runs of this process: a handler can be set once.
     static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
     FLAG.get_or_init(|| new_stop_flag(quiet)).clone()
@@ -234,6 +245,7 @@ pub fn train_into(
     run: &[(String, String)],
     resume: bool,
     watch: &mut Watch,
+    command: &'static str,
 ) -> Result<TrainReport, Failure> {
     // Once it is known that the run can go on: a resumed one may have another limit or other paths than before.
     watch.files.push(Box::new(RunFile { path: folder.path.join("run.yml"), options: run.to_vec() }));
@@ -244,7 +256,7 @@ pub fn train_into(
         stop: Some(stop_flag(watch.quiet)),
     };
     let report = trainer.run(&mut prepared.model, &prepared.data, watch).map_err(|error| match error {
-        Error::Interrupted { update } => Failure::Interrupted { update, out: folder.path.clone() },
+        Error::Interrupted { update } => Failure::Interrupted { update, out: folder.path.clone(), command },
         error => error.into(),
     })?;
     watch.progress.finish();
@@ -286,12 +298,12 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         return seeds::run(&arguments, &tasks, count, existing, common);
     }
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
-    let mut prepared = prepare(&tasks, encoder, data_dir, &arguments.options, None, common)?;
+    let mut prepared = prepare(&tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let run = run_list(&arguments, &arguments.out);
     let files = report::observers(&folder.path, arguments.resume, &run)?;
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
-    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch)?;
+    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "train")?;
     let best = folder.path.join("best");
     if common.json {
         let best_epoch = result.best.map(|(epoch, _)| epoch);

@@ -1,0 +1,218 @@
+//! `manyhead distill`: a small model from one or several strong ones.
+
+mod options;
+mod sides;
+mod teachers;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use manyhead::data::{PieceCounts, complete_labels};
+use manyhead::model::student::{self, StudentSpec};
+use manyhead::tasks::{TaskDef, UNLABELLED};
+use manyhead::train::distillation::Stored;
+use manyhead::train::write_run_file;
+use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, report};
+
+use super::common::{Common, Failure, print};
+use super::progress::Progress;
+use super::reading::Reading;
+use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
+use super::train::{Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
+pub use options::Distillation;
+use teachers::{Teachers, read_text};
+
+/// Teach a small model what large ones know
+///
+/// Each teacher runs over the training data once; its outputs are kept, and a later run, or one that was interrupted, finds
+/// them. The student is trained on them and on the labels, then evaluated beside its teachers.
+#[derive(Args, Clone)]
+#[command(after_help = "Examples:\n  \
+    manyhead distill --teacher run1/best --student layers=3 --tasks glue.yml --data-dir data --out small\n  \
+    manyhead distill --teacher run1/best --teacher run2/best --student layers=2,hidden=128,heads=2,vocabulary=8000 \\\n    \
+    --tasks glue.yml --data-dir data --hidden-weight 1 --anneal --text more.txt --out tiny\n\n\
+    A specification has any of layers, hidden, heads, intermediate, embedding, vocabulary (pieces kept, chosen by the \
+    training texts), positions, take=even|first|last|0-3-5 (which layers of the first teacher it begins with) and \
+    init=teacher|random; what it leaves out is as the teacher's.\n\
+    The output folder is like that of train, with distillation.json (teachers and student side by side).")]
+pub struct Arguments {
+    /// Model folder of a teacher (the `best` of a run, or the run's folder); several are averaged
+    #[arg(long, value_name = "DIR", required = true, value_delimiter = ',')]
+    pub teacher: Vec<PathBuf>,
+    /// The student: a folder in Hugging Face layout, a name that can be fetched, or sizes, as layers=2,hidden=128,heads=2
+    #[arg(long, value_name = "DIR|NAME|SPEC")]
+    pub student: String,
+    /// Task file (MT-DNN's YAML); every task needs a teacher that has it
+    #[arg(long, value_name = "FILE")]
+    pub tasks: PathBuf,
+    /// Output folder
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Texts without labels, one a line (pairs parted by TAB), that the teachers label: with each batch of a task comes one
+    /// of them
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// What of several teachers is averaged: probabilities or logits
+    #[arg(long, default_value = "probabilities", value_parser = ["probabilities", "logits"])]
+    pub average: String,
+    /// Keep the teachers' outputs in this folder instead of the cache
+    #[arg(long, value_name = "DIR")]
+    pub teacher_outputs: Option<PathBuf>,
+    /// How the teachers' outputs are kept
+    #[arg(long, default_value = "f16", value_parser = ["f16", "f32"])]
+    pub store: String,
+    /// Keep only the K largest probabilities of a distribution; the others share what is left
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    #[command(flatten)]
+    pub distillation: Distillation,
+    #[command(flatten)]
+    pub options: Options,
+    /// Take the options of this file; flags given besides it win
+    #[arg(long, value_name = "FILE")]
+    pub run: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint in the output folder
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Delete the run that stands in the output folder
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// As `run.yml` has it.
+fn run_list(arguments: &Arguments) -> Vec<(String, String)> {
+    let path = |path: &Path| absolute(path);
+    let student = Path::new(&arguments.student);
+    let teachers: Vec<String> = arguments.teacher.iter().map(|teacher| path(teacher)).collect();
+    let mut run = vec![
+        ("teacher".to_string(), teachers.join(",")),
+        ("student".into(), if student.exists() { path(student) } else { arguments.student.clone() }),
+        ("tasks".into(), path(&arguments.tasks)),
+        ("out".into(), path(&arguments.out)),
+        ("average".into(), arguments.average.clone()),
+        ("store".into(), arguments.store.clone()),
+    ];
+    let optional = [("data-dir", &arguments.data_dir), ("text", &arguments.text)];
+    let optional = optional.into_iter().chain([("teacher-outputs", &arguments.teacher_outputs)]);
+    run.extend(optional.filter_map(|(name, value)| Some((name.to_string(), path(value.as_deref()?)))));
+    run.extend(arguments.top_k.map(|top| ("top-k".to_string(), top.to_string())));
+    run.extend(arguments.distillation.list().into_iter().map(|(name, value)| (name.to_string(), value)));
+    run.extend(arguments.options.list());
+    run
+}
+
+/// Sizes, if the student is no folder and no name.
+fn spec_of(student: &str) -> Result<Option<StudentSpec>, Failure> {
+    let is_spec = student.contains('=') && !Path::new(student).exists();
+    Ok(is_spec.then(|| StudentSpec::parse(student)).transpose()?)
+}
+
+/// The student's encoder, made of the first teacher's.
+fn made(
+    teacher: &MultiTaskModel,
+    spec: &StudentSpec,
+    tasks: &[TaskDef],
+    arguments: &Arguments,
+    reading: &Reading,
+) -> Result<Encoder, Failure> {
+    let encoder = teacher.encoder();
+    let mut counts = PieceCounts::new(encoder.tokenizer(), encoder.device().host());
+    if spec.vocabulary.is_some() {
+        reading.with(|read| {
+            for task in tasks {
+                for split in ["train", UNLABELLED] {
+                    if let Some(path) = task.data_file(split, arguments.data_dir.as_deref())? {
+                        counts.add_task(task, &path, read.bad_rows)?;
+                    }
+                }
+            }
+            arguments.text.as_ref().map_or(Ok(()), |text| counts.add_text(text))
+        })?;
+    }
+    let corpus = spec.vocabulary.is_some().then_some(&counts);
+    Ok(student::build(encoder, spec, corpus, arguments.options.seed)?)
+}
+
+/// Runs the subcommand.
+pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
+    arguments.options.choose_precision(common)?;
+    let existing = match (arguments.resume, arguments.overwrite) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Overwrite,
+        _ => Existing::Refuse,
+    };
+    check(&arguments.out, existing)?;
+    check_contents(&arguments.out, existing, Contents::Run)?;
+    let mut distillation = arguments.distillation.resolve()?;
+    let spec = spec_of(&arguments.student)?;
+    let tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    let (reading, data_dir) =
+        (Reading::new(arguments.options.skip_bad_rows, !arguments.options.no_token_cache, common), arguments.data_dir.as_deref());
+    let tasks = reading.with(|read| complete_labels(&tasks, data_dir, read.bad_rows))?;
+    let teachers = Teachers::load(&arguments.teacher, &tasks, common)?;
+    let Some(first) = teachers.first() else { return Err(Error::argument("--teacher", "there is none").into()) };
+    let student = |device: &manyhead::Device| match &spec {
+        None => named(&arguments.student, common)(device),
+        Some(spec) => made(&first.model, spec, &tasks, &arguments, &reading),
+    };
+    let Prepared { mut model, mut data, mut options } =
+        prepare(&tasks, student, data_dir, &arguments.options, None, common)?;
+    let same_tasks = first.model.tasks().map(|task| &task.name).eq(model.tasks().map(|task| &task.name));
+    let same_width = first.model.encoder().width() == model.encoder().width();
+    let heads = first.folder.join("heads.safetensors");
+    if spec.is_some() && arguments.options.heads.is_none() && same_tasks && same_width {
+        match model.load_heads(&heads) {
+            Ok(()) => common.say("the student's heads begin as the first teacher's"),
+            // Other dense layers: they begin at random.
+            Err(error) => common.say(&format!("the student's heads begin at random ({error})")),
+        }
+    }
+    distillation = distillation.resolved(&model, &first.model)?;
+    if let Some(text) = &arguments.text {
+        for (index, task) in tasks.iter().enumerate() {
+            let contents = read_text(text, task, common)?;
+            let Some(task) = data.tasks.get_mut(index).filter(|_| !contents.is_empty()) else { continue };
+            task.unlabelled = Some(model.tokenise(index, &contents)?);
+        }
+    }
+    let folder = RunFolder::open(&arguments.out, existing)?;
+    let run = run_list(&arguments);
+    if existing != Existing::Resume {
+        // Before the teachers run: who is interrupted then goes on with it, too.
+        write_run_file(&folder.path.join("run.yml"), &run)?;
+    }
+    let stop = stop_flag(common.quiet);
+    let how = teachers::How {
+        arguments: &arguments,
+        stored: Stored::parse(&arguments.store).unwrap_or_default(),
+        options: &distillation,
+        stop: &stop,
+    };
+    teachers.teach(&model, &tasks, &mut data, &how, &reading, common).map_err(|failure| match failure {
+        Failure::Error(Error::Interrupted { update }) => {
+            Failure::Interrupted { update, out: folder.path.clone(), command: "distill" }
+        }
+        failure => failure,
+    })?;
+    options.distillation = Some(distillation);
+    let mut prepared = Prepared { model, data, options };
+    let files = report::observers(&folder.path, arguments.resume, &run)?;
+    let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
+    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "distill")?;
+    let best = folder.path.join("best");
+    let student = MultiTaskModel::load(&best, &common.device()?)?;
+    let sides = sides::compare(&teachers, &student, &best, &tasks, data_dir, &reading)?;
+    sides.write(&folder.path)?;
+    if common.json {
+        let mut value = sides.json();
+        value["out"] = serde_json::json!(folder.path);
+        value["updates"] = result.updates.into();
+        return print(&value.to_string());
+    }
+    print(&sides.render())?;
+    common.say(&format!("the student is in {}", best.display()));
+    Ok(())
+}
