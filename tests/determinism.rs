@@ -320,7 +320,8 @@ fn a_run_is_the_loop_one_would_write_by_hand_and_leftover_batches_are_divided_by
                     let (batch, labels) =
                         (dataset.batch(&plan.examples).unwrap(), dataset.labels(&plan.examples).unwrap());
                     let scale = task_weights[plan.task] / group.len() as f32;
-                    let loss = step.batch(&model, plan.task, &batch, Targets::labels(&labels), scale, batches).unwrap().loss;
+                    let loss =
+                        step.batch(&model, plan.task, &batch, Targets::labels(&labels), scale, batches).unwrap().loss;
                     assert!(record.log[&(batches, "batch")].contains(&format!("{:016x}", loss.to_bits())));
                     batches += 1;
                 }

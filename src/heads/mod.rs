@@ -1,8 +1,10 @@
 //! Task heads: from the encoder's hidden states to logits.
 
+mod embedding;
 mod pooled;
 mod token;
 
+pub use embedding::EmbeddingHead;
 pub use pooled::PooledHead;
 pub use token::TokenHead;
 
@@ -21,6 +23,8 @@ pub enum Head {
     Pooled(PooledHead),
     /// One row of logits a token.
     Token(TokenHead),
+    /// One vector a sequence.
+    Embedding(EmbeddingHead),
 }
 
 impl Head {
@@ -29,6 +33,7 @@ impl Head {
         match self {
             Head::Pooled(head) => head.forward(tape, hidden, batch),
             Head::Token(head) => head.forward(tape, hidden),
+            Head::Embedding(head) => head.forward(tape, hidden, batch),
         }
     }
 
@@ -51,9 +56,9 @@ impl Head {
                 let first = net.encode_first(tape, batch, embedded)?;
                 head.of_first(tape, first)
             }
-            Head::Token(head) => {
+            Head::Token(_) | Head::Embedding(_) => {
                 let hidden = net.encode(tape, batch, embedded)?;
-                head.forward(tape, hidden)
+                self.forward(tape, hidden, batch)
             }
         }
     }
@@ -76,6 +81,7 @@ impl Head {
         match self {
             Head::Pooled(head) => head.dropout,
             Head::Token(head) => head.dropout,
+            Head::Embedding(_) => 0.0,
         }
     }
 }

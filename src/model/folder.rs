@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use half::f16;
+
 use super::teacher::PROJECTIONS;
 use super::{Encoder, HeadOptions, MultiTaskModel, PoolerChoice};
 use crate::device::Device;
@@ -85,6 +87,29 @@ impl MultiTaskModel {
 }
 
 impl Encoder {
+    /// The same with weights of 16 bits (f16), half as large: they are rounded to 11 significant bits.
+    ///
+    /// # Errors
+    /// As [`Encoder::save`]; a weight beyond 65,504, which f16 does not have.
+    pub fn save_f16(&self, folder: impl AsRef<Path>) -> Result<()> {
+        replace(folder.as_ref(), |temporary| {
+            self.write_into(temporary)?;
+            let mut halves = Vec::new();
+            for (name, shape, data) in tensors(&self.params, false) {
+                let TensorData::F32(values) = data else { continue };
+                if let Some(value) = values.iter().find(|value| !f16::from_f32(**value).is_finite()) {
+                    let message = format!("{name} has the weight {value}, which f16 does not have");
+                    return Err(Error::argument("f16", message));
+                }
+                let bits: Vec<u16> = values.iter().map(|value| f16::from_f32(*value).to_bits()).collect();
+                halves.push((name, shape, bits));
+            }
+            let list: Vec<(&str, &[usize], TensorData<'_>)> =
+                halves.iter().map(|(name, shape, bits)| (*name, *shape, TensorData::F16(bits))).collect();
+            safetensors::write(encoders::weights_path(temporary), &list, None)
+        })
+    }
+
     /// Writes the encoder into `folder` in Hugging Face layout, with its tokenizer: what [`Encoder::load`] reads. It appears
     /// whole or not at all; an older one there is replaced.
     ///

@@ -153,7 +153,7 @@ impl MultiTaskModel {
 fn rows(head: &Head, batch: &TaskBatch, i: usize) -> std::ops::Range<usize> {
     let sequences = batch.groups[i] as usize..batch.groups[i + 1] as usize;
     match head {
-        Head::Pooled(_) => sequences,
+        Head::Pooled(_) | Head::Embedding(_) => sequences,
         Head::Token(_) => {
             let borders = &batch.packed.cu_seqlens;
             borders[sequences.start] as usize..borders[sequences.end] as usize

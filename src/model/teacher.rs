@@ -1,13 +1,13 @@
 //! A model as a teacher, and as a student: outputs and hidden states for a data set, losses against those of others.
 
-use super::multi_task::Evaluation;
 use super::MultiTaskModel;
+use super::multi_task::Evaluation;
 use super::multi_task::{TaskHead, consecutive_batches_from};
 use crate::data::{Dataset, ahead};
 use crate::error::{Error, Result};
 use crate::losses::{self, SoftLoss};
 use crate::nn::{PackedBatch, States, init_normal};
-use crate::tape::{ParamId, Tape, TapeMemory, Var, View};
+use crate::tape::{ParamId, Params, Tape, TapeMemory, Var, View};
 use crate::tasks::{Outputs, TaskBatch, TeacherValues};
 
 /// Batches that are cut while another one is computed.
@@ -137,6 +137,30 @@ impl MultiTaskModel {
     ) -> Result<Var> {
         self.encoder.check_length(batch)?;
         self.head(task)?.head.logits_noting(tape, self.encoder.net(), batch, embedded, states)
+    }
+
+    /// Takes over the heads of `teacher` for those tasks whose parameters have the same names and shapes; the tasks' names.
+    pub fn adopt_heads(&mut self, teacher: &MultiTaskModel) -> Vec<String> {
+        let theirs = &teacher.encoder.params;
+        let params = &mut self.encoder.params;
+        let mut adopted = Vec::new();
+        for task in self.tasks.iter().map(|task| task.def.name.clone()) {
+            let prefix = format!("heads.{task}.");
+            let of = |params: &Params| -> Vec<(ParamId, String, Vec<usize>)> {
+                let all = params.ids().map(|id| (id, params.entry(id)));
+                let own = all.filter(|(_, entry)| entry.name.starts_with(&prefix));
+                own.map(|(id, entry)| (id, entry.name.clone(), entry.shape.extents().to_vec())).collect()
+            };
+            let (own, other) = (of(params), of(theirs));
+            let alike = own.len() == other.len() && own.iter().zip(&other).all(|(a, b)| (&a.1, &a.2) == (&b.1, &b.2));
+            if alike && !own.is_empty() {
+                for (to, from) in own.iter().zip(&other) {
+                    params.get_mut(to.0).copy_from_slice(theirs.get(from.0));
+                }
+                adopted.push(task);
+            }
+        }
+        adopted
     }
 
     /// Adds a matrix `[out, width]` that hidden states go through where a teacher's are of another width, N(0, 1 / width); a

@@ -2,7 +2,7 @@
 
 use super::taught::{Outputs, rows_of, values_of_rows};
 use super::{Label, TaskBatch, TaskDef, TaskType, TeacherValues};
-use super::{classification, multi_label, ranking, regression, sequence_labeling};
+use super::{classification, embedding, multi_label, ranking, regression, sequence_labeling};
 use crate::error::{Error, Result};
 use crate::heads::Head;
 use crate::losses::TaughtRows;
@@ -39,6 +39,8 @@ pub enum Prediction {
     },
     /// A class for each word.
     Tags(Vec<usize>),
+    /// A vector.
+    Embedding(Vec<f32>),
 }
 
 /// Where a head is put.
@@ -144,6 +146,7 @@ impl TaskDef {
             TaskType::Regression => Ok(&regression::Regression),
             TaskType::Ranking => Ok(&ranking::Ranking),
             TaskType::SequenceLabeling => Ok(&sequence_labeling::SequenceLabeling),
+            TaskType::TextEmbedding => Ok(&embedding::TextEmbedding),
             kind => Err(Error::unsupported(format!("task_type {kind}"), super::task::TRAINABLE)),
         }
     }

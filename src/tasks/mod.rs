@@ -12,6 +12,7 @@ mod agreement;
 mod batch;
 mod classification;
 mod data_spec;
+mod embedding;
 mod fields;
 mod file;
 mod kind;

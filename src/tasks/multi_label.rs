@@ -8,11 +8,11 @@ use super::taught::{Outputs, marks, rows_of};
 use super::{Label, TaskBatch, TaskDef, TeacherValues};
 use crate::error::{Error, Result};
 use crate::heads::Head;
+use crate::losses::{self, TaughtRows};
 use crate::metrics::{self, Metric, Score};
+use crate::ops;
 use crate::ops::{Divergence, DivergenceRows};
 use crate::tape::{Tape, Var, View};
-use crate::losses::{self, TaughtRows};
-use crate::ops;
 
 /// Pooled head with `n_class` outputs, mean binary cross-entropy, each class by itself at probability 0.5.
 pub(super) struct MultiLabel;
@@ -59,7 +59,8 @@ impl Kind for MultiLabel {
     fn taught(&self, task: &TaskDef, batch: &TaskBatch, values: &TeacherValues) -> Result<TaughtRows> {
         let taught = rows_of(task, batch, values, task.n_class)?;
         // Each class is a row of its own.
-        let each = |counted: &Arc<[bool]>| counted.iter().flat_map(|row| std::iter::repeat_n(*row, task.n_class)).collect();
+        let each =
+            |counted: &Arc<[bool]>| counted.iter().flat_map(|row| std::iter::repeat_n(*row, task.n_class)).collect();
         let counted = taught.counted.as_ref().map(each).and_then(marks);
         Ok(TaughtRows { rows: DivergenceRows::Bernoulli, counted, ..taught })
     }

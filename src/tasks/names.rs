@@ -92,6 +92,8 @@ named! {
         EncSequenceGeneration = "EncSeqenceGeneration",
         /// The candidate that fills a gap.
         ClozeChoice = "ClozeChoice",
+        /// A vector for a text, as a teacher has it; Manyhead's own, for distillation.
+        TextEmbedding = "TextEmbedding",
     }
 }
 
@@ -187,7 +189,7 @@ impl TaskType {
         use DataFormat as F;
         match self {
             TaskType::Classification => &[F::PremiseOnly, F::PremiseAndOneHypothesis, F::ClueClassification],
-            TaskType::Regression => &[F::PremiseOnly, F::PremiseAndOneHypothesis],
+            TaskType::Regression | TaskType::TextEmbedding => &[F::PremiseOnly, F::PremiseAndOneHypothesis],
             TaskType::Ranking => &[F::PremiseAndMultiHypothesis],
             TaskType::SpanClassification | TaskType::SpanClassificationYN => &[F::ClueSpan],
             TaskType::SequenceLabeling => &[F::Sequence, F::ClueSeq],
@@ -206,7 +208,7 @@ impl TaskType {
     pub fn losses(self) -> &'static [LossName] {
         match self {
             TaskType::Classification => &[LossName::Ce],
-            TaskType::Regression => &[LossName::Mse],
+            TaskType::Regression | TaskType::TextEmbedding => &[LossName::Mse],
             TaskType::Ranking => &[LossName::RankCe],
             TaskType::SpanClassification | TaskType::SpanClassificationYN => &[LossName::SpanCe],
             TaskType::SequenceLabeling => &[LossName::SeqCe, LossName::Ce],

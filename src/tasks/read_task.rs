@@ -47,7 +47,7 @@ impl TaskDef {
         let data_format: DataFormat = fields.named(format_entry)?;
         let kind: TaskType = fields.named(fields.required("task_type", "Classification")?)?;
         let n_class = read_n_class(&fields, kind)?;
-        let metrics = read_metrics(&fields)?;
+        let metrics = read_metrics(&fields, kind)?;
         refuse_san(&fields)?;
         let multi_label = read_multi_label(&fields, kind)?;
 
@@ -108,7 +108,11 @@ fn read_n_class(fields: &Fields, kind: TaskType) -> Result<usize> {
 }
 
 /// `metric_meta`: names of metrics.
-fn read_metrics(fields: &Fields) -> Result<Vec<String>> {
+fn read_metrics(fields: &Fields, kind: TaskType) -> Result<Vec<String>> {
+    if kind == TaskType::TextEmbedding && fields.get("metric_meta").is_none() {
+        // It has no labels that anything could be measured by.
+        return Ok(Vec::new());
+    }
     let entry = fields.required("metric_meta", "[ACC]")?;
     let names = fields.list(entry)?;
     names.into_iter().map(|(line, name)| fields.known_word(entry, line, name, METRICS).map(str::to_string)).collect()

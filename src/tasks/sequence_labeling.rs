@@ -153,7 +153,9 @@ impl Kind for SequenceLabeling {
                 if word.iter().any(|value| value.is_nan()) {
                     continue;
                 }
-                if let (Some(to), Some(counted)) = (values.get_mut(row * width..(row + 1) * width), counted.get_mut(row)) {
+                if let (Some(to), Some(counted)) =
+                    (values.get_mut(row * width..(row + 1) * width), counted.get_mut(row))
+                {
                     to.copy_from_slice(word);
                     *counted = true;
                 }

@@ -76,7 +76,7 @@ impl TaskDef {
     pub fn require_trainable(&self) -> Result<()> {
         let unsupported = |what: String, hint: &str| Err(Error::unsupported(format!("{}: {what}", self.place()), hint));
         let formats: &[DataFormat] = match self.kind {
-            TaskType::Classification | TaskType::Regression => {
+            TaskType::Classification | TaskType::Regression | TaskType::TextEmbedding => {
                 &[DataFormat::PremiseOnly, DataFormat::PremiseAndOneHypothesis]
             }
             TaskType::Ranking => &[DataFormat::PremiseAndMultiHypothesis],

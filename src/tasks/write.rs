@@ -45,7 +45,9 @@ fn write_task(text: &mut String, task: &TaskDef) {
     key("data_format", task.data_format.name().into());
     key("task_type", task.kind.name().into());
     key("n_class", task.n_class.to_string());
-    key("metric_meta", list(&task.metrics));
+    if !task.metrics.is_empty() {
+        key("metric_meta", list(&task.metrics));
+    }
     key("enable_san", "false".into());
     if task.multi_label {
         key("multi_label", "true".into());

@@ -198,7 +198,8 @@ impl<'a> Run<'a> {
         let state =
             State { epoch: 0, position: 0, batches: 0, updates: 0, best: None, stale: 0, run, loss_scale: None };
         if let Some(distillation) = &options.distillation {
-            let width = data.tasks.iter().flat_map(|task| &task.teaching).flatten().map(|teaching| teaching.width()).max();
+            let width =
+                data.tasks.iter().flat_map(|task| &task.teaching).flatten().map(|teaching| teaching.width()).max();
             distillation.add_projections(model, width.unwrap_or(0), options.seed)?;
             distillation.check_data(model, data)?;
         }

@@ -34,7 +34,13 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn read(net: &'a dyn EncoderNet, head: Head, matching: &'a Matching, all: &Tensors, i: usize) -> Result<Self, String> {
+    fn read(
+        net: &'a dyn EncoderNet,
+        head: Head,
+        matching: &'a Matching,
+        all: &Tensors,
+        i: usize,
+    ) -> Result<Self, String> {
         let name = |what: &str| format!("batch{i}.{what}");
         let packed = batch(all, ["ids", "types", "pos", "cu"].map(name).each_ref().map(String::as_str))?;
         let classes = all.i32s(&name("labels"))?;
@@ -167,9 +173,8 @@ pub fn run(case: &Case, report: &mut Report) -> Result<(), String> {
     let totals: Vec<f64> = found.iter().map(|batch| batch.loss).collect();
     report.close_f64("total", &totals, &expected.f64("total")?, atol, rtol);
     for (tensor, name) in [("hard", "task"), ("distill", "distill"), ("distill_hidden", "distill_hidden")] {
-        let value = |batch: &BatchReport| {
-            batch.terms.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, value)| *value)
-        };
+        let value =
+            |batch: &BatchReport| batch.terms.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, value)| *value);
         let values: Vec<f64> = found.iter().map(value).collect();
         report.close_f64(tensor, &values, &expected.f64(tensor)?, atol, rtol);
     }

@@ -69,7 +69,9 @@ pub fn row(task: &TaskDef, index: &str, prediction: &Prediction) -> String {
         Prediction::Class { class, .. } => format!("{index}\t{}", task.class_name(*class)),
         Prediction::Value(value) => format!("{index}\t{value}"),
         // What `check` has refused.
-        Prediction::Classes { .. } | Prediction::Ranked { .. } | Prediction::Tags(_) => format!("{index}\t"),
+        Prediction::Classes { .. } | Prediction::Ranked { .. } | Prediction::Tags(_) | Prediction::Embedding(_) => {
+            format!("{index}\t")
+        }
     }
 }
 

@@ -10,7 +10,14 @@ use super::common::Failure;
 
 /// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds, and nothing else.
 const OURS: [&str; 8] = [
-    "checkpoints", "best", ".best.previous", "log.jsonl", "metrics.json", "report.html", "run.yml", "distillation.json",
+    "checkpoints",
+    "best",
+    ".best.previous",
+    "log.jsonl",
+    "metrics.json",
+    "report.html",
+    "run.yml",
+    "distillation.json",
 ];
 const LOCK: &str = ".lock";
 

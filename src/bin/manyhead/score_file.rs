@@ -68,6 +68,7 @@ impl ScoreFile {
                 self.candidates.as_mut().map_or(Ok(()), |candidates| candidates.push(json!(logits.len())))
             }
             Prediction::Tags(tags) => predictions.push(json!(tags)),
+            Prediction::Embedding(vector) => predictions.push(json!(vector)),
         }
     }
 

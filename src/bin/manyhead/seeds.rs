@@ -9,7 +9,7 @@ use super::common::{Common, Failure, print};
 use super::progress::Progress;
 use super::run_folder::{Existing, RunFolder, seed_folder};
 use super::table::{Table, shown_mean};
-use super::train::{Arguments, Watch, named, prepare, run_list, train_into};
+use super::train::{Arguments, Watch, named, prepare, run_list, take_soft_labels, train_into};
 
 /// Trains with the seeds SEED … SEED + `count` − 1, each into a folder of its own.
 pub fn run(
@@ -28,6 +28,7 @@ pub fn run(
     // Before the folder is touched: what is wrong with one seed is wrong with all.
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
     let mut prepared = prepare(tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
+    take_soft_labels(&mut prepared, arguments, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let mut options = run_list(arguments, &folder.path);
     options.push(("seeds".into(), count.to_string()));
@@ -39,6 +40,7 @@ pub fn run(
         if *seed != first {
             let data: TrainingData = std::mem::take(&mut prepared.data);
             prepared = prepare(tasks, named(encoder, common), data_dir, &own.options, Some(data), common)?;
+            take_soft_labels(&mut prepared, arguments, common)?;
         }
         let path = seed_folder(&folder.path, *seed);
         // A seed that an interrupted run had not come to begins anew.

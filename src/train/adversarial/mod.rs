@@ -19,8 +19,8 @@ mod word_vectors;
 
 pub use crate::tasks::{AdversarialSettings as Settings, CleanSide, Masks};
 pub use noise::{BatchNoise, Noise};
-pub(super) use objective::{ModelBatch, Teachers};
 pub use objective::Objective;
+pub(super) use objective::{ModelBatch, Teachers};
 pub use options::{AdversarialOptions, Method, ProximalOptions};
 pub use proximal::Momentum;
 pub use report::{AscentStep, BatchReport};

@@ -58,7 +58,12 @@ impl Teacher {
     pub fn new(model: MultiTaskModel, folder: &Path) -> Result<Teacher> {
         let mut hasher = Hasher::new();
         for name in [
-            "config.json", "model.safetensors", "heads.safetensors", "tasks.yml", "manyhead.json", "tokenizer.json",
+            "config.json",
+            "model.safetensors",
+            "heads.safetensors",
+            "tasks.yml",
+            "manyhead.json",
+            "tokenizer.json",
             "vocab.txt",
         ] {
             let path = folder.join(name);

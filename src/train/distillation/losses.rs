@@ -103,7 +103,8 @@ impl DistillationOptions {
         self.label_weight.check_tasks("--label-weight", names().collect::<Vec<_>>())?;
         for (task, data) in names().zip(&data.tasks) {
             if data.teaching[0].is_none() && self.weight.of(task) > 0.0 {
-                let message = format!("task '{task}' has neither teachers nor soft labels; give it --soft-weight {task}=0");
+                let message =
+                    format!("task '{task}' has neither teachers nor soft labels; give it --soft-weight {task}=0");
                 return Err(Error::argument("distillation", message));
             }
             let logits = data.teaching.iter().flatten().all(|teaching| teaching.is_of_logits());
@@ -149,7 +150,10 @@ impl Matching {
         let mut relations = None;
         if options.hidden_weight > 0.0 {
             let LayerMap::Pairs(all) = &options.layers else {
-                return Err(Error::argument("--layer-map", "hidden states are matched with those of a teacher (--teacher)"));
+                return Err(Error::argument(
+                    "--layer-map",
+                    "hidden states are matched with those of a teacher (--teacher)",
+                ));
             };
             for (place, (student, _)) in all.iter().enumerate() {
                 let name = format!("distill.{}.weight", projection_name(place, all.len()));

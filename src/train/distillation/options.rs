@@ -24,9 +24,12 @@ impl TaskWeights {
         let fail = |message: String| Err(Error::argument(flag, message));
         let mut weights = TaskWeights::all(default);
         for (place, part) in text.split(',').map(str::trim).enumerate() {
-            let (task, number) = part.split_once('=').map_or((None, part), |(task, number)| (Some(task.trim()), number));
+            let (task, number) =
+                part.split_once('=').map_or((None, part), |(task, number)| (Some(task.trim()), number));
             let Some(weight) = number.trim().parse::<f32>().ok().filter(|w| w.is_finite() && *w >= 0.0) else {
-                return fail(format!("'{part}' is no weight; give a number from 0 on, or TASK=NUMBER, parted by commas"));
+                return fail(format!(
+                    "'{part}' is no weight; give a number from 0 on, or TASK=NUMBER, parted by commas"
+                ));
             };
             match task {
                 None if place == 0 => weights.default = weight,

@@ -364,9 +364,11 @@ impl TeacherOutputs {
     /// Sizes that fit each other: nothing is cut by borders that lie.
     fn check(&self, folder: &Path) -> Result<()> {
         let size = self.identity.stored.bytes();
-        let mut fits = self.identity.token_files().iter().all(|(name, width)| {
-            self.bytes(name).len() == self.identity.tokens * width * size
-        });
+        let mut fits = self
+            .identity
+            .token_files()
+            .iter()
+            .all(|(name, width)| self.bytes(name).len() == self.identity.tokens * width * size);
         let values = self.bytes(VALUES).len() / size;
         fits &= self.borders.len() == self.identity.examples + 1
             && self.borders.first() == Some(&0)

@@ -39,7 +39,8 @@ impl Teaching {
     /// It says nothing.
     pub fn of_file(dataset: &Dataset, outputs: Outputs) -> Result<Teaching> {
         if !dataset.has_soft_labels() {
-            let message = "has no soft labels; name their column (data: columns: softlabel), or give teachers (--teacher)";
+            let message =
+                "has no soft labels; name their column (data: columns: softlabel), or give teachers (--teacher)";
             return Err(Error::input(dataset.path(), None, message));
         }
         let teachers = Vec::new();

@@ -11,16 +11,16 @@ use manyhead::data::{PieceCounts, complete_labels};
 use manyhead::model::student::{self, StudentSpec};
 use manyhead::tasks::{TaskDef, UNLABELLED};
 use manyhead::train::distillation::Stored;
-use manyhead::train::write_run_file;
-use manyhead::{Encoder, Error, MultiTaskModel, TaskFile, report};
+use manyhead::train::{TaskData, write_run_file};
+use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainingData, report};
 
-use super::common::{Common, Failure, print};
+use super::common::{Common, Failure, counted, print};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
 use super::train::{Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
 pub use options::Distillation;
-use teachers::{Teachers, read_text};
+use teachers::{Teachers, read_texts};
 
 /// Teach a small model what large ones know
 ///
@@ -42,9 +42,10 @@ pub struct Arguments {
     /// The student: a folder in Hugging Face layout, a name that can be fetched, or sizes, as layers=2,hidden=128,heads=2
     #[arg(long, value_name = "DIR|NAME|SPEC")]
     pub student: String,
-    /// Task file (MT-DNN's YAML); every task needs a teacher that has it
-    #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
+    /// Task file (MT-DNN's YAML); every task needs a teacher that has it. Without one the student learns to embed the texts of
+    /// --text as the teacher, an encoder, does: the mean of a text's last hidden states
+    #[arg(long, value_name = "FILE", required_unless_present = "text")]
+    pub tasks: Option<PathBuf>,
     /// Output folder
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -52,9 +53,9 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Texts without labels, one a line (pairs parted by TAB), that the teachers label: with each batch of a task comes one
-    /// of them
-    #[arg(long, value_name = "FILE")]
-    pub text: Option<PathBuf>,
+    /// of them; may be given several times
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub text: Vec<PathBuf>,
     /// What of several teachers is averaged: probabilities or logits
     #[arg(long, default_value = "probabilities", value_parser = ["probabilities", "logits"])]
     pub average: String,
@@ -64,6 +65,9 @@ pub struct Arguments {
     /// How the teachers' outputs are kept
     #[arg(long, default_value = "f16", value_parser = ["f16", "f32"])]
     pub store: String,
+    /// Write the student's encoder alone, in f16, into this folder, too
+    #[arg(long, value_name = "DIR")]
+    pub encoder_out: Option<PathBuf>,
     /// Keep only the K largest probabilities of a distribution; the others share what is left
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
@@ -90,13 +94,21 @@ fn run_list(arguments: &Arguments) -> Vec<(String, String)> {
     let mut run = vec![
         ("teacher".to_string(), teachers.join(",")),
         ("student".into(), if student.exists() { path(student) } else { arguments.student.clone() }),
-        ("tasks".into(), path(&arguments.tasks)),
         ("out".into(), path(&arguments.out)),
         ("average".into(), arguments.average.clone()),
         ("store".into(), arguments.store.clone()),
     ];
-    let optional = [("data-dir", &arguments.data_dir), ("text", &arguments.text)];
-    let optional = optional.into_iter().chain([("teacher-outputs", &arguments.teacher_outputs)]);
+    let optional = [
+        ("tasks", &arguments.tasks),
+        ("data-dir", &arguments.data_dir),
+        ("teacher-outputs", &arguments.teacher_outputs),
+        ("encoder-out", &arguments.encoder_out),
+    ];
+    if !arguments.text.is_empty() {
+        let texts: Vec<String> = arguments.text.iter().map(|text| path(text)).collect();
+        run.push(("text".into(), texts.join(",")));
+    }
+    let optional = optional.into_iter();
     run.extend(optional.filter_map(|(name, value)| Some((name.to_string(), path(value.as_deref()?)))));
     run.extend(arguments.top_k.map(|top| ("top-k".to_string(), top.to_string())));
     run.extend(arguments.distillation.list().into_iter().map(|(name, value)| (name.to_string(), value)));
@@ -122,18 +134,71 @@ fn made(
     let mut counts = PieceCounts::new(encoder.tokenizer(), encoder.device().host());
     if spec.vocabulary.is_some() {
         reading.with(|read| {
-            for task in tasks {
+            for task in tasks.iter().filter(|_| arguments.tasks.is_some()) {
                 for split in ["train", UNLABELLED] {
                     if let Some(path) = task.data_file(split, arguments.data_dir.as_deref())? {
                         counts.add_task(task, &path, read.bad_rows)?;
                     }
                 }
             }
-            arguments.text.as_ref().map_or(Ok(()), |text| counts.add_text(text))
+            arguments.text.iter().try_for_each(|text| counts.add_text(text))
         })?;
     }
     let corpus = spec.vocabulary.is_some().then_some(&counts);
     Ok(student::build(encoder, spec, corpus, arguments.options.seed)?)
+}
+
+/// A student, its data, how it is trained.
+fn student(
+    arguments: &Arguments,
+    spec: Option<&StudentSpec>,
+    tasks: &[TaskDef],
+    first: &MultiTaskModel,
+    reading: &Reading,
+    common: &Common,
+) -> Result<Prepared, Failure> {
+    let data_dir = arguments.data_dir.as_deref();
+    let encoder = |device: &Device| match spec {
+        None => named(&arguments.student, common)(device),
+        Some(spec) => made(first, spec, tasks, arguments, reading),
+    };
+    let mut prepared = match arguments.tasks {
+        Some(_) => prepare(tasks, encoder, data_dir, &arguments.options, None, common)?,
+        None => {
+            let device = common.device_for(&arguments.options.precision)?;
+            let options = arguments.options.resolve(tasks, &device)?;
+            let model = MultiTaskModel::new(encoder(&device)?, tasks, arguments.options.head_options()?)?;
+            Prepared { model, data: TrainingData::default(), options }
+        }
+    };
+    if spec.is_some() && arguments.options.heads.is_none() {
+        let adopted = prepared.model.adopt_heads(first);
+        if !adopted.is_empty() {
+            common.say(&format!("heads that begin as the first teacher's: {}", adopted.join(", ")));
+        }
+    }
+    for (index, task) in tasks.iter().enumerate().filter(|_| !arguments.text.is_empty()) {
+        let contents = read_texts(&arguments.text, task, common)?;
+        if contents.is_empty() {
+            continue;
+        }
+        let texts = prepared.model.tokenise(index, &contents)?;
+        match arguments.tasks {
+            Some(_) => {
+                if let Some(task) = prepared.data.tasks.get_mut(index) {
+                    task.unlabelled = Some(texts);
+                }
+            }
+            None => {
+                common.say(&format!("{} of text ({} tokens)", counted(texts.len(), "line"), texts.tokens()));
+                prepared.data.tasks.push(TaskData { train: texts, ..TaskData::default() });
+            }
+        }
+    }
+    if prepared.data.tasks.is_empty() {
+        return Err(Error::argument("--text", "there is no text in it").into());
+    }
+    Ok(prepared)
 }
 
 /// Runs the subcommand.
@@ -146,38 +211,22 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     };
     check(&arguments.out, existing)?;
     check_contents(&arguments.out, existing, Contents::Run)?;
-    let mut distillation = arguments.distillation.resolve()?;
+    let distillation = arguments.distillation.resolve()?;
     let spec = spec_of(&arguments.student)?;
-    let tasks = TaskFile::read(&arguments.tasks)?.tasks;
-    let (reading, data_dir) =
-        (Reading::new(arguments.options.skip_bad_rows, !arguments.options.no_token_cache, common), arguments.data_dir.as_deref());
-    let tasks = reading.with(|read| complete_labels(&tasks, data_dir, read.bad_rows))?;
-    let teachers = Teachers::load(&arguments.teacher, &tasks, common)?;
-    let Some(first) = teachers.first() else { return Err(Error::argument("--teacher", "there is none").into()) };
-    let student = |device: &manyhead::Device| match &spec {
-        None => named(&arguments.student, common)(device),
-        Some(spec) => made(&first.model, spec, &tasks, &arguments, &reading),
+    let (options, data_dir) = (&arguments.options, arguments.data_dir.as_deref());
+    let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);
+    let (tasks, teachers) = match &arguments.tasks {
+        Some(file) => {
+            let tasks = TaskFile::read(file)?.tasks;
+            let tasks = reading.with(|read| complete_labels(&tasks, data_dir, read.bad_rows))?;
+            let teachers = Teachers::load(&arguments.teacher, &tasks, common)?;
+            (tasks, teachers)
+        }
+        None => Teachers::of_texts(&arguments.teacher, options.max_length, common)?,
     };
-    let Prepared { mut model, mut data, mut options } =
-        prepare(&tasks, student, data_dir, &arguments.options, None, common)?;
-    let same_tasks = first.model.tasks().map(|task| &task.name).eq(model.tasks().map(|task| &task.name));
-    let same_width = first.model.encoder().width() == model.encoder().width();
-    let heads = first.folder.join("heads.safetensors");
-    if spec.is_some() && arguments.options.heads.is_none() && same_tasks && same_width {
-        match model.load_heads(&heads) {
-            Ok(()) => common.say("the student's heads begin as the first teacher's"),
-            // Other dense layers: they begin at random.
-            Err(error) => common.say(&format!("the student's heads begin at random ({error})")),
-        }
-    }
-    distillation = distillation.resolved(&model, &first.model)?;
-    if let Some(text) = &arguments.text {
-        for (index, task) in tasks.iter().enumerate() {
-            let contents = read_text(text, task, common)?;
-            let Some(task) = data.tasks.get_mut(index).filter(|_| !contents.is_empty()) else { continue };
-            task.unlabelled = Some(model.tokenise(index, &contents)?);
-        }
-    }
+    let Some(first) = teachers.first() else { return Err(Error::argument("--teacher", "there is none").into()) };
+    let mut prepared = student(&arguments, spec.as_ref(), &tasks, &first.model, &reading, common)?;
+    let distillation = distillation.resolved(&prepared.model, &first.model)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let run = run_list(&arguments);
     if existing != Existing::Resume {
@@ -185,26 +234,27 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         write_run_file(&folder.path.join("run.yml"), &run)?;
     }
     let stop = stop_flag(common.quiet);
-    let how = teachers::How {
-        arguments: &arguments,
-        stored: Stored::parse(&arguments.store).unwrap_or_default(),
-        options: &distillation,
-        stop: &stop,
-    };
-    teachers.teach(&model, &tasks, &mut data, &how, &reading, common).map_err(|failure| match failure {
+    let stored = Stored::parse(&arguments.store).unwrap_or_default();
+    let how = teachers::How { arguments: &arguments, stored, options: &distillation, stop: &stop };
+    let Prepared { model, data, .. } = &mut prepared;
+    teachers.teach(model, &tasks, data, &how, &reading, common).map_err(|failure| match failure {
         Failure::Error(Error::Interrupted { update }) => {
             Failure::Interrupted { update, out: folder.path.clone(), command: "distill" }
         }
         failure => failure,
     })?;
-    options.distillation = Some(distillation);
-    let mut prepared = Prepared { model, data, options };
+    prepared.options.distillation = Some(distillation);
     let files = report::observers(&folder.path, arguments.resume, &run)?;
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
     let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "distill")?;
     let best = folder.path.join("best");
     let student = MultiTaskModel::load(&best, &common.device()?)?;
-    let sides = sides::compare(&teachers, &student, &best, &tasks, data_dir, &reading)?;
+    if let Some(folder) = &arguments.encoder_out {
+        student.encoder().save_f16(folder)?;
+        common.say(&format!("the student's encoder, in f16, is in {}", folder.display()));
+    }
+    let evaluated: &[TaskDef] = if arguments.tasks.is_some() { &tasks } else { &[] };
+    let sides = sides::compare(&teachers, &student, &best, evaluated, data_dir, &reading)?;
     sides.write(&folder.path)?;
     if common.json {
         let mut value = sides.json();

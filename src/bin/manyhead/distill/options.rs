@@ -74,6 +74,17 @@ impl Distillation {
         Ok(options)
     }
 
+    /// The first flag that has another value than it has by itself.
+    pub fn changed(&self) -> Option<&'static str> {
+        #[derive(clap::Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            distillation: Distillation,
+        }
+        let defaults = <Defaults as clap::Parser>::try_parse_from(["train"]).ok()?.distillation.list();
+        self.list().into_iter().find(|own| !defaults.contains(own)).map(|(flag, _)| flag)
+    }
+
     /// As (flag, value), for `run.yml`.
     pub fn list(&self) -> Vec<(&'static str, String)> {
         let mut list = vec![

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
+use manyhead::MultiTaskModel;
 use manyhead::metrics::{Metric, Score};
 use manyhead::tasks::{TaskDef, TeacherValues, UNLABELLED};
 use manyhead::train::{SplitEvaluation, read_split};
-use manyhead::MultiTaskModel;
 use serde_json::{Map, Value, json};
 
 use super::super::common::Failure;
@@ -111,9 +111,8 @@ pub fn compare(
     }
     // The mean of several needs all of them.
     if count > 1 {
-        let (tokens, seconds) = all.first().map_or((0, 0.0), |first| {
-            (first.tokens, all.iter().take(count).map(|side| side.seconds).sum())
-        });
+        let (tokens, seconds) =
+            all.first().map_or((0, 0.0), |first| (first.tokens, all.iter().take(count).map(|side| side.seconds).sum()));
         if let Some(side) = all.get_mut(count) {
             (side.tokens, side.seconds) = (tokens, seconds);
         }

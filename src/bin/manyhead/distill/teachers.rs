@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use manyhead::data::Dataset;
 use manyhead::data::readers::Content;
 use manyhead::interop::atomic::readable_dir;
+use manyhead::model::HeadOptions;
 use manyhead::tasks::{DataFormat, TaskDef, UNLABELLED};
 use manyhead::train::distillation::{Consultation, DistillationOptions, Keep, Stored, Teacher, Teaching};
 use manyhead::train::{read_split, read_split_to_predict};
-use manyhead::{Error, MultiTaskModel, TrainingData};
+use manyhead::{Encoder, Error, MultiTaskModel, TrainingData};
 
 use super::super::common::{Chunks, Common, Failure, counted, tell};
 use super::super::progress::duration;
@@ -48,11 +49,29 @@ impl Teachers {
         }
         for (index, task) in tasks.iter().enumerate() {
             if all.iter().all(|(_, places)| places.get(index).is_none_or(Option::is_none)) {
-                let message = format!("no teacher has the task '{}'; take it out of the file, or add a teacher", task.name);
+                let message =
+                    format!("no teacher has the task '{}'; take it out of the file, or add a teacher", task.name);
                 return Err(Error::input(&task.path, task.line, message).into());
             }
         }
         Ok(Teachers { all })
+    }
+
+    /// Encoders that embed texts: the task that this is, and the one teacher that there may be.
+    pub fn of_texts(
+        folders: &[PathBuf],
+        max_length: usize,
+        common: &Common,
+    ) -> Result<(Vec<TaskDef>, Teachers), Failure> {
+        let [folder] = folders else {
+            return Err(Error::argument("--teacher", "texts are embedded as one teacher does; give one").into());
+        };
+        let folder = common.encoder_folder(&folder.to_string_lossy())?;
+        let encoder = Encoder::load(&folder, &common.device()?)?;
+        let tasks = vec![TaskDef::text_embedding("text", encoder.width())];
+        let options = HeadOptions { max_length: Some(max_length), ..HeadOptions::default() };
+        let teacher = Teacher::new(MultiTaskModel::new(encoder, &tasks, options)?, &folder)?;
+        Ok((tasks, Teachers { all: vec![(teacher, vec![Some(0)])] }))
     }
 
     /// The one whose encoder a student is made of, and whose hidden states are matched.
@@ -77,7 +96,8 @@ impl Teachers {
     ) -> Result<(), Failure> {
         for (index, task) in tasks.iter().enumerate() {
             let Some(own) = data.tasks.get_mut(index) else { continue };
-            own.teaching[0] = Some(Arc::new(self.of_split(student, (index, task, "train"), &own.train, how, reading, common)?));
+            own.teaching[0] =
+                Some(Arc::new(self.of_split(student, (index, task, "train"), &own.train, how, reading, common)?));
             if let Some(texts) = &own.unlabelled {
                 let taught = self.of_split(student, (index, task, UNLABELLED), texts, how, reading, common)?;
                 own.teaching[1] = Some(Arc::new(taught));
@@ -104,14 +124,17 @@ impl Teachers {
         let data_dir = how.arguments.data_dir.as_deref();
         for (number, (teacher, places)) in self.all.iter().enumerate() {
             let Some(place) = places.get(index).copied().flatten() else { continue };
-            let read = match (split, &how.arguments.text) {
-                (UNLABELLED, Some(text)) => Some(teacher.model.tokenise(place, &read_text(text, task, common)?)?),
-                (UNLABELLED, None) => {
+            let texts = &how.arguments.text;
+            let of_texts = how.arguments.tasks.is_none() || split == UNLABELLED && !texts.is_empty();
+            let read = match split {
+                _ if of_texts => Some(teacher.model.tokenise(place, &read_texts(texts, task, common)?)?),
+                UNLABELLED => {
                     reading.with(|read| read_split_to_predict(&teacher.model, place, task, split, data_dir, read))?
                 }
                 _ => reading.with(|read| read_split(&teacher.model, place, task, split, data_dir, read))?,
             };
-            let missing = || Error::input(&task.path, task.line, format!("task '{}': there is no {split} file", task.name));
+            let missing =
+                || Error::input(&task.path, task.line, format!("task '{}': there is no {split} file", task.name));
             let read = read.ok_or_else(missing)?;
             if read.len() != dataset.len() {
                 let message = format!("{} examples for the teacher, {} for the student", read.len(), dataset.len());
@@ -141,37 +164,50 @@ impl Teachers {
     }
 }
 
-/// The lines of a file as samples of a task: a text, a pair parted by TAB, words parted by blanks. A task that ranks candidates has
+/// The lines of files as samples of a task: a text, a pair parted by TAB, words parted by blanks. A task that ranks candidates has
 /// no such samples.
-pub fn read_text(path: &Path, task: &TaskDef, common: &Common) -> Result<Vec<Content>, Failure> {
+pub fn read_texts(paths: &[PathBuf], task: &TaskDef, common: &Common) -> Result<Vec<Content>, Failure> {
     let mut contents = Vec::new();
     if task.data_format == DataFormat::PremiseAndMultiHypothesis {
         common.say(&format!("--text: not used for task '{}', which ranks candidates", task.name));
         return Ok(contents);
     }
-    let mut chunks = Chunks::open(path, usize::MAX)?;
-    loop {
-        let lines = chunks.read()?;
-        if lines.is_empty() {
-            return Ok(contents);
-        }
-        for (number, line) in lines {
-            if line.trim().is_empty() {
-                continue;
+    for path in paths {
+        let mut chunks = Chunks::open(path, usize::MAX)?;
+        loop {
+            let lines = chunks.read()?;
+            if lines.is_empty() {
+                break;
             }
-            contents.push(match task.data_format {
-                DataFormat::Sequence => Content::Words(line.split_whitespace().map(String::from).collect()),
-                DataFormat::PremiseAndOneHypothesis => match line.split_once('\t') {
-                    Some((premise, hypothesis)) => Content::texts(premise, Some(hypothesis)),
-                    None => {
-                        let message = format!("task '{}' has pairs of texts; part them by TAB", task.name);
-                        return Err(Error::input(path, number, message).into());
-                    }
-                },
-                _ => Content::texts(line, None),
-            });
+            read_lines(path, lines, task, &mut contents)?;
         }
     }
+    Ok(contents)
+}
+
+fn read_lines(
+    path: &Path,
+    lines: Vec<(usize, String)>,
+    task: &TaskDef,
+    contents: &mut Vec<Content>,
+) -> Result<(), Failure> {
+    for (number, line) in lines {
+        if line.trim().is_empty() {
+            continue;
+        }
+        contents.push(match task.data_format {
+            DataFormat::Sequence => Content::Words(line.split_whitespace().map(String::from).collect()),
+            DataFormat::PremiseAndOneHypothesis => match line.split_once('\t') {
+                Some((premise, hypothesis)) => Content::texts(premise, Some(hypothesis)),
+                None => {
+                    let message = format!("task '{}' has pairs of texts; part them by TAB", task.name);
+                    return Err(Error::input(path, number, message).into());
+                }
+            },
+            _ => Content::texts(line, None),
+        });
+    }
+    Ok(())
 }
 
 /// How far a teacher is.

@@ -135,6 +135,9 @@ fn prediction_json(task: &TaskDef, uid: Option<Value>, content: &Content, predic
             }
             object.insert("labels".into(), labels(tags));
         }
+        Prediction::Embedding(vector) => {
+            object.insert("embedding".into(), json!(vector));
+        }
         Prediction::Value(value) => {
             object.insert("value".into(), json!(value));
         }

@@ -11,10 +11,12 @@ use std::sync::{Arc, OnceLock};
 use clap::{Args, Command};
 use manyhead::data::{Dataset, complete_labels};
 use manyhead::tasks::TaskDef;
+use manyhead::train::distillation::Teaching;
 use manyhead::train::{Event, Observer, TrainReport, read_run_file, write_run_file};
 use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
 use super::common::{Common, Failure, counted, print, tell, usage_message};
+use super::distill::Distillation;
 use super::progress::Progress;
 use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
@@ -41,6 +43,12 @@ pub struct Arguments {
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub options: Options,
+    /// Learn from the soft labels that the training files hold (`softlabel`), beside the labels, as the options of distillation
+    /// say; tasks without any learn from their labels alone
+    #[arg(help_heading = "Distillation", long)]
+    pub soft_labels: bool,
+    #[command(flatten)]
+    pub distillation: Distillation,
     /// Train N times, with the seeds SEED, SEED + 1, …, into OUT/seed-SEED, …; metrics.json has mean and deviation
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
@@ -164,6 +172,31 @@ pub fn prepare(
     Ok(Prepared { model, data, options: train_options })
 }
 
+/// With `--soft-labels`: what the files themselves say is what is taught.
+pub fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<(), Failure> {
+    if !arguments.soft_labels {
+        return match arguments.distillation.changed() {
+            None => Ok(()),
+            Some(flag) => {
+                let message =
+                    "it says how soft labels are learnt; give --soft-labels, too, or teachers (manyhead distill)";
+                Err(Error::argument(format!("--{flag}"), message).into())
+            }
+        };
+    }
+    prepared.options.distillation = Some(arguments.distillation.resolve()?);
+    let names: Vec<String> = prepared.model.tasks().map(|task| task.name.clone()).collect();
+    let mut taught = Vec::new();
+    for (index, (name, data)) in names.iter().zip(&mut prepared.data.tasks).enumerate() {
+        if data.train.has_soft_labels() {
+            data.teaching[0] = Some(Arc::new(Teaching::of_file(&data.train, prepared.model.outputs(index)?)?));
+            taught.push(name.as_str());
+        }
+    }
+    common.say(&format!("soft labels: {}", if taught.is_empty() { "none" } else { &taught.join(", ") }));
+    Ok(())
+}
+
 /// Says what of a split is not used, or not as it stands.
 pub fn tell_losses(task: &str, split: &str, dataset: &Dataset, limit: usize, common: &Common) {
     let say = |text: String| common.say(&format!("{task} {split}: {text}"));
@@ -279,6 +312,10 @@ pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
     ];
     run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
     run.extend(arguments.options.list());
+    if arguments.soft_labels {
+        run.push(("soft-labels".into(), "true".into()));
+        run.extend(arguments.distillation.list().into_iter().map(|(name, value)| (name.to_string(), value)));
+    }
     run
 }
 
@@ -299,6 +336,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
     let mut prepared = prepare(&tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
+    take_soft_labels(&mut prepared, &arguments, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let run = run_list(&arguments, &arguments.out);
     let files = report::observers(&folder.path, arguments.resume, &run)?;
