@@ -96,17 +96,16 @@ impl DistillationOptions {
     }
 
     /// # Errors
-    /// Weights of tasks that there are not; a task without teachers and soft labels; logits that nobody has.
+    /// Weights of tasks that there are not; nobody who teaches anything; logits that nobody has.
     pub fn check_data(&self, model: &MultiTaskModel, data: &TrainingData) -> Result<()> {
         let names = || model.tasks().map(|task| task.name.as_str());
         self.weight.check_tasks("--soft-weight", names().collect::<Vec<_>>())?;
         self.label_weight.check_tasks("--label-weight", names().collect::<Vec<_>>())?;
+        if data.tasks.iter().all(|task| task.teaching.iter().all(Option::is_none)) {
+            let message = "no task has soft labels; name their column (data: columns: softlabel), or give teachers";
+            return Err(Error::argument("distillation", message));
+        }
         for (task, data) in names().zip(&data.tasks) {
-            if data.teaching[0].is_none() && self.weight.of(task) > 0.0 {
-                let message =
-                    format!("task '{task}' has neither teachers nor soft labels; give it --soft-weight {task}=0");
-                return Err(Error::argument("distillation", message));
-            }
             let logits = data.teaching.iter().flatten().all(|teaching| teaching.is_of_logits());
             if self.loss == SoftLoss::Mse && !logits {
                 let message = format!(

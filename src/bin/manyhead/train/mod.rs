@@ -193,7 +193,9 @@ pub fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: 
             taught.push(name.as_str());
         }
     }
-    common.say(&format!("soft labels: {}", if taught.is_empty() { "none" } else { &taught.join(", ") }));
+    if !taught.is_empty() {
+        common.say(&format!("soft labels: {}", taught.join(", ")));
+    }
     Ok(())
 }
 
