@@ -1,7 +1,8 @@
 //! BERT (Devlin, Chang, Lee, Toutanova, "BERT: pre-training of deep bidirectional Transformers", NAACL 2019).
 //!
 //! Embedding block (word + learned position + token type → LayerNorm → dropout), post-norm blocks, and an optional
-//! pooler (first token → dense → tanh). Names are those of Hugging Face's `BertModel`.
+//! pooler (first token → dense → tanh). Names are those of Hugging Face's `BertModel`. Architectures that are made of the
+//! same parts (`electra.rs`) are a [`Variant`] of it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +16,35 @@ use crate::nn::{Block, BlockOptions, LayerNorm, Linear, PackedBatch, Pooler, ini
 use crate::ops::{self, Activation, EmbeddingInputs};
 use crate::tape::{ParamId, Params, Tape, Var};
 
+/// In what an architecture of BERT's parts differs from it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name in `config.json`.
+    pub model_type: &'static str,
+    /// What a checkpoint's tensors may begin with.
+    pub prefix: &'static str,
+    /// The class that Hugging Face loads it as.
+    pub architecture: &'static str,
+    /// Whether the embedding block has a width of its own, `embedding_size`, and a projection to H where it is another.
+    pub factorised: bool,
+    /// Whether there can be a pooler.
+    pub pooler: bool,
+}
+
+const BERT: Variant =
+    Variant { model_type: "bert", prefix: "bert.", architecture: "BertModel", factorised: false, pooler: true };
+
 /// Sizes and options, by their names in `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertConfig {
+    /// The architecture.
+    pub variant: &'static Variant,
     /// Rows of the word table.
     pub vocab_size: usize,
     /// Width of the hidden states, H.
     pub hidden_size: usize,
+    /// Width of the embedding block, E; H unless the variant is factorised.
+    pub embedding_size: usize,
     /// Blocks.
     pub num_hidden_layers: usize,
     /// Heads; must divide H.
@@ -53,7 +76,7 @@ impl BertConfig {
     ///
     /// # Errors
     /// A key that is missing, of the wrong type or out of range; a value that is not implemented, by name.
-    pub fn read(path: &Path, config: &Value) -> Result<BertConfig> {
+    pub fn read(path: &Path, config: &Value, variant: &'static Variant) -> Result<BertConfig> {
         let fail = |key: &str, message: String| Error::config(path, key, message);
         let size = |key: &str| -> Result<usize> {
             let value = config.get(key).ok_or_else(|| fail(key, MISSING.into()))?;
@@ -75,6 +98,9 @@ impl BertConfig {
             ("pruned_heads", json!({})),
             ("embedding_size", config.get("hidden_size").cloned().unwrap_or_default()),
         ] {
+            if variant.factorised && key == "embedding_size" {
+                continue;
+            }
             if let Some(value) = config.get(key).filter(|value| !value.is_null() && **value != allowed) {
                 return Err(fail(key, format!("{value} is not implemented; only {allowed} is")));
             }
@@ -85,8 +111,10 @@ impl BertConfig {
             fail("hidden_act", format!("{act} is not implemented; use gelu, gelu_new, relu, tanh, sigmoid or silu"))
         })?;
         let read = BertConfig {
+            variant,
             vocab_size: size("vocab_size")?,
             hidden_size: size("hidden_size")?,
+            embedding_size: size(if variant.factorised { "embedding_size" } else { "hidden_size" })?,
             num_hidden_layers: size("num_hidden_layers")?,
             num_attention_heads: size("num_attention_heads")?,
             intermediate_size: size("intermediate_size")?,
@@ -100,7 +128,7 @@ impl BertConfig {
                 // Only needed for new weights.
                 if config.get("initializer_range").is_none() { Ok(0.02) } else { Err(error) }
             })?,
-            pooler: config.get(POOLER_KEY).and_then(Value::as_bool).unwrap_or(true),
+            pooler: variant.pooler && config.get(POOLER_KEY).and_then(Value::as_bool).unwrap_or(true),
         };
         if !read.hidden_size.is_multiple_of(read.num_attention_heads) {
             let message = format!("{} heads do not divide hidden_size {}", read.num_attention_heads, read.hidden_size);
@@ -109,6 +137,7 @@ impl BertConfig {
         let limits = [
             ("num_hidden_layers", read.num_hidden_layers, 1 << 10),
             ("hidden_size", read.hidden_size, 1 << 16),
+            ("embedding_size", read.embedding_size, 1 << 16),
             ("intermediate_size", read.intermediate_size, 1 << 18),
             ("vocab_size", read.vocab_size, 1 << 24),
             ("max_position_embeddings", read.max_position_embeddings, 1 << 20),
@@ -122,7 +151,7 @@ impl BertConfig {
     }
 }
 
-/// A BERT over parameters in an arena.
+/// A BERT, or a variant of it, over parameters in an arena.
 pub struct Bert {
     config: BertConfig,
     /// The configuration it was read from: keys that mean nothing here are handed on when the model is saved.
@@ -131,13 +160,25 @@ pub struct Bert {
     position: ParamId,
     token_type: ParamId,
     norm: LayerNorm,
+    /// E → H, if they differ.
+    projection: Option<Linear>,
     blocks: Vec<Block>,
     pooler: Option<Pooler>,
 }
 
 /// Builds a BERT from a configuration (the registry's entry).
 pub fn build(path: &Path, config: &Value, params: &mut Params) -> Result<Box<dyn EncoderNet>> {
-    let mut bert = Bert::new(BertConfig::read(path, config)?, params)?;
+    build_variant(path, config, params, &BERT)
+}
+
+/// The same for another architecture of BERT's parts.
+pub(super) fn build_variant(
+    path: &Path,
+    config: &Value,
+    params: &mut Params,
+    variant: &'static Variant,
+) -> Result<Box<dyn EncoderNet>> {
+    let mut bert = Bert::new(BertConfig::read(path, config, variant)?, params)?;
     bert.read_from = config.clone();
     Ok(Box::new(bert))
 }
@@ -145,11 +186,15 @@ pub fn build(path: &Path, config: &Value, params: &mut Params) -> Result<Box<dyn
 impl Bert {
     /// Adds the parameters of a BERT to the arena, as zeros.
     pub fn new(config: BertConfig, params: &mut Params) -> Result<Bert> {
-        let hidden = config.hidden_size;
-        let word = params.add("embeddings.word_embeddings.weight", [config.vocab_size, hidden])?;
-        let position = params.add("embeddings.position_embeddings.weight", [config.max_position_embeddings, hidden])?;
-        let token_type = params.add("embeddings.token_type_embeddings.weight", [config.type_vocab_size, hidden])?;
-        let norm = LayerNorm::add(params, "embeddings.LayerNorm", hidden)?;
+        let (hidden, width) = (config.hidden_size, config.embedding_size);
+        let word = params.add("embeddings.word_embeddings.weight", [config.vocab_size, width])?;
+        let position = params.add("embeddings.position_embeddings.weight", [config.max_position_embeddings, width])?;
+        let token_type = params.add("embeddings.token_type_embeddings.weight", [config.type_vocab_size, width])?;
+        let norm = LayerNorm::add(params, "embeddings.LayerNorm", width)?;
+        let projection = match width == hidden {
+            true => None,
+            false => Some(Linear::add(params, "embeddings_project", width, hidden)?),
+        };
         let mut blocks = Vec::new();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("encoder.layer.{layer}.{part}");
@@ -170,7 +215,8 @@ impl Bert {
             }
             false => None,
         };
-        Ok(Bert { config, read_from: Value::Null, word, position, token_type, norm, blocks, pooler })
+        let read_from = Value::Null;
+        Ok(Bert { config, read_from, word, position, token_type, norm, projection, blocks, pooler })
     }
 
     /// The embedding block over the rows `ids` of a table of word vectors.
@@ -205,14 +251,14 @@ impl Bert {
             hidden_dropout: self.config.hidden_dropout_prob,
             attention_dropout: self.config.attention_probs_dropout_prob,
         };
-        let mut hidden = embedded;
+        let mut hidden = self.project(tape, embedded)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let next = match first && layer + 1 == self.blocks.len() {
                 true => block.forward_first(tape, hidden, batch, options)?,
                 false => block.forward(tape, hidden, batch, options)?,
             };
             // The embedding output is the caller's; every later one has been used for the last time.
-            if layer > 0 {
+            if hidden != embedded {
                 tape.release(hidden);
             }
             hidden = next;
@@ -223,15 +269,19 @@ impl Bert {
 
 impl EncoderNet for Bert {
     fn model_type(&self) -> &'static str {
-        "bert"
+        self.config.variant.model_type
     }
 
     fn prefix(&self) -> &'static str {
-        "bert."
+        self.config.variant.prefix
     }
 
     fn hidden_size(&self) -> usize {
         self.config.hidden_size
+    }
+
+    fn embedding_size(&self) -> usize {
+        self.config.embedding_size
     }
 
     fn vocab_size(&self) -> usize {
@@ -254,6 +304,13 @@ impl EncoderNet for Bert {
         // Each token has a row of its own in this table.
         let ids: Arc<[u32]> = (0..batch.tokens() as u32).collect();
         self.embed_words(tape, batch, vectors, &ids, None)
+    }
+
+    fn project(&self, tape: &mut Tape<'_>, embedded: Var) -> Result<Var> {
+        match &self.projection {
+            Some(projection) => projection.forward_unquantised(tape, embedded),
+            None => Ok(embedded),
+        }
     }
 
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var> {
@@ -279,6 +336,9 @@ impl EncoderNet for Bert {
             init_normal(params, table, deviation, seed);
         }
         self.norm.init(params);
+        if let Some(projection) = &self.projection {
+            projection.init(params, deviation, seed);
+        }
         self.blocks.iter().for_each(|block| block.init(params, deviation, seed));
         if let Some(pooler) = &self.pooler {
             pooler.dense.init(params, deviation, seed);
@@ -290,8 +350,8 @@ impl EncoderNet for Bert {
         // Probabilities and the like go through their shortest decimal form: 0.1, not 0.10000000149011612.
         let short = |x: f32| x.to_string().parse::<f64>().unwrap_or(x as f64);
         let ours = json!({
-            "architectures": ["BertModel"],
-            "model_type": "bert",
+            "architectures": [c.variant.architecture],
+            "model_type": c.variant.model_type,
             "vocab_size": c.vocab_size,
             "hidden_size": c.hidden_size,
             "num_hidden_layers": c.num_hidden_layers,
@@ -304,13 +364,19 @@ impl EncoderNet for Bert {
             "hidden_dropout_prob": short(c.hidden_dropout_prob),
             "attention_probs_dropout_prob": short(c.attention_probs_dropout_prob),
             "initializer_range": short(c.initializer_range),
-            (POOLER_KEY): c.pooler,
             "pad_token_id": 0,
             "position_embedding_type": "absolute",
             "torch_dtype": "float32",
         });
         let mut all = self.read_from.as_object().cloned().unwrap_or_default();
         all.remove("dtype");
+        all.remove(POOLER_KEY);
+        if c.variant.pooler {
+            all.insert(POOLER_KEY.into(), c.pooler.into());
+        }
+        if c.variant.factorised {
+            all.insert("embedding_size".into(), c.embedding_size.into());
+        }
         if let Value::Object(ours) = ours {
             // What we do not know better stays as it was read.
             let kept = |key: &str| key == "pad_token_id" && self.read_from.get(key).is_some();

@@ -4,6 +4,7 @@
 //! can be entered at the output of its embedding block, as adversarial training needs it.
 
 pub mod bert;
+pub mod electra;
 mod load;
 
 use std::path::Path;
@@ -45,6 +46,12 @@ pub trait EncoderNet: Send + Sync {
     /// The embedding block with `vectors` `[T, E]` in the place of the looked-up word vectors.
     fn embed_vectors(&self, tape: &mut Tape<'_>, batch: &PackedBatch, vectors: Var) -> Result<Var>;
 
+    /// What the first layer reads, `[T, H]`: the output of the embedding block, through a projection where its width is
+    /// another one.
+    fn project(&self, _tape: &mut Tape<'_>, embedded: Var) -> Result<Var> {
+        Ok(embedded)
+    }
+
     /// From the output of the embedding block to the last hidden states, `[T, H]`.
     fn encode(&self, tape: &mut Tape<'_>, batch: &PackedBatch, embedded: Var) -> Result<Var>;
 
@@ -74,12 +81,12 @@ pub trait EncoderNet: Send + Sync {
     fn config(&self) -> serde_json::Value;
 
     /// Where a parameter stands, by its name; what is frozen goes by it. The default knows BERT's names
-    /// (`embeddings.…`, `encoder.layer.N.…`).
+    /// (`embeddings.…`, `encoder.layer.N.…`). A projection behind the embedding block goes with it: below all layers.
     fn place(&self, name: &str) -> Place {
         let layer = |rest: &str| rest.split('.').next().and_then(|number| number.parse().ok());
         match name.strip_prefix("encoder.layer.").and_then(layer) {
             Some(layer) => Place::Layer(layer),
-            None if name.starts_with("embeddings.") => Place::Embeddings,
+            None if name.starts_with("embeddings.") || name.starts_with("embeddings_project.") => Place::Embeddings,
             None => Place::Rest,
         }
     }
@@ -88,7 +95,7 @@ pub trait EncoderNet: Send + Sync {
 /// Where in an encoder a parameter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The embedding block, its normalisation included.
+    /// The embedding block, its normalisation and a projection behind it included.
     Embeddings,
     /// A layer, counted from 0.
     Layer(usize),
@@ -99,7 +106,7 @@ pub enum Place {
 type Build = fn(&Path, &serde_json::Value, &mut Params) -> Result<Box<dyn EncoderNet>>;
 
 /// The architectures, by `model_type`.
-const REGISTRY: &[(&str, Build)] = &[("bert", bert::build)];
+const REGISTRY: &[(&str, Build)] = &[("bert", bert::build), ("electra", electra::build)];
 
 /// Builds the architecture that a configuration names; its parameters are zeros.
 ///

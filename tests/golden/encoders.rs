@@ -101,6 +101,11 @@ impl Model {
         let view = |var| tape.view(var).map(|view| view.data.to_vec()).map_err(text_of);
         let (block, last_hidden) = (view(embedded)?, view(hidden)?);
         report.close("embedding_block", &block, expected.f32("embedding_block")?, atol, rtol);
+        if expected.has("embedding_projected") {
+            let projected = self.net.project(&mut tape, embedded).map_err(text_of)?;
+            let projected = tape.view(projected).map_err(text_of)?.data;
+            report.close("embedding_projected", projected, expected.f32("embedding_projected")?, atol, rtol);
+        }
         report.close("last_hidden", &last_hidden, expected.f32("last_hidden")?, atol, rtol);
         report.scalar("loss", dot(&last_hidden, r), expected.scalar("loss")?, atol, rtol);
 
