@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 use crate::hash;
 
 mod files;
+mod prune;
+
+pub use prune::Pruned;
 
 /// The largest text (or list of words) one call takes; a document beyond it should be split by the caller.
 pub const MAX_TEXT_BYTES: usize = 4 << 20;
@@ -58,7 +61,7 @@ impl Encoding {
 }
 
 /// A loaded tokenizer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tokenizer {
     /// Normalizer, pre-tokenizer and model; without post-processor, padding and truncation.
     inner: tokenizers::Tokenizer,
@@ -78,7 +81,10 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Reads the tokenizer in the folder `dir`: `tokenizer.json`, else `vocab.txt`, with `tokenizer_config.json`.
     pub fn load(dir: impl AsRef<Path>) -> Result<Tokenizer> {
-        let parts = files::read(dir.as_ref())?;
+        Tokenizer::from_parts(files::read(dir.as_ref())?)
+    }
+
+    fn from_parts(parts: files::Parts) -> Result<Tokenizer> {
         let refused = |message: String| {
             Error::input(&parts.path, None, format!("the tokenizer cannot be used ({message}); fetch the file again"))
         };

@@ -104,6 +104,15 @@ impl Encoder {
         Ok(Encoder { params, net: loaded.net, tokenizer, device, unexpected: loaded.unexpected })
     }
 
+    pub(super) fn from_parts(
+        params: Params,
+        net: Box<dyn EncoderNet>,
+        tokenizer: Tokenizer,
+        device: Device,
+    ) -> Encoder {
+        Encoder { params, net, tokenizer, device, unexpected: Vec::new() }
+    }
+
     /// Tensors of the checkpoint that the encoder has no use for.
     pub fn unexpected(&self) -> &[String] {
         &self.unexpected

@@ -9,6 +9,7 @@ use crate::encoders;
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 use crate::interop::safetensors::{self, TensorData};
+use crate::tape::Params;
 use crate::tasks::{TaskFile, to_yaml};
 
 const HEADS: &str = "heads.safetensors";
@@ -65,28 +66,12 @@ impl MultiTaskModel {
 
     /// Writes the model into `folder`, which appears whole or not at all; an older one there is replaced.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        let temporary = temporary_beside(folder)?;
-        let written = self.write_into(&temporary).and_then(|()| atomic::replace_dir(&temporary, folder));
-        if written.is_err() {
-            let _ = std::fs::remove_dir_all(&temporary);
-        }
-        written
+        replace(folder.as_ref(), |temporary| self.write_into(temporary))
     }
 
     fn write_into(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        let params = &self.encoder.params;
-        params.fetch()?;
-        let part = |heads: bool| -> Vec<(&str, &[usize], TensorData<'_>)> {
-            let entries = params.entries().iter().zip(params.ids());
-            let chosen = entries.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);
-            chosen.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect()
-        };
-        safetensors::write(encoders::weights_path(folder), &part(false), None)?;
-        safetensors::write(folder.join(HEADS), &part(true), None)?;
-        write_json(&encoders::config_path(folder), &self.encoder.net.config())?;
-        self.encoder.tokenizer.save(folder)?;
+        self.encoder.write_into(folder)?;
+        safetensors::write(folder.join(HEADS), &tensors(&self.encoder.params, true), None)?;
         let tasks: Vec<_> = self.tasks().collect();
         atomic::write_bytes(folder.join(TASKS), to_yaml(&tasks).as_bytes())?;
         let pooler = if self.fresh_pooler { "fresh" } else { "encoder" };
@@ -96,6 +81,42 @@ impl MultiTaskModel {
         });
         write_json(&folder.join(SETTINGS), &settings)
     }
+}
+
+impl Encoder {
+    /// Writes the encoder into `folder` in Hugging Face layout, with its tokenizer: what [`Encoder::load`] reads. It appears
+    /// whole or not at all; an older one there is replaced.
+    ///
+    /// # Errors
+    /// Those of the file system, and of a device that has to give its weights back.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        replace(folder.as_ref(), |temporary| self.write_into(temporary))
+    }
+
+    fn write_into(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        self.params.fetch()?;
+        safetensors::write(encoders::weights_path(folder), &tensors(&self.params, false), None)?;
+        write_json(&encoders::config_path(folder), &self.net.config())?;
+        self.tokenizer.save(folder)
+    }
+}
+
+/// The parameters of the heads, or all others.
+fn tensors(params: &Params, heads: bool) -> Vec<(&str, &[usize], TensorData<'_>)> {
+    let entries = params.entries().iter().zip(params.ids());
+    let chosen = entries.filter(|(entry, _)| entry.name.starts_with("heads.") == heads);
+    chosen.map(|(e, id)| (e.name.as_str(), e.shape.extents(), TensorData::F32(params.get(id)))).collect()
+}
+
+/// Writes a folder beside its place and puts it there.
+fn replace(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = temporary_beside(folder)?;
+    let written = write(&temporary).and_then(|()| atomic::replace_dir(&temporary, folder));
+    if written.is_err() {
+        let _ = std::fs::remove_dir_all(&temporary);
+    }
+    written
 }
 
 /// Writes a JSON file, indented, with a newline at its end.

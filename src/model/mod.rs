@@ -5,6 +5,7 @@ mod folder;
 mod freeze;
 mod multi_task;
 mod perturbed;
+pub mod student;
 
 pub(crate) use folder::{temporary_beside, write_json};
 

@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 
-const JSON_FILE: &str = "tokenizer.json";
-const VOCAB_FILE: &str = "vocab.txt";
-const CONFIG_FILE: &str = "tokenizer_config.json";
+pub(super) const JSON_FILE: &str = "tokenizer.json";
+pub(super) const VOCAB_FILE: &str = "vocab.txt";
+pub(super) const CONFIG_FILE: &str = "tokenizer_config.json";
 /// Copied by `save` where they exist.
 const COMPANIONS: [&str; 7] = [
     CONFIG_FILE,
@@ -57,20 +57,24 @@ pub(super) struct Parts {
 /// Reads the folder `dir`.
 pub(super) fn read(dir: &Path) -> Result<Parts> {
     let mut files = Vec::new();
-    for name in COMPANIONS {
+    for name in COMPANIONS.into_iter().chain([JSON_FILE]) {
         if let Some(content) = read_if_there(&dir.join(name))? {
             files.push((name.to_string(), content));
         }
     }
+    assemble(dir, files)
+}
+
+/// What the files are that were found in `dir`, or that might stand there.
+pub(super) fn assemble(dir: &Path, mut files: Vec<(String, Vec<u8>)>) -> Result<Parts> {
     let config_path = dir.join(CONFIG_FILE);
     let config = match files.iter().find(|(name, _)| name == CONFIG_FILE) {
         Some((_, content)) => Config { path: config_path, values: parse_object(&dir.join(CONFIG_FILE), content)? },
         None => Config { path: config_path, values: Map::new() },
     };
-    let (path, mut object) = if let Some(content) = read_if_there(&dir.join(JSON_FILE))? {
+    let (path, mut object) = if let Some((_, content)) = files.iter().find(|(name, _)| name == JSON_FILE) {
         let path = dir.join(JSON_FILE);
-        let mut object = parse_object(&path, &content)?;
-        files.push((JSON_FILE.to_string(), content));
+        let mut object = parse_object(&path, content)?;
         config.overrule(&mut object)?;
         (path, object)
     } else if let Some((_, vocab)) = files.iter().find(|(name, _)| name == VOCAB_FILE) {
@@ -281,7 +285,7 @@ fn check_template(path: &Path, processor: &Value, depth: usize) -> Result<()> {
     Ok(())
 }
 
-fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
+pub(super) fn parse_object(path: &Path, content: &[u8]) -> Result<Map<String, Value>> {
     match serde_json::from_slice(content) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(Error::input(path, None, "is not a JSON object; fetch the file again")),
