@@ -237,11 +237,38 @@ proptest! {
 #[cfg(feature = "cli")]
 mod minilm {
     use super::*;
+    use manyhead::Device;
+    use manyhead::data::PieceCounts;
     use manyhead::interop::fetch;
     use manyhead::interop::safetensors::TensorFile;
 
     fn model() -> std::path::PathBuf {
         fetch::minilm(&fetch::cache_dir(None).unwrap(), &|line| eprintln!("{line}")).unwrap()
+    }
+
+    #[test]
+    fn the_real_vocabulary_is_pruned_to_8000_pieces() {
+        let tokenizer = load(&model());
+        let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let corpus = dir.path().join("corpus");
+        fs::write(&corpus, &text).unwrap();
+        let mut counts = PieceCounts::new(&tokenizer, Device::cpu(1).unwrap().host());
+        counts.add_text(&corpus).unwrap();
+        let pruned = tokenizer.prune(counts.counts(), 8000).unwrap();
+        assert_eq!((pruned.tokenizer.vocab_size(), pruned.kept.len()), (8000, 8000));
+        pruned.tokenizer.save(dir.path()).unwrap();
+        let again = load(dir.path());
+        let size = fs::metadata(dir.path().join("tokenizer.json")).unwrap().len();
+        assert!(size <= 300_000, "{size}");
+        for line in text.lines() {
+            let old = tokenizer.encode(line, None, 4096).unwrap();
+            let new = again.encode(line, None, 4096).unwrap();
+            let ids: Vec<u32> = new.ids.iter().map(|id| pruned.kept[*id as usize]).collect();
+            if !old.ids.contains(&100) {
+                assert_eq!((ids, new.offsets), (old.ids, old.offsets), "{line}");
+            }
+        }
     }
 
     #[test]

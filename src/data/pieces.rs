@@ -120,3 +120,6 @@ fn size(content: &Content) -> usize {
         Content::Tokens { sequences, .. } => sequences.iter().map(|sequence| 8 * sequence.ids.len()).sum(),
     }
 }
+
+#[cfg(test)]
+mod tests;
