@@ -224,10 +224,10 @@ fn a_training_file_without_the_soft_labels_that_are_named_is_refused_though_it_i
 
 /// A task whose training file has soft labels where the toolkit puts them, but for one row.
 fn taught() -> Tiny {
-    let rows: String = (0..12)
+    let rows: String = (0..12_usize)
         .map(|i| {
             let soft = if i == 3 { String::new() } else { format!("0.{i:02}") };
-            format!("u{i}\t{}\t{soft}\tthe cat {i}\n", if i % 3 == 0 { "no" } else { "yes" })
+            format!("u{i}\t{}\t{soft}\tthe cat {i}\n", if i.is_multiple_of(3) { "no" } else { "yes" })
         })
         .collect();
     let tiny = Tiny::new();
@@ -276,7 +276,7 @@ fn data_split_keeps_soft_labels_and_says_where_they_are() {
     let mut rows: Vec<String> = [lines_of(&tiny, "a/one_train.tsv"), lines_of(&tiny, "a/one_dev.tsv")].concat();
     rows.sort();
     let expected = |i: usize| {
-        let (p, label) = (i as f64 / 100.0, if i % 3 == 0 { "no" } else { "yes" });
+        let (p, label) = (i as f64 / 100.0, if i.is_multiple_of(3) { "no" } else { "yes" });
         let soft = if i == 3 { String::new() } else { format!("{},{}", (1.0 - p) as f32, p as f32) };
         format!("u{i}\t{label}\t{soft}\tthe cat {i}")
     };

@@ -83,8 +83,8 @@ impl TaskDef {
             };
         }
         let sum: f64 = numbers.iter().sum();
-        // Also where the sum overflows.
-        if !((sum - 1.0).abs() <= MOST_OFF) {
+        // Never NaN: infinite where it overflows.
+        if (sum - 1.0).abs() > MOST_OFF {
             return Err(format!("this is no distribution: the probabilities sum to {}, not to 1", shown_sum(sum)));
         }
         Ok(numbers.iter().map(|number| (number / sum) as f32).collect())

@@ -171,9 +171,9 @@ impl Recipe<'_> {
 /// A number that changes with any token, word, label or soft label.
 fn fingerprint(seals: &[(&str, Seal)]) -> u64 {
     let mut hasher = Hasher::new();
-    let counts =
-        |(name, seal): &&(&str, Seal)| !NAMES_ONLY.contains(name) && !(seal.bytes == 0 && MAY_BE_EMPTY.contains(name));
-    for (name, seal) in seals.iter().filter(counts) {
+    let left_out =
+        |name: &str, seal: &Seal| NAMES_ONLY.contains(&name) || (seal.bytes == 0 && MAY_BE_EMPTY.contains(&name));
+    for (name, seal) in seals.iter().filter(|(name, seal)| !left_out(name, seal)) {
         hasher.text(name).text(&seal.hash.to_string());
     }
     hasher.digest().low()
