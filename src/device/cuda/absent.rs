@@ -61,12 +61,6 @@ macro_rules! never {
     )* };
 }
 
-impl Function {
-    pub fn address(&self) -> usize {
-        0
-    }
-}
-
 #[allow(unused_variables, reason = "nothing after `open` can be called")]
 impl Driver {
     pub fn open(ordinal: usize) -> Result<Driver, Failure> {

@@ -120,13 +120,6 @@ pub fn name(ordinal: usize) -> Result<String, Failure> {
     device.and_then(result::device::get_name).map_err(failure)
 }
 
-impl Function {
-    /// What tells it from others that are loaded.
-    pub fn address(&self) -> usize {
-        self.handle
-    }
-}
-
 impl Driver {
     /// Device number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Driver, Failure> {

@@ -5,7 +5,7 @@
 //!   come into a capture, and a driver that fails at any point of it has done nothing: the list is then run launch by launch,
 //!   with the same bits, and graphs are off from there on.
 //! - Every value that changes from step to step (addresses, counters of masks, factors) is in the list anew. An executable
-//!   that was made for a piece of the same kernels is updated, else one is made: a few are kept, by what pieces consist of.
+//!   that was made for a piece of the same kinds is updated, else one is made: a few are kept, by what pieces consist of.
 //! - Memory is handed on in the order of the list, as it is in the order of the stream. What is given back to the driver, and
 //!   pinned memory that is filled anew, comes after a wait, and a wait sends the list first.
 
@@ -95,13 +95,14 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// What must be equal in an executable that is updated: the kernel, or the kind. No kernel is at so low an address.
-    fn key(&self) -> usize {
+    /// What must be equal in an executable that is updated. Which kernel it is may change (since CUDA 11.2): other shapes of a
+    /// batch choose others.
+    fn kind(&self) -> u8 {
         match self {
-            Work::Kernel { function, .. } => function.address(),
+            Work::Kernel { .. } => 0,
             Work::Upload { .. } => 1,
             Work::Copy { .. } => 2,
-            Work::Fill { to, bytes, .. } => 3 + usize::from(to.is_multiple_of(4) && bytes.is_multiple_of(4)),
+            Work::Fill { .. } => 3,
         }
     }
 
@@ -125,8 +126,8 @@ pub(super) struct Queue {
     /// What was sent by itself since the last wait, and in pieces.
     alone: usize,
     pieces: usize,
-    /// By number of the piece since the last wait and the keys of its works: none is updated while it may still run.
-    kept: HashMap<Box<[usize]>, Kept>,
+    /// By number of the piece since the last wait and the kinds of its works: none is updated while it may still run.
+    kept: HashMap<(usize, Box<[u8]>), Kept>,
 }
 
 struct Kept {
@@ -148,8 +149,8 @@ impl Queue {
         }
     }
 
-    fn key(&self) -> Box<[usize]> {
-        std::iter::once(self.pieces).chain(self.works.iter().map(Work::key)).collect()
+    fn key(&self) -> (usize, Box<[u8]>) {
+        (self.pieces, self.works.iter().map(Work::kind).collect())
     }
 }
 
