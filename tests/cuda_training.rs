@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use manyhead::device::{Cuda, CudaOptions, Precision, cache_dir};
+use manyhead::device::{Cuda, CudaOptions, Graphs, Precision, cache_dir};
 use manyhead::model::{Attack, HeadOptions};
 use manyhead::ops::perturbation::{Ball, Level, Norm, Projection};
 use manyhead::train::adversarial::{AdversarialOptions, Method, Momentum, ProximalOptions, Settings};
@@ -23,7 +23,7 @@ fn device() -> (MutexGuard<'static, ()>, Device) {
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     gpu::driver();
     gpu::nvrtc();
-    let options = CudaOptions { cache: Some(cache_dir(None).unwrap()) };
+    let options = CudaOptions { cache: Some(cache_dir(None).unwrap()), graphs: Graphs::from_environment().unwrap() };
     (guard, Device::cuda(0, 1, options).unwrap())
 }
 

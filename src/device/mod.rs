@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub use buffer::Buffer;
 pub use cache::{CACHE_VARIABLE, cache_dir};
 pub use cpu::{Cpu, Isa, Precision};
-pub use cuda::{Cuda, CudaOptions};
+pub use cuda::{Cuda, CudaOptions, GRAPHS_VARIABLE, Graphs};
 pub use dtype::Dtype;
 pub use workspace::Workspace;
 
@@ -78,12 +78,12 @@ impl Device {
     }
 
     /// Reads `auto`, `cpu`, `cuda` or `cuda:N`, as `--device` and `MANYHEAD_DEVICE` give them; compiled kernels are kept in
-    /// the cache folder that the environment names.
+    /// the cache folder that the environment names, which also says whether they are launched in graphs.
     ///
     /// # Errors
     /// Another name; a CUDA device that cannot be used.
     pub fn parse(name: &str, threads: usize) -> Result<Device> {
-        let options = CudaOptions { cache: cache_dir(None).ok() };
+        let options = CudaOptions { cache: cache_dir(None).ok(), graphs: Graphs::from_environment()? };
         Ok(match DeviceName::parse(name)? {
             DeviceName::Auto => Device::auto(threads, options)?.0,
             DeviceName::Cpu => Device::cpu(threads)?,

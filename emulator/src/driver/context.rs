@@ -215,8 +215,9 @@ driver_api! {
         if let Some(context) = current_handle() {
             output::flush_printf(driver, context);
         }
-        driver.world().current()?;
-        Ok(())
+        let mut world = driver.world();
+        world.current()?;
+        world.refuse_unsafe()
     }
 
     fn cuCtxGetDevice(device: *mut CUdevice) {

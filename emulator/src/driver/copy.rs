@@ -5,24 +5,31 @@ use std::ffi::{c_int, c_void};
 
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, refuse};
+use super::graph::{self, Work};
 use super::memory::memory_refusal;
-use super::state::{Driver, session, stream_session};
+use super::state::{Driver, session, stream_or_capture, stream_session, unsafe_session};
 use super::{CUdeviceptr, Handle};
 use super::{host, output};
 use crate::Place;
 
 /// One end of a copy.
 #[derive(Clone, Copy)]
-enum End {
+pub(crate) enum End {
     Host(usize),
     Device(CUdeviceptr),
+}
+
+impl End {
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self, End::Host(_))
+    }
 }
 
 /// Copies `bytes` bytes. Bad host pointers end the process, as with the driver; null ones are refused.
 ///
 /// # Safety
 /// Host ends are null or point to `bytes` bytes that may be read or written.
-unsafe fn transfer(driver: &Driver, to: End, from: End, bytes: usize, call: &str) -> Result<(), Refusal> {
+pub(crate) unsafe fn transfer(driver: &Driver, to: End, from: End, bytes: usize, call: &str) -> Result<(), Refusal> {
     if bytes == 0 {
         return Ok(());
     }
@@ -65,7 +72,7 @@ unsafe fn transfer(driver: &Driver, to: End, from: End, bytes: usize, call: &str
 /// # Safety
 /// As for [`transfer`].
 unsafe fn blocking(to: End, from: End, bytes: usize, call: &str) -> Result<(), Refusal> {
-    let (driver, context) = session()?;
+    let (driver, context) = unsafe_session()?;
     output::flush_printf(driver, context);
     // SAFETY: the same contract.
     unsafe { transfer(driver, to, from, bytes, call) }
@@ -75,8 +82,12 @@ unsafe fn blocking(to: End, from: End, bytes: usize, call: &str) -> Result<(), R
 ///
 /// # Safety
 /// As for [`transfer`].
-unsafe fn streamed(to: End, from: End, bytes: usize, stream: Handle, call: &str) -> Result<(), Refusal> {
-    let (driver, _) = stream_session(stream)?;
+unsafe fn streamed(to: End, from: End, bytes: usize, stream: Handle, call: &'static str) -> Result<(), Refusal> {
+    let (driver, _) = stream_or_capture(stream)?;
+    if graph::capture(driver, stream, || Work::Copy { to, from, bytes, call })? {
+        return Ok(());
+    }
+    driver.world().refuse_captured(stream)?;
     // SAFETY: the same contract.
     unsafe { transfer(driver, to, from, bytes, call) }
 }
@@ -210,14 +221,14 @@ driver_api! {
     }
 
     fn cuMemcpyAsync | cuMemcpyAsync_ptsz (to: CUdeviceptr, from: CUdeviceptr, bytes: usize, stream: Handle) {
-        let (driver, _) = stream_session(stream)?;
+        let (driver, _) = stream_or_capture(stream)?;
         streamed(unified(driver, to), unified(driver, from), bytes, stream, "cuMemcpyAsync")
     }
 
     fn cuMemcpyPeerAsync | cuMemcpyPeerAsync_ptsz (
         to: CUdeviceptr, to_context: Handle, from: CUdeviceptr, from_context: Handle, bytes: usize, stream: Handle,
     ) {
-        let (driver, _) = stream_session(stream)?;
+        let (driver, _) = stream_or_capture(stream)?;
         driver.world().context(to_context)?;
         driver.world().context(from_context)?;
         streamed(End::Device(to), End::Device(from), bytes, stream, "cuMemcpyPeerAsync")
@@ -226,7 +237,7 @@ driver_api! {
     fn cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds | cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds (
         copy: *const CUDA_MEMCPY2D,
     ) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         output::flush_printf(driver, context);
         rectangle(driver, copy, "cuMemcpy2D")
     }

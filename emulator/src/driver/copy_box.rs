@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use super::codes::*;
 use super::copy::{CUDA_MEMCPY2D, rectangle};
 use super::entry::{Refusal, driver_api, given, refuse};
-use super::state::{Driver, session, stream_session};
+use super::state::{Driver, stream_session, unsafe_session};
 use super::{CUdeviceptr, Handle, output};
 
 /// `CUDA_MEMCPY3D`.
@@ -92,7 +92,7 @@ unsafe fn slices(driver: &Driver, copy: *const CUDA_MEMCPY3D, call: &str) -> Res
 
 driver_api! {
     fn cuMemcpy3D_v2 | cuMemcpy3D_v2_ptds (copy: *const CUDA_MEMCPY3D) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         output::flush_printf(driver, context);
         slices(driver, copy, "cuMemcpy3D")
     }

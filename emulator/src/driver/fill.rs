@@ -4,11 +4,12 @@ use std::ffi::{c_uchar, c_uint, c_ushort};
 
 use super::codes::*;
 use super::entry::{Refusal, driver_api, refuse};
+use super::graph::{self, Work};
 use super::memory::memory_refusal;
-use super::state::{Driver, session, stream_session};
+use super::state::{Driver, stream_or_capture, stream_session, unsafe_session};
 use super::{CUdeviceptr, Handle, host};
 
-fn fill(driver: &Driver, to: CUdeviceptr, pattern: &[u8], count: usize, call: &str) -> Result<(), Refusal> {
+pub(crate) fn fill(driver: &Driver, to: CUdeviceptr, pattern: &[u8], count: usize, call: &str) -> Result<(), Refusal> {
     if !to.is_multiple_of(pattern.len() as u64) {
         return refuse(CUDA_ERROR_INVALID_VALUE, format!("{to:#x} is not aligned to {} bytes", pattern.len()));
     }
@@ -17,6 +18,16 @@ fn fill(driver: &Driver, to: CUdeviceptr, pattern: &[u8], count: usize, call: &s
     }
     let result = host::around_copy(driver, &[to], || driver.memory.fill(to, pattern, count as u64));
     result.map_err(|error| memory_refusal(driver, call, error))
+}
+
+/// A fill in a stream.
+fn streamed(stream: Handle, to: CUdeviceptr, pattern: &[u8], count: usize, call: &'static str) -> Result<(), Refusal> {
+    let (driver, _) = stream_or_capture(stream)?;
+    if graph::capture(driver, stream, || Work::Fill { to, pattern: pattern.to_vec(), count, call })? {
+        return Ok(());
+    }
+    driver.world().refuse_captured(stream)?;
+    fill(driver, to, pattern, count, call)
 }
 
 fn fill_rows(
@@ -42,45 +53,45 @@ fn fill_rows(
 
 driver_api! {
     fn cuMemsetD8_v2 | cuMemsetD8_v2_ptds (to: CUdeviceptr, value: c_uchar, count: usize) {
-        fill(session()?.0, to, &[value], count, "cuMemsetD8")
+        fill(unsafe_session()?.0, to, &[value], count, "cuMemsetD8")
     }
 
     fn cuMemsetD16_v2 | cuMemsetD16_v2_ptds (to: CUdeviceptr, value: c_ushort, count: usize) {
-        fill(session()?.0, to, &value.to_le_bytes(), count, "cuMemsetD16")
+        fill(unsafe_session()?.0, to, &value.to_le_bytes(), count, "cuMemsetD16")
     }
 
     fn cuMemsetD32_v2 | cuMemsetD32_v2_ptds (to: CUdeviceptr, value: c_uint, count: usize) {
-        fill(session()?.0, to, &value.to_le_bytes(), count, "cuMemsetD32")
+        fill(unsafe_session()?.0, to, &value.to_le_bytes(), count, "cuMemsetD32")
     }
 
     fn cuMemsetD8Async | cuMemsetD8Async_ptsz (to: CUdeviceptr, value: c_uchar, count: usize, stream: Handle) {
-        fill(stream_session(stream)?.0, to, &[value], count, "cuMemsetD8Async")
+        streamed(stream, to, &[value], count, "cuMemsetD8Async")
     }
 
     fn cuMemsetD16Async | cuMemsetD16Async_ptsz (to: CUdeviceptr, value: c_ushort, count: usize, stream: Handle) {
-        fill(stream_session(stream)?.0, to, &value.to_le_bytes(), count, "cuMemsetD16Async")
+        streamed(stream, to, &value.to_le_bytes(), count, "cuMemsetD16Async")
     }
 
     fn cuMemsetD32Async | cuMemsetD32Async_ptsz (to: CUdeviceptr, value: c_uint, count: usize, stream: Handle) {
-        fill(stream_session(stream)?.0, to, &value.to_le_bytes(), count, "cuMemsetD32Async")
+        streamed(stream, to, &value.to_le_bytes(), count, "cuMemsetD32Async")
     }
 
     fn cuMemsetD2D8_v2 | cuMemsetD2D8_v2_ptds (
         to: CUdeviceptr, pitch: usize, value: c_uchar, width: usize, height: usize,
     ) {
-        fill_rows(session()?.0, to, pitch, &[value], width, height, "cuMemsetD2D8")
+        fill_rows(unsafe_session()?.0, to, pitch, &[value], width, height, "cuMemsetD2D8")
     }
 
     fn cuMemsetD2D16_v2 | cuMemsetD2D16_v2_ptds (
         to: CUdeviceptr, pitch: usize, value: c_ushort, width: usize, height: usize,
     ) {
-        fill_rows(session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D16")
+        fill_rows(unsafe_session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D16")
     }
 
     fn cuMemsetD2D32_v2 | cuMemsetD2D32_v2_ptds (
         to: CUdeviceptr, pitch: usize, value: c_uint, width: usize, height: usize,
     ) {
-        fill_rows(session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D32")
+        fill_rows(unsafe_session()?.0, to, pitch, &value.to_le_bytes(), width, height, "cuMemsetD2D32")
     }
 
     fn cuMemsetD2D8Async | cuMemsetD2D8Async_ptsz (

@@ -9,7 +9,7 @@ use std::ffi::{c_uint, c_void};
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, put, refuse};
 use super::memory::memory_refusal;
-use super::state::{Driver, World, lock, session};
+use super::state::{Driver, World, lock, session, unsafe_session};
 use super::{CUdeviceptr, Handle};
 
 /// Pinned memory is handed out by pages, as the driver does.
@@ -112,7 +112,7 @@ pub(crate) fn forget_context(driver: &Driver, world: &mut World, context: usize)
 }
 
 fn allocate(to: *mut *mut c_void, bytes: usize, flags: c_uint) -> Result<(), Refusal> {
-    let (driver, context) = session()?;
+    let (driver, context) = unsafe_session()?;
     given(to, "the pointer's destination")?;
     // PORTABLE, DEVICEMAP, WRITECOMBINED.
     if flags & !7 != 0 {
@@ -145,7 +145,7 @@ driver_api! {
     }
 
     fn cuMemFreeHost(pointer: *mut c_void) {
-        let (driver, _) = session()?;
+        let (driver, _) = unsafe_session()?;
         let mut world = driver.world();
         match world.hosts.get(&(pointer as usize)) {
             Some(block) if block.layout.is_some() => {}
@@ -164,7 +164,7 @@ driver_api! {
     }
 
     fn cuMemHostRegister_v2 | cuMemHostRegister (pointer: *mut c_void, bytes: usize, flags: c_uint) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         given(pointer, "the memory")?;
         // PORTABLE, DEVICEMAP, IOMEMORY, READ_ONLY: there is no memory of other devices here.
         if flags & !15 != 0 || flags & 4 != 0 {
@@ -183,7 +183,7 @@ driver_api! {
     }
 
     fn cuMemHostUnregister(pointer: *mut c_void) {
-        let (driver, _) = session()?;
+        let (driver, _) = unsafe_session()?;
         let mut world = driver.world();
         match world.hosts.get(&(pointer as usize)) {
             Some(block) if block.layout.is_none() => {}

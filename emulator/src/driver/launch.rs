@@ -4,8 +4,9 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, refuse};
+use super::graph::{self, Work};
 use super::output::{self, LaunchRecord};
-use super::state::{Driver, FunctionEntry, SHARED_WITHOUT_OPT_IN, lock, stream_session};
+use super::state::{Driver, FunctionEntry, SHARED_WITHOUT_OPT_IN, lock, stream_or_capture, stream_session};
 use super::{Handle, host};
 use crate::{Failure, Function, Kind, Launch, Limits};
 
@@ -188,7 +189,7 @@ unsafe fn start(
     kernel_params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<(), Refusal> {
-    let (driver, context) = stream_session(stream)?;
+    let (driver, context) = stream_or_capture(stream)?;
     let entry = driver.world().function(handle)?.clone();
     if entry.context != context {
         return refuse(CUDA_ERROR_INVALID_HANDLE, "the function belongs to another context than the stream");
@@ -206,13 +207,23 @@ unsafe fn start(
             return refuse(CUDA_ERROR_INVALID_VALUE, why);
         }
     };
+    let captured = || Work::Kernel { function: handle as usize, grid, block, dynamic, params: params.clone() };
+    if graph::capture(driver, stream, captured)? {
+        return Ok(());
+    }
+    driver.world().refuse_captured(stream)?;
     output::flush_printf(driver, context);
     let launch = Launch { grid, block, dynamic_shared: dynamic, params: &params };
     run(driver, context, &entry, &launch)
 }
 
 /// Runs a launch whose arguments are in order, and tells what it did.
-fn run(driver: &'static Driver, context: usize, entry: &FunctionEntry, launch: &Launch) -> Result<(), Refusal> {
+pub(crate) fn run(
+    driver: &'static Driver,
+    context: usize,
+    entry: &FunctionEntry,
+    launch: &Launch,
+) -> Result<(), Refusal> {
     let name = &entry.function.name;
     let one_at_a_time = lock(&driver.running);
     let result = host::around_kernel(driver, || {

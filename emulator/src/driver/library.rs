@@ -8,7 +8,7 @@ use super::entry::{Refusal, driver_api, given, put, refuse, text};
 use super::function;
 use super::image::{self, JitOptions};
 use super::module;
-use super::state::{World, driver, session};
+use super::state::{World, driver, session, unsafe_session};
 use super::{CUdevice, CUdeviceptr, Handle};
 
 fn module_of(world: &World, library: Handle) -> Result<Handle, Refusal> {
@@ -23,7 +23,7 @@ fn module_of(world: &World, library: Handle) -> Result<Handle, Refusal> {
 /// # Safety
 /// As for [`image::load`].
 unsafe fn load(to: *mut Handle, image: *const c_void, options: &JitOptions) -> Result<(), Refusal> {
-    let (driver, context) = session()?;
+    let (driver, context) = unsafe_session()?;
     given(to, "the library's destination")?;
     // SAFETY: the same contract.
     let module = unsafe { image::load(driver, context, image, options)? };
@@ -53,7 +53,7 @@ driver_api! {
     }
 
     fn cuLibraryUnload(library: Handle) {
-        let (driver, _) = session()?;
+        let (driver, _) = unsafe_session()?;
         let handle = module_of(&driver.world(), library)?;
         driver.world().libraries.remove(&(library as usize));
         module::unload(driver, handle as usize)

@@ -31,6 +31,7 @@ const INTRODUCED: &[(&str, c_int)] = &[
     ("cuEventDestroy_v2", 4000),
     ("cuEventElapsedTime_v2", 12080),
     ("cuGetProcAddress_v2", 12000),
+    ("cuGraphExecUpdate_v2", 12000),
     ("cuIpcOpenMemHandle_v2", 11000),
     ("cuLinkAddData_v2", 6050),
     ("cuLinkAddFile_v2", 6050),
@@ -52,7 +53,7 @@ const INTRODUCED: &[(&str, c_int)] = &[
 fn table() -> &'static HashMap<&'static str, usize> {
     static TABLE: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let groups: [fn() -> Vec<Export>; 21] = [
+        let groups: [fn() -> Vec<Export>; 22] = [
             super::codes::exports,
             super::context::exports,
             super::copy::exports,
@@ -61,6 +62,7 @@ fn table() -> &'static HashMap<&'static str, usize> {
             super::event::exports,
             super::fill::exports,
             super::function::exports,
+            super::graph::exports,
             super::host::exports,
             super::launch::exports,
             super::library::exports,

@@ -6,7 +6,7 @@ use super::CUdeviceptr;
 use super::codes::*;
 use super::entry::{Refusal, driver_api, given, put, put_if, refuse};
 use super::output;
-use super::state::{Driver, Owned, driver, session};
+use super::state::{Driver, Owned, driver, session, unsafe_session};
 use crate::{Error, Kind, Place};
 
 /// The alignment of rows that `cuMemAllocPitch` gives, in bytes: the texture alignment of the real parts.
@@ -101,14 +101,14 @@ driver_api! {
     }
 
     fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         given(pointer, "the pointer's destination")?;
         let address = allocate(driver, context, bytes, "cuMemAlloc", None)?;
         put(pointer, address, "the pointer's destination")
     }
 
     fn cuMemAllocPitch_v2(pointer: *mut CUdeviceptr, pitch: *mut usize, width: usize, height: usize, element: c_uint) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         given(pointer, "the pointer's destination")?;
         given(pitch, "the pitch's destination")?;
         if ![4, 8, 16].contains(&element) {
@@ -124,7 +124,7 @@ driver_api! {
     }
 
     fn cuMemFree_v2(pointer: CUdeviceptr) {
-        let (driver, _) = session()?;
+        let (driver, _) = unsafe_session()?;
         release(driver, pointer, "cuMemFree")
     }
 

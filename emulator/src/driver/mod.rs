@@ -5,6 +5,7 @@
 //! - `device`, `attributes`, `context`, `stream`, `values`, `event`: the functions by group
 //! - `memory`, `pool`, `host`, `copy`, `copy_box`, `fill`, `pointer`: allocations and transfers
 //! - `module`, `image`, `library`, `link`, `function`, `occupancy`, `launch`: code and its launches
+//! - `graph`: capture of streams, and graphs
 //! - `lookup`: `cuGetProcAddress` · `refused`: what is answered with `CUDA_ERROR_NOT_SUPPORTED`
 //! - `output`: findings, leaks, device printf and the report file
 //!
@@ -26,6 +27,7 @@ pub mod device;
 pub mod event;
 pub mod fill;
 pub mod function;
+pub mod graph;
 pub mod host;
 pub mod image;
 pub mod launch;

@@ -6,7 +6,7 @@ use super::codes::*;
 use super::entry::{Refusal, driver_api, given, put, put_if, refuse, text};
 use super::image::{self, JitOptions};
 use super::output;
-use super::state::{Driver, driver, session};
+use super::state::{Driver, driver, session, unsafe_session};
 use super::{CUdeviceptr, Handle};
 
 /// Frees a module and its variables.
@@ -54,7 +54,7 @@ pub(crate) unsafe fn global(
 /// # Safety
 /// As for [`image::load`].
 unsafe fn load(module: *mut Handle, image: *const c_void, options: &JitOptions) -> Result<(), Refusal> {
-    let (driver, context) = session()?;
+    let (driver, context) = unsafe_session()?;
     given(module, "the module's destination")?;
     output::flush_printf(driver, context);
     // SAFETY: the same contract.
@@ -84,7 +84,7 @@ driver_api! {
     }
 
     fn cuModuleUnload(module: Handle) {
-        let (driver, context) = session()?;
+        let (driver, context) = unsafe_session()?;
         output::flush_printf(driver, context);
         unload(driver, module as usize)
     }

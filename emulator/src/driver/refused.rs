@@ -1,5 +1,5 @@
-//! Functions that are there so that a program which asks for them gets a clean code: graphs and capture,
-//! managed memory, arrays and external memory, profiling.
+//! Functions that are there so that a program which asks for them gets a clean code: managed memory, arrays
+//! and external memory, profiling.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
@@ -8,8 +8,6 @@ use super::entry::{driver_api, refuse};
 use super::state::{driver, session, stream_session};
 use super::{CUdeviceptr, Handle};
 
-/// What is said of graphs.
-const GRAPHS: &str = "graphs and stream capture are not supported; launch into a stream";
 const MANAGED: &str = "managed memory is not supported; use cuMemAlloc and copies";
 const EXTERNAL: &str = "memory of other processes and APIs is not supported";
 
@@ -20,46 +18,6 @@ pub struct CUipcHandle {
 }
 
 driver_api! {
-    fn cuStreamBeginCapture_v2 | cuStreamBeginCapture_v2_ptsz (stream: Handle, _mode: c_int) {
-        stream_session(stream)?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuStreamEndCapture | cuStreamEndCapture_ptsz (stream: Handle, _graph: *mut Handle) {
-        stream_session(stream)?;
-        refuse(CUDA_ERROR_ILLEGAL_STATE, "the stream does not capture")
-    }
-
-    fn cuGraphCreate(_graph: *mut Handle, _flags: c_uint) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuGraphInstantiateWithFlags(_executable: *mut Handle, _graph: Handle, _flags: c_ulonglong) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuGraphUpload | cuGraphUpload_ptsz (_executable: Handle, _stream: Handle) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuGraphLaunch | cuGraphLaunch_ptsz (_executable: Handle, _stream: Handle) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuGraphExecDestroy(_executable: Handle) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
-    fn cuGraphDestroy(_graph: Handle) {
-        driver()?;
-        refuse(CUDA_ERROR_NOT_SUPPORTED, GRAPHS)
-    }
-
     // A `CUmemLocation` is passed by value: two ints, which travel as one 64-bit word on x86-64 and on AArch64.
     fn cuMemPrefetchAsync_v2 | cuMemPrefetchAsync_v2_ptsz (
         _pointer: CUdeviceptr, _bytes: usize, _location: u64, _flags: c_uint, stream: Handle,

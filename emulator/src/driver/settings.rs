@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use super::graph::FAILING;
 use crate::{Checks, Config};
 
 /// Device memory without `SOFTWARE_GPU_MEMORY`.
@@ -22,6 +23,37 @@ pub(crate) struct Settings {
     pub report: Option<PathBuf>,
     /// A fault is told by the launch itself (`CUDA_LAUNCH_BLOCKING=1`).
     pub blocking: bool,
+    pub graphs: Graphs,
+}
+
+/// Capture and graphs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Graphs {
+    pub on: bool,
+    /// For each of [`FAILING`] the number of the call that fails, counted from 1 over the whole process.
+    pub failing: [Option<u64>; FAILING.len()],
+}
+
+impl Graphs {
+    /// Reads `0`, `1`, or `1` with calls that are to fail: `1,capture=40,launch=3`.
+    fn parse(text: &str) -> Result<Graphs, String> {
+        let mut words = text.split(',').map(str::trim);
+        let on = match words.next() {
+            Some("1" | "on") => true,
+            Some("0" | "off" | "") => false,
+            _ => return Err("0 or 1 is wanted".into()),
+        };
+        let mut graphs = Graphs { on, ..Graphs::default() };
+        for word in words {
+            let (name, number) = word.split_once('=').unwrap_or((word, ""));
+            let number: Option<u64> = number.parse().ok().filter(|number| *number > 0);
+            match (FAILING.iter().position(|known| *known == name), number) {
+                (Some(at), Some(number)) => graphs.failing[at] = Some(number),
+                _ => return Err(format!("'{word}' is none of {} with = and a number from 1 on", FAILING.join(", "))),
+            }
+        }
+        Ok(graphs)
+    }
 }
 
 /// 0: findings only. 1: refusals and why. 2: every call.
@@ -39,7 +71,7 @@ fn level(text: &str) -> Option<u32> {
 }
 
 /// What is read under this prefix; a name beside these is a mistake that would pass unseen.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "SOFTWARE_GPU_ARCH",
     "SOFTWARE_GPU_CHECKS",
     "SOFTWARE_GPU_SEED",
@@ -49,6 +81,7 @@ const NAMES: [&str; 9] = [
     "SOFTWARE_GPU_REPORT",
     "SOFTWARE_GPU_VERBOSE",
     "SOFTWARE_GPU_LIB",
+    "SOFTWARE_GPU_GRAPHS",
 ];
 
 /// A line on variables that nobody reads, if there are any.
@@ -108,7 +141,10 @@ impl Settings {
         let report =
             get("SOFTWARE_GPU_REPORT").map(|path| PathBuf::from(path.replace("%p", &std::process::id().to_string())));
         let blocking = get("CUDA_LAUNCH_BLOCKING").is_some_and(|value| value != "0");
-        Ok(Settings { config, memory, leaks, report, blocking })
+        let graphs = get("SOFTWARE_GPU_GRAPHS").map_or(Ok(Graphs::default()), |value| {
+            Graphs::parse(&value).map_err(|why| format!("SOFTWARE_GPU_GRAPHS={value}: {why}"))
+        })?;
+        Ok(Settings { config, memory, leaks, report, blocking, graphs })
     }
 }
 
@@ -184,11 +220,13 @@ mod tests {
             ("SOFTWARE_GPU_MAX_INSTRUCTIONS", "1000"),
             ("SOFTWARE_GPU_REPORT", "r-%p.json"),
             ("CUDA_LAUNCH_BLOCKING", "1"),
+            ("SOFTWARE_GPU_GRAPHS", "1,launch=3,capture=40"),
         ])
         .unwrap();
         let config = &settings.config;
         assert_eq!((config.arch, config.seed, config.threads, config.max_instructions), (90, 7, 2, 1000));
         assert_eq!((config.checks, settings.memory, settings.blocking), (Checks::NONE, 512 << 20, true));
+        assert_eq!(settings.graphs, Graphs { on: true, failing: [Some(40), None, None, Some(3)] });
         assert_eq!(settings.report.unwrap(), PathBuf::from(format!("r-{}.json", std::process::id())));
     }
 
@@ -232,6 +270,10 @@ mod tests {
             ("SOFTWARE_GPU_MEMORY", "900T"),
             ("SOFTWARE_GPU_VERBOSE", "loud"),
             ("SOFTWARE_GPU_VERBOSE", "7"),
+            ("SOFTWARE_GPU_GRAPHS", "yes"),
+            ("SOFTWARE_GPU_GRAPHS", "1,launch"),
+            ("SOFTWARE_GPU_GRAPHS", "1,start=1"),
+            ("SOFTWARE_GPU_GRAPHS", "1,launch=0"),
         ] {
             let why = read(&[(name, value)]).err().unwrap();
             assert!(why.starts_with(name), "{why}");

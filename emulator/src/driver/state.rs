@@ -7,11 +7,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use super::codes::*;
 use super::entry::{Refusal, refuse};
+use super::graph::{Capture, FAILING, Graph};
 use super::host::HostBlock;
 use super::output::Output;
 use super::settings::Settings;
@@ -29,6 +31,8 @@ pub(crate) struct Driver {
     pub output: Mutex<Output>,
     /// Held while a kernel runs: the race shadows belong to one launch at a time.
     pub running: Mutex<()>,
+    /// How often each call was made that the settings can let fail.
+    pub graph_calls: [AtomicU64; FAILING.len()],
     world: Mutex<World>,
 }
 
@@ -54,6 +58,8 @@ pub(crate) struct Stream {
     pub context: usize,
     pub flags: u32,
     pub priority: i32,
+    /// What it captures, if it does.
+    pub capture: Option<Capture>,
 }
 
 /// An event and when it was recorded.
@@ -120,6 +126,9 @@ pub(crate) struct World {
     pub primary: usize,
     pub primary_users: u32,
     pub streams: HashMap<usize, Stream>,
+    pub graphs: HashMap<usize, Graph>,
+    /// Graphs that can be launched.
+    pub executables: HashMap<usize, Graph>,
     pub events: HashMap<usize, Event>,
     pub modules: HashMap<usize, ModuleEntry>,
     pub functions: HashMap<usize, FunctionEntry>,
@@ -147,6 +156,8 @@ impl World {
             primary: 0,
             primary_users: 0,
             streams: HashMap::new(),
+            graphs: HashMap::new(),
+            executables: HashMap::new(),
             events: HashMap::new(),
             modules: HashMap::new(),
             functions: HashMap::new(),
@@ -281,6 +292,8 @@ impl World {
     pub fn empty_context(&mut self, handle: usize) -> (Vec<Arc<LoadedModule>>, Vec<(u64, Owned)>) {
         self.streams.retain(|_, stream| stream.context != handle);
         self.events.retain(|_, event| event.context != handle);
+        self.graphs.retain(|_, graph| graph.context != handle);
+        self.executables.retain(|_, graph| graph.context != handle);
         let modules: Vec<usize> =
             self.modules.iter().filter(|(_, module)| module.context == handle).map(|(key, _)| *key).collect();
         self.libraries.retain(|_, module| !modules.contains(module));
@@ -347,6 +360,7 @@ pub(crate) fn initialise() -> Result<&'static Driver, Refusal> {
             memory: Memory::new(settings.memory),
             output: Mutex::default(),
             running: Mutex::new(()),
+            graph_calls: Default::default(),
             world: Mutex::new(World::new()),
             settings,
         })
@@ -375,8 +389,22 @@ pub(crate) fn session() -> Result<(&'static Driver, usize), Refusal> {
     Ok((driver, context))
 }
 
-/// The device, and the context of a stream that a caller gave.
+/// The same for calls that a driver does not allow while a stream captures.
+pub(crate) fn unsafe_session() -> Result<(&'static Driver, usize), Refusal> {
+    let (driver, context) = session()?;
+    driver.world().refuse_unsafe()?;
+    Ok((driver, context))
+}
+
+/// The device, and the context of a stream that a caller gave, which must not capture.
 pub(crate) fn stream_session(stream: Handle) -> Result<(&'static Driver, usize), Refusal> {
+    let (driver, context) = stream_or_capture(stream)?;
+    driver.world().refuse_captured(stream)?;
+    Ok((driver, context))
+}
+
+/// The same of a stream that may.
+pub(crate) fn stream_or_capture(stream: Handle) -> Result<(&'static Driver, usize), Refusal> {
     let driver = driver()?;
     let context = driver.world().stream_context(stream)?;
     Ok((driver, context))

@@ -3,9 +3,9 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use super::codes::*;
-use super::entry::{Refusal, driver_api, given, put, put_if, refuse};
+use super::entry::{Refusal, driver_api, given, put, refuse};
 use super::output;
-use super::state::{Stream, driver, stream_session};
+use super::state::{Stream, driver, stream_or_capture, stream_session};
 use super::{CUdevice, Handle};
 
 /// Priorities run from 0 to this one.
@@ -27,14 +27,16 @@ fn create(to: *mut Handle, flags: c_uint, priority: c_int) -> Result<(), Refusal
     let mut world = driver.world();
     let context = world.current()?;
     let handle = world.handle();
-    world.streams.insert(handle, Stream { context, flags, priority: priority.clamp(GREATEST_PRIORITY, 0) });
+    world
+        .streams
+        .insert(handle, Stream { context, flags, priority: priority.clamp(GREATEST_PRIORITY, 0), capture: None });
     // SAFETY: not null, checked above; the caller vouches for the rest.
     unsafe { put(to, handle as Handle, "the stream's destination") }
 }
 
 /// What a stream was made with; `(0, 0)` for the default streams.
 fn properties(stream: Handle) -> Result<(c_uint, c_int), Refusal> {
-    let (driver, _) = stream_session(stream)?;
+    let (driver, _) = stream_or_capture(stream)?;
     let world = driver.world();
     Ok(world.streams.get(&(stream as usize)).map_or((0, 0), |stream| (stream.flags, stream.priority)))
 }
@@ -60,6 +62,7 @@ driver_api! {
 
     fn cuStreamSynchronize | cuStreamSynchronize_ptsz (stream: Handle) {
         let driver = driver()?;
+        driver.world().refuse_captured(stream)?;
         let asked = driver.world().stream_context(stream);
         // What a kernel printed before it faulted is written all the same.
         let context = driver.world().streams.get(&(stream as usize)).map(|stream| stream.context);
@@ -92,73 +95,40 @@ driver_api! {
     }
 
     fn cuStreamGetCtx | cuStreamGetCtx_ptsz (stream: Handle, context: *mut Handle) {
-        put(context, stream_session(stream)?.1 as Handle, "the context's destination")
+        put(context, stream_or_capture(stream)?.1 as Handle, "the context's destination")
     }
 
     fn cuStreamGetDevice | cuStreamGetDevice_ptsz (stream: Handle, device: *mut CUdevice) {
-        stream_session(stream)?;
+        stream_or_capture(stream)?;
         put(device, 0, "the device's destination")
     }
 
     fn cuStreamGetId | cuStreamGetId_ptsz (stream: Handle, id: *mut c_ulonglong) {
-        stream_session(stream)?;
+        stream_or_capture(stream)?;
         put(id, stream as c_ulonglong, "the id's destination")
     }
 
     fn cuStreamCopyAttributes | cuStreamCopyAttributes_ptsz (to: Handle, from: Handle) {
-        stream_session(to)?;
-        stream_session(from)?;
+        stream_or_capture(to)?;
+        stream_or_capture(from)?;
         Ok(())
     }
 
     /// The defaults: every attribute reads zero.
     fn cuStreamGetAttribute | cuStreamGetAttribute_ptsz (stream: Handle, _attribute: c_int, value: *mut [u64; 8]) {
-        stream_session(stream)?;
+        stream_or_capture(stream)?;
         put(value, [0; 8], "the value's destination")
     }
 
     /// Hints about caches and waiting: accepted, without effect.
     fn cuStreamSetAttribute | cuStreamSetAttribute_ptsz (stream: Handle, _attribute: c_int, value: *const c_void) {
-        stream_session(stream)?;
+        stream_or_capture(stream)?;
         given(value, "the value")
-    }
-
-    /// No stream ever captures.
-    fn cuStreamIsCapturing | cuStreamIsCapturing_ptsz (stream: Handle, status: *mut c_int) {
-        stream_session(stream)?;
-        put(status, 0, "the status' destination")
-    }
-
-    fn cuStreamGetCaptureInfo_v2 | cuStreamGetCaptureInfo_v2_ptsz (
-        stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle,
-        dependencies: *mut *const Handle, count: *mut usize,
-    ) {
-        stream_session(stream)?;
-        put(status, 0, "the status' destination")?;
-        put_if(id, 0);
-        put_if(graph, std::ptr::null_mut());
-        put_if(dependencies, std::ptr::null());
-        put_if(count, 0);
-        Ok(())
-    }
-
-    fn cuStreamGetCaptureInfo_v3 | cuStreamGetCaptureInfo_v3_ptsz (
-        stream: Handle, status: *mut c_int, id: *mut c_ulonglong, graph: *mut Handle,
-        dependencies: *mut *const Handle, edges: *mut *const c_void, count: *mut usize,
-    ) {
-        stream_session(stream)?;
-        put(status, 0, "the status' destination")?;
-        put_if(id, 0);
-        put_if(graph, std::ptr::null_mut());
-        put_if(dependencies, std::ptr::null());
-        put_if(edges, std::ptr::null());
-        put_if(count, 0);
-        Ok(())
     }
 
     fn cuThreadExchangeStreamCaptureMode(mode: *mut c_int) {
         driver()?;
-        // Nothing captures, so the mode is the default (global) before and after.
+        // Threads keep the default mode (global).
         put(mode, 0, "the mode")
     }
 

@@ -7,8 +7,8 @@ use std::ptr::null_mut;
 
 pub use software_gpu::driver::{
     CUdeviceptr, Handle, codes::*, context::*, copy::*, copy_box::*, device::*, event::*, fill::*, function::*,
-    host::*, launch::*, link::*, lookup::*, memory::*, module::*, occupancy::*, pointer::*, pool::*, refused::*,
-    stream::*, values::*,
+    graph::*, host::*, launch::*, link::*, lookup::*, memory::*, module::*, occupancy::*, pointer::*, pool::*,
+    refused::*, stream::*, values::*,
 };
 
 /// Calls a function of the driver and gives its code.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
-use manyhead::device::{Cuda, CudaOptions, DeviceName, Isa, Precision};
+use manyhead::device::{Cuda, CudaOptions, DeviceName, GRAPHS_VARIABLE, Graphs, Isa, Precision};
 use manyhead::interop::fetch;
 use manyhead::{Device, Error};
 
@@ -28,6 +28,10 @@ pub struct Common {
     /// On a GPU, operands of products in f32 are rounded to tf32, which tensor cores multiply: as --precision tf32
     #[arg(long, global = true, help_heading = "Common")]
     pub tf32: bool,
+    /// On a GPU, launch kernels in CUDA graphs where the driver has them: off, pieces (of up to 64 kernels), whole (all from one
+    /// wait to the next). The numbers are the same
+    #[arg(long, global = true, env = GRAPHS_VARIABLE, default_value = Graphs::Off.name(), value_name = "off|pieces|whole", help_heading = "Common")]
+    pub graphs: String,
     /// No talk on standard error, only errors
     #[arg(long, short, global = true, help_heading = "Common")]
     pub quiet: bool,
@@ -73,7 +77,8 @@ impl Common {
     fn open_device(&self) -> Result<Device, Failure> {
         // An empty environment variable is as good as none.
         let name = if self.device.is_empty() { "auto" } else { &self.device };
-        let options = || CudaOptions { cache: self.cache_folder().ok() };
+        let graphs = if self.graphs.is_empty() { Graphs::Off } else { Graphs::parse(&self.graphs)? };
+        let options = || CudaOptions { cache: self.cache_folder().ok(), graphs };
         Ok(match DeviceName::parse(name)? {
             DeviceName::Cpu => Device::cpu(self.threads)?,
             DeviceName::Auto => {

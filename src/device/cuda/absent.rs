@@ -48,6 +48,10 @@ pub struct Function {
 #[derive(Clone, Copy, Debug)]
 pub struct Module;
 
+pub struct Graph;
+
+pub struct Executable;
+
 macro_rules! never {
     ($($(#[$meta:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => { $(
         $(#[$meta])*
@@ -77,6 +81,13 @@ impl Driver {
         unload(module: Module) -> ();
         function(module: Module, name: &str, shared: u32) -> Result<Function, Failure>;
         allow_shared(function: &Function) -> Result<(), Failure>;
+        has_graphs() -> bool;
+        begin_capture() -> Result<(), Failure>;
+        end_capture() -> Result<Graph, Failure>;
+        instantiate(graph: &Graph) -> Result<Executable, Failure>;
+        update(executable: &Executable, graph: &Graph) -> Result<bool, Failure>;
+        destroy_graph(graph: Graph) -> ();
+        destroy_executable(executable: Executable) -> ();
     }
 
     /// # Safety
@@ -100,6 +111,12 @@ impl Driver {
     /// # Safety
     /// Cannot be called.
     pub unsafe fn fill(&self, address: u64, word: u32, bytes: usize) -> Result<(), Failure> {
+        match self.0 {}
+    }
+
+    /// # Safety
+    /// Cannot be called.
+    pub unsafe fn launch_graph(&self, executable: &Executable) -> Result<(), Failure> {
         match self.0 {}
     }
 

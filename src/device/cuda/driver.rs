@@ -1,6 +1,6 @@
 //! The CUDA driver, opened at run time: the only file that calls it.
 //!
-//! Every function of the driver that is used is there since CUDA 11, but one that is asked for first. A context may be
+//! Every function of the driver that is used is there since CUDA 11, but those that are asked for first. A context may be
 //! used from any thread: each call makes it current on its own.
 
 use std::ffi::{CStr, CString, c_void};
@@ -315,6 +315,104 @@ impl Driver {
         // SAFETY: by the caller's promise.
         unsafe { result::launch_kernel(handle, (gx, gy, gz), (bx, by, bz), shared, self.stream, pointers) }
             .map_err(failure)
+    }
+}
+
+/// What the stream was asked for while it captured.
+pub struct Graph(usize);
+
+/// A graph in the form that is launched.
+pub struct Executable(usize);
+
+/// Graphs. Whoever captures sees to it that nothing else is asked of the stream until the capture has ended.
+impl Driver {
+    /// Whether the driver has the functions below: cudarc would panic where one is missing. The last came with CUDA 12.0.
+    pub fn has_graphs(&self) -> bool {
+        let names: [&[u8]; 7] = [
+            b"cuStreamBeginCapture_v2\0",
+            b"cuStreamEndCapture\0",
+            b"cuGraphInstantiateWithFlags\0",
+            b"cuGraphExecUpdate_v2\0",
+            b"cuGraphLaunch\0",
+            b"cuGraphExecDestroy\0",
+            b"cuGraphDestroy\0",
+        ];
+        // SAFETY: only looks whether the library has the functions.
+        names.into_iter().all(|name| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name) }.is_ok())
+    }
+
+    /// From here on what is asked of the stream is kept, not done. What other threads do meanwhile does not matter.
+    pub fn begin_capture(&self) -> Result<(), Failure> {
+        self.current()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives until `drop`.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failure)
+    }
+
+    /// Ends the capture, also one that has failed.
+    pub fn end_capture(&self) -> Result<Graph, Failure> {
+        self.current()?;
+        // SAFETY: the stream lives until `drop`.
+        let graph = unsafe { result::stream::end_capture(self.stream) }.map_err(failure)?;
+        if graph.is_null() {
+            Err(Failure::Other("the capture gave no graph".into()))
+        } else {
+            Ok(Graph(graph as usize))
+        }
+    }
+
+    /// Makes a graph ready to be launched.
+    pub fn instantiate(&self, graph: &Graph) -> Result<Executable, Failure> {
+        self.current()?;
+        let mut made: sys::CUgraphExec = std::ptr::null_mut();
+        // SAFETY: the graph is one of the driver's, not destroyed yet.
+        let done = unsafe { sys::cuGraphInstantiateWithFlags(&mut made, graph.0 as sys::CUgraph, 0) };
+        done.result().map(|()| Executable(made as usize)).map_err(failure)
+    }
+
+    /// Lets an executable do what a graph says from its next launch on; false, and it must not be launched again, if the two
+    /// differ in more than parameters.
+    pub fn update(&self, executable: &Executable, graph: &Graph) -> Result<bool, Failure> {
+        self.current()?;
+        let mut said = sys::CUgraphExecUpdateResultInfo {
+            result: sys::CUgraphExecUpdateResult_enum::CU_GRAPH_EXEC_UPDATE_ERROR,
+            errorNode: std::ptr::null_mut(),
+            errorFromNode: std::ptr::null_mut(),
+        };
+        // SAFETY: both are the driver's, not destroyed yet.
+        let done =
+            unsafe { sys::cuGraphExecUpdate_v2(executable.0 as sys::CUgraphExec, graph.0 as sys::CUgraph, &mut said) };
+        match done.result() {
+            Ok(()) => Ok(true),
+            Err(error) if error.0 == sys::cudaError_enum::CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE => Ok(false),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    /// Starts a graph.
+    ///
+    /// # Safety
+    /// What was captured must still be what its kernels and copies need.
+    pub unsafe fn launch_graph(&self, executable: &Executable) -> Result<(), Failure> {
+        self.current()?;
+        // SAFETY: by the caller's promise; the executable is the driver's, not destroyed yet.
+        unsafe { result::graph::launch(executable.0 as sys::CUgraphExec, self.stream) }.map_err(failure)
+    }
+
+    /// Gives a graph back; what was made of it stays.
+    pub fn destroy_graph(&self, graph: Graph) {
+        if self.current().is_ok() {
+            // SAFETY: taken by value: once.
+            let _ = unsafe { result::graph::destroy(graph.0 as sys::CUgraph) };
+        }
+    }
+
+    /// Gives an executable back.
+    pub fn destroy_executable(&self, executable: Executable) {
+        if self.current().is_ok() {
+            // SAFETY: taken by value: once.
+            let _ = unsafe { result::graph::exec_destroy(executable.0 as sys::CUgraphExec) };
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::{Cuda, CudaOptions, Inner, locked};
+use super::{Cuda, CudaOptions, Graphs, Inner, locked};
 use crate::device::{Cpu, Device, Isa, Precision, cache_dir};
 use crate::interop::fetch;
 
@@ -43,7 +43,7 @@ pub fn open() -> Cuda {
     if let Some(driver) = Cuda::lacks_compiler(Some(&cache)) {
         fetch::nvrtc_for(driver, &cache, &|message| eprintln!("{message}")).unwrap();
     }
-    let options = CudaOptions { cache: Some(cache) };
+    let options = CudaOptions { cache: Some(cache), graphs: Graphs::from_environment().unwrap() };
     let cuda = Cuda::open(0, Cpu::new(1, Isa::Portable).unwrap(), options).unwrap();
     assert_ne!(real, cuda.name().starts_with("Software GPU"), "the driver found is that of {}", cuda.name());
     cuda

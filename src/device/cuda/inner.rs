@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::compile::{self, Kernels};
 use super::driver::{Driver, Failure, Function, Module};
+use super::graphs::{Queue, Work};
 use super::launch::{Argument, Launch};
 use super::locked;
 use super::memory::{Free, Memory, Span, size_of_class};
@@ -25,11 +26,13 @@ pub(super) struct Inner {
     pub(super) cache: Option<PathBuf>,
     pub(super) free: Mutex<Free>,
     pub(super) staging: Mutex<Staging>,
+    pub(super) queue: Mutex<Queue>,
     pub(super) functions: Mutex<HashMap<(Kernels, &'static str), Arc<Function>>>,
     pub(super) modules: Mutex<HashMap<Kernels, Module>>,
     /// Kinds of numbers whose usual kernels have been compiled.
     pub(super) prepared: Mutex<Vec<Dtype>>,
-    pub(super) counters: [AtomicU64; 5],
+    /// Launches, allocations, bytes up, bytes down, bytes allocated; graphs launched, executables made for them.
+    pub(super) counters: [AtomicU64; 7],
 }
 
 /// Whether the driver, of which a process has one, takes PTX and no machine code.
@@ -71,6 +74,10 @@ impl Inner {
             return done;
         }
         let kept = locked(&self.free).drain();
+        // What was asked for may still be in need of it, and graphs have memory too.
+        self.send_all().map_err(|error| Failure::Other(error.to_string()))?;
+        self.driver.synchronize()?;
+        self.forget_graphs();
         kept.into_iter().for_each(|address| self.driver.free(address));
         work()
     }
@@ -106,9 +113,9 @@ impl Inner {
             self.fill(wide.floats(to.len()), value)?;
             return self.convert(to, wide.floats(to.len()));
         }
+        let work = Work::Fill { to: to.address(), word: value.to_bits(), bytes: to.bytes() };
         // SAFETY: a span of living memory. Zero is zero in every form, and half a word is left over at most.
-        let filled = unsafe { self.driver.fill(to.address(), value.to_bits(), to.bytes()) };
-        filled.map_err(|failure| self.error("fill", failure))
+        unsafe { self.ask(work, &[]) }
     }
 
     /// A piece of memory of at least this size.
@@ -126,9 +133,9 @@ impl Inner {
         let (launch, len) = (Launch::flat(to.len(), 4), Argument::from(to.len() as u64));
         match (to.dtype(), from.dtype()) {
             (one, other) if one == other => {
+                let work = Work::Copy { to: to.address(), from: from.address(), bytes: to.bytes() };
                 // SAFETY: both are spans of living memory of this length.
-                let copied = unsafe { self.driver.copy(to.address(), from.address(), to.bytes()) };
-                copied.map_err(|failure| self.error("copy", failure))
+                unsafe { self.ask(work, &[]) }
             }
             (narrow, Dtype::F32) => {
                 self.launch(("vector", narrow).into(), "rounding", launch, &[to.into(), from.into(), len])
@@ -150,15 +157,20 @@ impl Inner {
         }
         self.counters[2].fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut staging = locked(&self.staging);
-        let uploaded = if bytes.len() > STAGING / 2 {
+        if bytes.len() > STAGING / 2 {
+            self.send_all()?;
             // SAFETY: the memory at `address` was taken for these bytes, which are borrowed until the copy is done.
             let copied = unsafe { self.driver.upload(address, bytes) };
+            copied.and_then(|()| self.driver.synchronize()).map_err(|failure| self.error("upload", failure))?;
             staging.position = 0;
-            copied.and_then(|()| self.driver.synchronize())
+            self.waited();
+            Ok(())
         } else {
             if staging.position + bytes.len() > STAGING {
+                self.send_all()?;
                 self.driver.synchronize().map_err(|failure| self.error("upload", failure))?;
                 staging.position = 0;
+                self.waited();
             }
             // SAFETY: inside of the pinned memory, a part that no copy reads any more: since it was last used the stream
             // has been waited for. The lock keeps others out.
@@ -167,10 +179,10 @@ impl Inner {
             };
             staged.copy_from_slice(bytes);
             staging.position += bytes.len();
+            let work = Work::Upload { to: address, from: staged.as_ptr() as usize, bytes: bytes.len() };
             // SAFETY: the memory at `address` was taken for these bytes; the staged ones stay until the next wait.
-            unsafe { self.driver.upload(address, staged) }
-        };
-        uploaded.map_err(|failure| self.error("upload", failure))
+            unsafe { self.ask(work, &[]) }
+        }
     }
 
     pub(super) fn download(&self, bytes: &mut [u8], address: u64) -> Result<()> {
@@ -180,16 +192,20 @@ impl Inner {
         self.counters[3].fetch_add(bytes.len() as u64, Ordering::Relaxed);
         // Locked before the wait: nothing is staged while it lasts.
         let mut staging = locked(&self.staging);
+        self.send_all()?;
         // SAFETY: the memory at `address` has as many bytes.
         unsafe { self.driver.download(bytes, address) }.map_err(|failure| self.error("download", failure))?;
         staging.position = 0;
+        self.waited();
         Ok(())
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
         let mut staging = locked(&self.staging);
+        self.send_all()?;
         self.driver.synchronize().map_err(|failure| self.error("synchronize", failure))?;
         staging.position = 0;
+        self.waited();
         Ok(())
     }
 
@@ -205,11 +221,7 @@ impl Inner {
             return Ok(());
         }
         let function = self.function(kernels, kernel)?;
-        let wrong = |message: String| {
-            let Launch { grid, block, shared } = launch;
-            let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
-            Error::device(self.label(), format!("{kernel} ({shape}): {message}"))
-        };
+        let wrong = |message: String| self.wrong_launch(kernel, launch, message);
         launch.check(function.max_threads, function.max_shared).map_err(wrong)?;
         if launch.shared > UNASKED_SHARED {
             self.driver.allow_shared(&function).map_err(|failure| wrong(failure.to_string()))?;
@@ -231,22 +243,22 @@ impl Inner {
         if let Some(position) = arguments.iter().position(Argument::is_missing) {
             return Err(wrong(format!("argument {position} is missing")));
         }
-        let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
-        if arguments.len() > values.len() {
+        if arguments.len() > MOST_ARGUMENTS {
             return Err(wrong(format!("{} arguments, of at most {MOST_ARGUMENTS}", arguments.len())));
         }
-        values[..arguments.len()].copy_from_slice(arguments);
-        let mut pointers = [std::ptr::null_mut(); MOST_ARGUMENTS];
-        pointers.iter_mut().zip(&mut values).for_each(|(pointer, value)| *pointer = value.pointer());
         self.counters[0].fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as many pointers as arguments, each to as many bytes as the kernel's parameter has (or, on drivers that
-        // cannot say, as the kernel's source says); addresses are those of living memory, or null where the kernel's
-        // comment allows it.
-        let launched = unsafe { self.driver.launch(&function, launch, &mut pointers[..arguments.len()]) };
-        launched.map_err(|failure| match failure {
-            Failure::Memory => self.no_memory(0),
-            other => wrong(other.to_string()),
-        })
+        let work = Work::Kernel { function, kernel, launch, arguments: arguments.len() };
+        // SAFETY: each argument has as many bytes as the kernel's parameter (or, on drivers that cannot say, as the kernel's
+        // source says); addresses are those of living memory, or null where the kernel's comment allows it. Memory that is
+        // dropped from here on is used by whoever asks after this.
+        unsafe { self.ask(work, arguments) }
+    }
+
+    /// A launch that cannot be.
+    pub(super) fn wrong_launch(&self, kernel: &str, launch: Launch, message: String) -> Error {
+        let Launch { grid, block, shared } = launch;
+        let shape = format!("grid {grid:?}, block {block:?}, {shared} bytes of shared memory");
+        Error::device(self.label(), format!("{kernel} ({shape}): {message}"))
     }
 
     /// Compiles the usual kernels for such numbers, once.
@@ -305,6 +317,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let _ = self.driver.synchronize();
+        self.forget_graphs();
         locked(&self.free).drain().into_iter().for_each(|address| self.driver.free(address));
         locked(&self.modules).drain().for_each(|(_, module)| self.driver.unload(module));
         self.driver.free_pinned(locked(&self.staging).pointer as *mut u8);
@@ -315,7 +328,7 @@ impl Drop for Inner {
 const UNASKED_SHARED: u32 = 48 << 10;
 
 /// More than any kernel has.
-const MOST_ARGUMENTS: usize = 32;
+pub(super) const MOST_ARGUMENTS: usize = 32;
 
 pub(super) fn same_length(to: usize, from: usize) -> Result<()> {
     if to == from {

@@ -8,6 +8,7 @@ mod compile;
 pub(crate) mod flat;
 #[cfg(all(test, feature = "cuda", feature = "cli"))]
 pub mod for_tests;
+mod graphs;
 mod inner;
 mod launch;
 mod memory;
@@ -36,6 +37,8 @@ use super::dtype::Dtype;
 use crate::error::{Error, Result};
 pub use compile::{Kernels, kernels};
 use driver::{Driver, Failure};
+use graphs::Queue;
+pub use graphs::{GRAPHS_VARIABLE, Graphs};
 use inner::{Inner, STAGING, Staging, same_length};
 pub(crate) use launch::{Argument, Launch, size};
 pub use memory::{Memory, Span};
@@ -61,6 +64,8 @@ type Made = HashMap<[usize; 3], ([Weak<[u32]>; 2], usize, Arc<Memory>)>;
 pub struct CudaOptions {
     /// The folder that compiled kernels are kept in, and that NVRTC may be in; None: nothing is kept.
     pub cache: Option<PathBuf>,
+    /// Whether kernels are launched in graphs. A driver that has none, or fails, is used without.
+    pub graphs: Graphs,
 }
 
 /// What a device has done since it was opened.
@@ -74,6 +79,8 @@ pub struct Counters {
     pub allocated: u64,
     /// Bytes that were copied to the device, and from it.
     pub copied: [u64; 2],
+    /// Graphs that were launched, and executables that were made for them.
+    pub graphs: [u64; 2],
 }
 
 /// Nothing panics while one of the device's tables is locked; if a thread was stopped all the same, they are still whole.
@@ -108,6 +115,7 @@ impl Cuda {
         let compiler = nvrtc::open(started.version, options.cache.as_deref()).map_err(refused)?;
         let (shared, multiprocessors) =
             (driver.shared_memory().map_err(wrong)?, driver.multiprocessors().map_err(wrong)?);
+        let graphs = if driver.has_graphs() { options.graphs } else { Graphs::Off };
         let pointer = driver.allocate_pinned(STAGING).map_err(wrong)? as usize;
         let inner = Inner {
             driver,
@@ -120,6 +128,7 @@ impl Cuda {
             cache: options.cache,
             free: Mutex::default(),
             staging: Mutex::new(Staging { pointer, position: 0 }),
+            queue: Mutex::new(Queue::new(graphs)),
             functions: Mutex::default(),
             modules: Mutex::default(),
             prepared: Mutex::default(),
@@ -217,11 +226,16 @@ impl Cuda {
         self.inner.driver.memory().map_err(|failure| self.inner.error("memory", failure))
     }
 
+    /// Whether kernels are launched in graphs; off too where the driver has none, or has failed.
+    pub fn graphs(&self) -> Graphs {
+        self.inner.graphs()
+    }
+
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
-        let [launches, allocations, up, down, allocated] =
-            [0, 1, 2, 3, 4].map(|i| self.inner.counters[i].load(Ordering::Relaxed));
-        Counters { launches, allocations, allocated, copied: [up, down] }
+        let [launches, allocations, up, down, allocated, graphs, executables] =
+            [0, 1, 2, 3, 4, 5, 6].map(|i| self.inner.counters[i].load(Ordering::Relaxed));
+        Counters { launches, allocations, allocated, copied: [up, down], graphs: [graphs, executables] }
     }
 
     /// Memory for `count` values, with unspecified content.

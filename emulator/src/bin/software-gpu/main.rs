@@ -44,6 +44,9 @@ Environment (read by the driver, in any program that uses it):
                                  (0, the default: no limit)
   SOFTWARE_GPU_REPORT            file for the counters; %p in it becomes the process id
   SOFTWARE_GPU_VERBOSE           1: refused calls and why; 2: every call
+  SOFTWARE_GPU_GRAPHS            1: streams can be captured, and graphs launched; 0, the default: not supported.
+                                 1,capture=N: the capture of the Nth captured call fails; instantiate=N,
+                                 update=N and launch=N likewise
   SOFTWARE_GPU_LIB               for `run`: the driver's library (default: libcuda.so beside this program)
   CUDA_LAUNCH_BLOCKING           1: a launch tells of its kernel's fault itself, not the next call
 

@@ -151,6 +151,7 @@ pub fn run(arguments: Arguments, common: &Common) -> Result<(), Failure> {
         "precision": precision.name(),
         "isa": cpu.isa().name(),
         "device": device.to_string(),
+        "graphs": graphs(&device),
         "threads": cpu.threads(),
         "batch": arguments.batch,
         "lengths": lengths.to_string(),
@@ -346,6 +347,13 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { 0.5 * (values[middle - 1] + values[middle]) }
+}
+
+/// Whether kernels were launched in graphs, how many graphs, and how many executables were made for them; null on a CPU.
+fn graphs(device: &Device) -> Value {
+    let Device::Cuda(cuda) = device else { return Value::Null };
+    let [launched, made] = cuda.counters().graphs;
+    json!({ "mode": cuda.graphs().name(), "launched": launched, "made": made })
 }
 
 /// Mean seconds of a step by op: forward and backward apart, then what is not on the tape, and the rest.
