@@ -28,6 +28,10 @@ pub struct Common {
     /// On a GPU, operands of products in f32 are rounded to tf32, which tensor cores multiply: as --precision tf32
     #[arg(long, global = true, help_heading = "Common")]
     pub tf32: bool,
+    /// On a GPU, the tiles of matrix products are chosen by the time that they take, once for each shape: kept in the cache.
+    /// Results have the same bits
+    #[arg(long, global = true, help_heading = "Common")]
+    pub tune: bool,
     /// No talk on standard error, only errors
     #[arg(long, short, global = true, help_heading = "Common")]
     pub quiet: bool,
@@ -64,6 +68,9 @@ impl Common {
                 let device = self.open_device()?;
                 if let Device::Cuda(_) = device {
                     self.say(&format!("on {device}"));
+                }
+                if self.tune {
+                    device.tune();
                 }
                 Ok(self.opened.get_or_init(|| device).clone())
             }

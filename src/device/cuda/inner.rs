@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::compile::{self, Kernels};
 use super::driver::{Driver, Failure, Function, Module};
 use super::launch::{Argument, Launch};
 use super::locked;
 use super::memory::{Free, Memory, Span, size_of_class};
+use super::tuning::Tuning;
 use crate::device::Dtype;
 use crate::error::{Error, Result};
 
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     /// Kinds of numbers whose usual kernels have been compiled.
     pub(super) prepared: Mutex<Vec<Dtype>>,
     pub(super) counters: [AtomicU64; 5],
+    /// What is chosen by time, once that is asked for.
+    pub(super) tuning: OnceLock<Mutex<Tuning>>,
 }
 
 /// Whether the driver, of which a process has one, takes PTX and no machine code.
