@@ -26,6 +26,9 @@ __device__ __forceinline__ Value gelu_rounded(float z) {
     return {fmaf(-a, tail, fmaxf(z, 0.0f)), z > 0.0f ? 1.0f - rest : rest};
 }
 
+// The `function` of y = z + x · Wᵀ + b.
+#define RESIDUAL (-2)
+
 #ifdef NUMBER_F32
 #define GELU_ROUNDED false
 #else
@@ -68,8 +71,13 @@ __device__ __forceinline__ void forward_tile(
     right.start(weight, width, column, out);
     T::template product<false, false>(sums, left, right, 1, width, [] {});
     if (bias) T::add_to_columns(sums, bias + column, out - column);
-    // z is rounded before it is activated, or h would be another one when it is made again from there.
-    T::keep_numbers(sums);
+    // z is rounded before it is activated, or h would be another one when it is made again from there; but not before it is
+    // added to something.
+    if (function == RESIDUAL) {
+        T::keep_results(sums);
+    } else {
+        T::keep_numbers(sums);
+    }
     column += T::results_column();
     row += T::results_row();
     if (column >= out || row >= rows) return;
@@ -78,7 +86,17 @@ __device__ __forceinline__ void forward_tile(
     u64 first = ((u64)blockIdx.z * rows + row) * out, apart = (u64)T::ROWS_APART * out;
     y += first;
     if (z) z += first;
-    if (function == IDENTITY) {
+    if (function == RESIDUAL) {
+#pragma unroll 2
+        for (unsigned i = 0; i < count; i++) {
+            float v[GROUP], before[GROUP];
+            T::results(v, i);
+            unpack(load_pack(z + i * apart, column, out, vector), before);
+#pragma unroll
+            for (int n = 0; n < GROUP; n++) v[n] += before[n];
+            store_pack(y + i * apart, column, out, vector, packed(v));
+        }
+    } else if (function == IDENTITY) {
 #pragma unroll 4
         for (unsigned i = 0; i < count; i++) {
             uint4 pack = T::kept_numbers(i);

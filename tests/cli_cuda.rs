@@ -111,6 +111,19 @@ fn schedules_do_not_matter() {
     assert!(weights.iter().all(|other| *other == weights[0]), "a schedule changes the weights");
 }
 
+/// Whatever tiles of products are chosen by time, if the device has a clock.
+#[test]
+fn a_tuned_run_has_the_same_weights() {
+    let tiny = Tiny::new();
+    let train = format!("train {QUICK} --max-updates 2 --precision bf16 --device cuda");
+    let weights = |out: &str| ["model", "heads"].map(|name| tiny.read(&format!("{out}/best/{name}.safetensors")));
+    run(command(&tiny, &format!("{train} --out plain"))).ok();
+    run(command(&tiny, &format!("{train} --out tuned --tune"))).ok();
+    // What is chosen is kept, and taken in the next run.
+    run(command(&tiny, &format!("{train} --out again --tune"))).ok();
+    assert!(weights("plain") == weights("tuned") && weights("plain") == weights("again"));
+}
+
 #[test]
 fn what_is_missing_is_named() {
     let tiny = Tiny::new();

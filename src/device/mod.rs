@@ -126,6 +126,13 @@ impl Device {
         }
     }
 
+    /// From now on a CUDA device chooses by time among kernels whose results have the same bits: see [`Cuda::tune`].
+    pub fn tune(&self) {
+        if let Device::Cuda(cuda) = self {
+            cuda.tune();
+        }
+    }
+
     /// Compiles what nearly every run on a CUDA device needs, where it is not kept from before: at once, not kernel by kernel.
     pub(crate) fn prepare(&self) {
         if let Device::Cuda(cuda) = self {

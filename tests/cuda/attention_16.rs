@@ -164,10 +164,14 @@ fn score_error(case: &Case, largest: f64) -> f64 {
 /// - y: P is rounded for the product, and y to be stored: Σ ((u + δ) P M + tiny M) |v| + u |y|; L and the sum are f32.
 /// - dv, the same with dy; P is an eighth in f16.
 /// - D is a sum of what y is off: |dy| · off(y); dS: (u + δ) |dS| + P off(D) + the error of f32 sums of dy · v; dq, dk: its sums.
+/// - What is rounded is what was worked out, not what is expected: u of each error beside.
+/// (With products cut off at 2⁻²¹ of the largest of 16, where a tensor core keeps 24 bits or more, and 2ˣ off by 2⁻²⁰, the software GPU
+/// stays within these bounds.)
 fn bounds(case: &Case, kind: Dtype, inputs: [&[f64]; 4], expected: &Results<f64>, largest: f64) -> Results<f64> {
     let [q, k, v, dy] = inputs;
     let (d, width, stride) = (case.head_dim, case.width(), case.mask_stride());
     let (u, delta) = (unit(kind), score_error(case, largest));
+    let again = 1.0 + u;
     // 2ˣ is 0 below 2⁻¹²⁶.
     let tiny = if kind == Dtype::F16 { 2f64.powi(-25) } else { 1e-37 };
     let sums = 1.2e-7 * (d.div_ceil(16) + 2) as f64;
@@ -187,18 +191,19 @@ fn bounds(case: &Case, kind: Dtype, inputs: [&[f64]; 4], expected: &Results<f64>
         let weight = |key: usize| (case.scale as f64 * dot(&q[at(query)], &k[at(key)]) - shift).exp();
         let factor = |key: usize| case.mask.factor((query * case.heads + head) * stride + key - keys.start);
         for key in keys.clone() {
-            add(&mut y[at(query)], ((u + 2.0 * delta) * weight(key) + tiny) * factor(key), &v[at(key)]);
+            add(&mut y[at(query)], again * ((u + 2.0 * delta) * weight(key) + tiny) * factor(key), &v[at(key)]);
         }
         let mean = dot(&expected.y[at(query)], &dy[at(query)]);
         let mean_off = size(&dy[at(query)], &y[at(query)]) + sums * size(&dy[at(query)], &expected.y[at(query)]);
         for key in keys.clone() {
             let (p, m) = (weight(key), factor(key));
-            add(&mut dv[at(key)], ((u + 2.0 * delta) * p + 8.0 * tiny) * m, &dy[at(query)]);
+            add(&mut dv[at(key)], again * ((u + 2.0 * delta) * p + 8.0 * tiny) * m, &dy[at(query)]);
             let slope = (p * (dot(&dy[at(query)], &v[at(key)]) * m - mean)).abs();
             let parts = p * (size(&dy[at(query)], &v[at(key)]) * m + mean.abs());
             let off = (u + 2.0 * delta) * slope + p * mean_off + sums * parts + 8.0 * tiny * case.mask.scale();
-            add(&mut dq[at(query)], scale * off, &k[at(key)]);
-            add(&mut dk[at(key)], scale * off, &q[at(query)]);
+            // dS is rounded, and so is the sum.
+            add(&mut dq[at(query)], again * again * scale * off, &k[at(key)]);
+            add(&mut dk[at(key)], again * again * scale * off, &q[at(query)]);
         }
     }
     Results { y, log_sum_exp: vec![2.0 * delta; expected.log_sum_exp.len()], gradients }

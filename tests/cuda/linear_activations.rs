@@ -5,7 +5,7 @@ use manyhead::device::Dtype;
 use crate::harness::*;
 use crate::linear::{activate, layer, multiply};
 use crate::linear_mma::*;
-use crate::numbers::{KINDS, all_stored, assert_numbers, get, put, room};
+use crate::numbers::{KINDS, all_stored, assert_numbers, get, put, put_at, room};
 
 /// What the approximation of GELU for 16 bits is off, by itself; slopes and values are one or two such errors. All others are
 /// those of f32's tests.
@@ -58,6 +58,75 @@ fn activations_are_part_of_the_products() {
             assert_numbers(kind, &what("dz that is added"), &get(gpu, kind, to), &added, bound);
         }
     });
+}
+
+/// y = z + x · Wᵀ + b of stacked layers: what is given for z is read and left as it is.
+#[test]
+fn a_residual_is_added_before_the_one_rounding() {
+    const RESIDUAL: i32 = -2;
+    for_all(|kind, kernels| {
+        let gpu = kernels.gpu;
+        for (layers, [rows, width, out], offset) in
+            [(1, [1, 1, 1], 0), (2, [67, 36, 72], 0), (1, [130, 33, 70], 1), (3, [5, 64, 33], 0), (1, [64, 64, 128], 0)]
+        {
+            let what = format!("{layers} layers of {rows} × {width} × {out}, {:?}", kernels.tile);
+            let x = numbers(kind, 1, rows * width);
+            let given = numbers(kind, 2, layers * rows * out);
+            let weights: Vec<_> = (0..layers as u64).map(|l| numbers(kind, 10 + l, out * width)).collect();
+            let biases: Vec<_> = (0..layers as u64).map(|l| normals(20 + l, out)).collect();
+            let products = weights.iter().zip(&biases);
+            let products = products.flat_map(|(w, b)| layer(&x.values, &w.values, &wide(b), [rows, width, out]));
+            let expected: Vec<f64> = products.zip(&given.stored).map(|(y, z)| y + *z as f64).collect();
+            let up = |values: &[f32]| put_at(gpu, kind, values, offset);
+            let stack: Vec<_> =
+                weights.iter().zip(&biases).map(|(w, b)| (up(&w.stored), Some(gpu.upload(b)))).collect();
+            let (z, y) = (up(&given.stored), up(&vec![0.0; layers * rows * out]));
+            kernels.forward([Some(y), Some(z)], up(&x.stored), &stack, [rows, width, out], RESIDUAL);
+            // The largest sum of products, which is what the error is of, is no larger than twice the largest of y and z.
+            let bound = 2.0 * sums(kind, width) * largest(&expected).max(largest(&wide(&given.stored)));
+            assert_numbers(kind, &what, &get(gpu, kind, y), &expected, bound);
+            assert_eq!(get(gpu, kind, z), given.stored, "{what}");
+        }
+    });
+}
+
+/// What a device chooses by time changes no number: with biases, activations, residuals, stacks of layers, sums that are added to.
+#[test]
+fn all_tiles_have_the_same_bits() {
+    for kind in KINDS {
+        let gpu = &Gpu::of(kind);
+        for [rows, width, out] in [[131, 70, 67], [70, 200, 136]] {
+            let (layers, up) = (3, |seed: u64, len: usize| put(gpu, kind, &numbers(kind, seed, len).stored));
+            let (x, kept) = (up(1, rows * width), up(2, rows * width));
+            let [given, dy] = [3, 4].map(|seed| up(seed, layers * rows * out));
+            let stack = [5, 6, 7].map(|seed| (up(seed, out * width), Some(gpu.upload(&normals(10 + seed, out)))));
+            let weights = stack.map(|layer| layer.0);
+            let shape = [rows, width, out];
+            let run = |tile: Tile| {
+                let kernels = Kernels { gpu, tile };
+                let mut all = Vec::new();
+                for function in [IDENTITY, 0, 3, -2] {
+                    let (y, z) = (room(gpu, kind, layers * rows * out), room(gpu, kind, layers * rows * out));
+                    let z = if function == -2 { given } else { z };
+                    kernels.forward([Some(y), Some(z)], x, &stack, shape, function);
+                    all.extend([get(gpu, kind, y), get(gpu, kind, z)]);
+                }
+                for activation in [None, Some(0), Some(3)] {
+                    for accumulate in [false, true] {
+                        let (dx, h) = (up(8, rows * width), room(gpu, kind, rows * width));
+                        let through = activation.map(|function| (kept, Some(h), function));
+                        kernels.input_gradient((dx, accumulate), dy, &weights, shape, through);
+                        all.push(get(gpu, kind, dx));
+                    }
+                }
+                all
+            };
+            let [first, others @ ..] = TILES.map(run);
+            // Of two numbers that are none, or of 0 and −0, equality would say something else.
+            let bits = |all: &[Vec<f32>]| all.iter().flatten().map(|x| x.to_bits()).collect::<Vec<u32>>();
+            others.iter().for_each(|other| assert!(bits(other) == bits(&first), "{kind:?}, {shape:?}"));
+        }
+    }
 }
 
 /// Φ(−a) for a ≥ 0, to all digits also where it is small: φ(a) ∫ e^(−at − t²/2) dt from 0 to ∞, by Simpson's rule.

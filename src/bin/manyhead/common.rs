@@ -32,6 +32,10 @@ pub struct Common {
     /// wait to the next). The numbers are the same
     #[arg(long, global = true, env = GRAPHS_VARIABLE, default_value = Graphs::Off.name(), value_name = "off|pieces|whole", help_heading = "Common")]
     pub graphs: String,
+    /// On a GPU, the tiles of matrix products are chosen by the time that they take, once for each shape: kept in the cache.
+    /// Results have the same bits
+    #[arg(long, global = true, help_heading = "Common")]
+    pub tune: bool,
     /// No talk on standard error, only errors
     #[arg(long, short, global = true, help_heading = "Common")]
     pub quiet: bool,
@@ -68,6 +72,9 @@ impl Common {
                 let device = self.open_device()?;
                 if let Device::Cuda(_) = device {
                     self.say(&format!("on {device}"));
+                }
+                if self.tune {
+                    device.tune();
                 }
                 Ok(self.opened.get_or_init(|| device).clone())
             }

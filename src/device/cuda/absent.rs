@@ -36,7 +36,13 @@ pub fn name(_: usize) -> Result<String, Failure> {
     Err(Failure::Other(ABSENT.into()))
 }
 
+pub fn version() -> i32 {
+    0
+}
+
 pub struct Driver(Infallible);
+
+pub struct Mark(Infallible);
 
 #[derive(Clone, Debug)]
 pub struct Function {
@@ -77,6 +83,9 @@ impl Driver {
         allocate_pinned(bytes: usize) -> Result<*mut u8, Failure>;
         free_pinned(pointer: *mut u8) -> ();
         synchronize() -> Result<(), Failure>;
+        mark() -> Result<Mark, Failure>;
+        seconds_between(start: &Mark, end: &Mark) -> Result<f64, Failure>;
+        is_capturing() -> bool;
         load(image: &[u8]) -> Result<Module, Failure>;
         unload(module: Module) -> ();
         function(module: Module, name: &str, shared: u32) -> Result<Function, Failure>;

@@ -123,6 +123,16 @@ fn entry(cache: &Path, kernels: Kernels, version: (i32, i32), options: &[String]
     cache.join("kernels").join(format!("{file}-{}-{:032x}", numbers.name(), xxh3_128(key.as_bytes())))
 }
 
+/// What stands for a compile of these kernels: the name of their entry of the cache. Empty if they cannot be compiled.
+pub fn identity(kernels: Kernels, driver: u32, device: u32) -> String {
+    let compiler = nvrtc::open(driver, None).ok();
+    let parts =
+        compiler.and_then(|compiler| Some((compiler.version, compiler.architecture(device)?, source(kernels)?)));
+    let name = parts
+        .map(|(version, architecture, source)| entry(Path::new(""), kernels, version, &options(architecture), &source));
+    name.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())).unwrap_or_default()
+}
+
 /// The text that is compiled: what numbers are, what is shared, and the file's own, each line with its name and number.
 fn source(kernels: Kernels) -> Option<String> {
     let (_, parts) = KERNELS.iter().find(|(name, _)| *name == kernels.file)?;
@@ -170,6 +180,11 @@ fn read(entry: &Path) -> Option<Compiled> {
 }
 
 fn write(entry: &Path, compiled: &Compiled) -> std::io::Result<()> {
+    replace(entry, &encode(compiled))
+}
+
+/// Writes an entry of the cache beside its place, and renames it.
+pub fn replace(entry: &Path, bytes: &[u8]) -> std::io::Result<()> {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     if let Some(folder) = entry.parent() {
         std::fs::create_dir_all(folder)?;
@@ -178,7 +193,7 @@ fn write(entry: &Path, compiled: &Compiled) -> std::io::Result<()> {
     let mut name = entry.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}-{number}.tmp", std::process::id()));
     let temporary: PathBuf = entry.with_file_name(name);
-    let written = std::fs::write(&temporary, encode(compiled)).and_then(|()| std::fs::rename(&temporary, entry));
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, entry));
     if written.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }

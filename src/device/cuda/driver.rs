@@ -111,6 +111,16 @@ pub fn start() -> Result<Started, String> {
     }
 }
 
+/// The CUDA version of the driver, as it writes it: 13000 is CUDA 13.0. 0 where it does not say.
+pub fn version() -> i32 {
+    let mut version = 0;
+    // SAFETY: writes one number; whoever has a device has opened the library.
+    match unsafe { sys::cuDriverGetVersion(&mut version) }.result() {
+        Ok(()) => version,
+        Err(_) => 0,
+    }
+}
+
 /// CUDA 11.0: kernels need sm_80, which came with it.
 const OLDEST_DRIVER: i32 = 11_000;
 
@@ -249,6 +259,42 @@ impl Driver {
         self.current()?;
         // SAFETY: the stream lives until `drop`.
         unsafe { result::stream::synchronize(self.stream) }.map_err(failure)
+    }
+
+    /// A mark in the stream, which the device passes when all that was asked for before is done.
+    pub fn mark(&self) -> Result<Mark, Failure> {
+        self.current()?;
+        let mark = result::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT).map(Mark).map_err(failure)?;
+        // SAFETY: both live; the event is destroyed with the mark.
+        unsafe { result::event::record(mark.0, self.stream) }.map_err(failure)?;
+        Ok(mark)
+    }
+
+    /// Seconds by the device's clock from when it passed one mark to when it passed a later one, which is waited for.
+    pub fn seconds_between(&self, start: &Mark, end: &Mark) -> Result<f64, Failure> {
+        self.current()?;
+        // SAFETY: the events live as long as the marks.
+        unsafe { result::event::synchronize(end.0) }.map_err(failure)?;
+        // By name: cudarc's own knows only the name that drivers since CUDA 12.8 have beside it, and panics on others.
+        type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+        // SAFETY: the function has had this form since it is there.
+        let elapsed = unsafe { sys::culib().get::<Elapsed>(b"cuEventElapsedTime\0") };
+        let elapsed = elapsed.map_err(|_| Failure::Other("the driver has no cuEventElapsedTime".into()))?;
+        let mut milliseconds = 0.0;
+        // SAFETY: writes one number; the events live as long as the marks.
+        unsafe { elapsed(&mut milliseconds, start.0, end.0) }.result().map_err(failure)?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+
+    /// Whether what is asked for is only recorded, for a graph, so that nothing can be waited for.
+    pub fn is_capturing(&self) -> bool {
+        type IsCapturing = unsafe extern "C" fn(sys::CUstream, *mut sys::CUstreamCaptureStatus) -> sys::CUresult;
+        // SAFETY: the function has had this form since it is there; a driver that has none cannot capture.
+        let Ok(ask) = (unsafe { sys::culib().get::<IsCapturing>(b"cuStreamIsCapturing\0") }) else { return false };
+        let mut status = sys::CUstreamCaptureStatus_enum::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: writes one value of the enumeration; the stream lives until `drop`.
+        let asked = self.current().is_ok() && unsafe { ask(self.stream, &mut status) }.result().is_ok();
+        asked && status != sys::CUstreamCaptureStatus_enum::CU_STREAM_CAPTURE_STATUS_NONE
     }
 
     /// Loads a cubin, or PTX that ends in a NUL.
@@ -449,3 +495,13 @@ impl Drop for Driver {
 /// Kernels that were loaded together. They live as long as the context.
 #[derive(Clone, Copy, Debug)]
 pub struct Module(usize);
+
+/// A place in the stream, by an event that is destroyed with it.
+pub struct Mark(sys::CUevent);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: made in `mark`, destroyed once; the driver waits for what still needs it.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}

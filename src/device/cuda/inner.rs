@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::compile::{self, Kernels};
 use super::driver::{Driver, Failure, Function, Module};
@@ -11,6 +11,7 @@ use super::graphs::{Queue, Work};
 use super::launch::{Argument, Launch};
 use super::locked;
 use super::memory::{Free, Memory, Span, size_of_class};
+use super::tuning::Tuning;
 use crate::device::Dtype;
 use crate::error::{Error, Result};
 
@@ -33,6 +34,8 @@ pub(super) struct Inner {
     pub(super) prepared: Mutex<Vec<Dtype>>,
     /// Launches, allocations, bytes up, bytes down, bytes allocated; graphs launched, executables made for them.
     pub(super) counters: [AtomicU64; 7],
+    /// What is chosen by time, once that is asked for.
+    pub(super) tuning: OnceLock<Mutex<Tuning>>,
 }
 
 /// Whether the driver, of which a process has one, takes PTX and no machine code.

@@ -12,6 +12,7 @@ mod graphs;
 mod inner;
 mod launch;
 mod memory;
+mod tuning;
 
 #[cfg(feature = "cuda")]
 mod driver;
@@ -43,6 +44,9 @@ use inner::{Inner, STAGING, Staging, same_length};
 pub(crate) use launch::{Argument, Launch, size};
 pub use memory::{Memory, Span};
 pub use nvrtc::Compiled;
+#[cfg(test)]
+pub(crate) use tuning::Clock;
+pub(crate) use tuning::Problem;
 
 /// A handle to a CUDA device; clones share it. The host's threads do what the device does not: reading, tokenising, metrics.
 #[derive(Clone)]
@@ -133,6 +137,7 @@ impl Cuda {
             modules: Mutex::default(),
             prepared: Mutex::default(),
             counters: Default::default(),
+            tuning: Default::default(),
         };
         // What the compiler makes may be too new for the driver: better known here than in the first step.
         inner.function("add".into(), "add_forward").map_err(|error| {

@@ -10,23 +10,29 @@ use crate::tape::Slot;
 /// Bytes of shared memory of the large tiles and of the small ones.
 const SHARED: [usize; 2] = [73_728, 36_864];
 
-/// Launches one of the products for a result of rows × columns, depth times: on tensor cores where that is asked for, else of
-/// its two kernels for f32 the one with large tiles where these fill the device: it reads less, but has a quarter of the
-/// blocks. A result has the same bits in either.
-fn launch(
-    cuda: &Cuda,
-    (product, numbers, activated): (Product, Dtype, bool),
-    shape: [usize; 3],
-    arguments: &[Argument],
-) -> Result<()> {
-    if on_tensor_cores(cuda, numbers) {
-        return cuda_mma::launch(cuda, (product, numbers, activated), shape, arguments);
+/// One of the products: of such numbers, for a result of rows × columns, depth times.
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    pub product: Product,
+    pub numbers: Dtype,
+    /// Whether f or f′ is in it, which is that of z as it is stored.
+    pub activated: bool,
+    pub shape: [usize; 3],
+    /// Products that a number of the result is the sum of.
+    pub inner: usize,
+}
+
+/// Launches one of the products: on tensor cores where that is asked for, else of its two kernels for f32 the one with large
+/// tiles where these fill the device: it reads less, but has a quarter of the blocks. A result has the same bits in either.
+fn launch(cuda: &Cuda, work: Work, arguments: &[Argument]) -> Result<()> {
+    if on_tensor_cores(cuda, work.numbers) {
+        return cuda_mma::launch(cuda, work, arguments);
     }
-    let kernels = match product {
+    let kernels = match work.product {
         Product::Forward => ["linear_forward_128", "linear_forward_64"],
         Product::InputGradient => ["linear_input_gradient_128", "linear_input_gradient_64"],
     };
-    launch_f32(cuda, kernels, shape, arguments)
+    launch_f32(cuda, kernels, work.shape, arguments)
 }
 
 fn on_tensor_cores(cuda: &Cuda, numbers: Dtype) -> bool {
@@ -83,13 +89,25 @@ pub fn forward(
     biases: &[Option<Span<'_>>],
     (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
 ) -> Result<()> {
-    let Sizes { rows, out, .. } = sizes;
+    let Sizes { rows, width, out } = sizes;
+    cuda.host().count_product(rows, weights.len() * out, width);
+    let arguments = forward_arguments(sizes, x, weights, biases, (y, z, function))?;
+    let shape = [rows, out, weights.len()];
+    let activated = function != IDENTITY;
+    launch(cuda, Work { product: Product::Forward, numbers: x.dtype(), activated, shape, inner: width }, &arguments)
+}
+
+/// The arguments of its kernels.
+pub fn forward_arguments(
+    sizes: Sizes,
+    x: Span<'_>,
+    weights: &[Span<'_>],
+    biases: &[Option<Span<'_>>],
+    (y, z, function): (Span<'_>, Option<Span<'_>>, i32),
+) -> Result<[Argument; 13]> {
     let [m, k, n] = sizes.arguments()?;
     let [w0, b0, w1, b1, w2, b2] = stack(weights, biases);
-    cuda.host().count_product(rows, weights.len() * out, sizes.width);
-    let arguments = [y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()];
-    let product = (Product::Forward, x.dtype(), function != IDENTITY);
-    launch(cuda, product, [rows, out, weights.len()], &arguments)
+    Ok([y.into(), z.into(), x.into(), w0, b0, w1, b1, w2, b2, m, k, n, function.into()])
 }
 
 /// What the gradient of a layer's input goes through, if that is f(z): z, room for f(z) if it is wanted again, f.
@@ -104,14 +122,28 @@ pub fn input_gradient(
     (dx, accumulate): (Span<'_>, bool),
     activated: Option<Activated<'_>>,
 ) -> Result<()> {
-    let Sizes { rows, width, .. } = sizes;
+    let Sizes { rows, width, out } = sizes;
+    let inner = weights.len() * out;
+    cuda.host().count_product(rows, width, inner);
+    let arguments = input_gradient_arguments(sizes, upstream, weights, (dx, accumulate), activated)?;
+    let (numbers, shape, activated) = (upstream.dtype(), [rows, width, 1], activated.is_some());
+    launch(cuda, Work { product: Product::InputGradient, numbers, activated, shape, inner }, &arguments)
+}
+
+/// The arguments of its kernels.
+pub fn input_gradient_arguments(
+    sizes: Sizes,
+    upstream: Span<'_>,
+    weights: &[Span<'_>],
+    (dx, accumulate): (Span<'_>, bool),
+    activated: Option<Activated<'_>>,
+) -> Result<[Argument; 13]> {
     let [m, k, n] = sizes.arguments()?;
     let [w0, _, w1, _, w2, _] = stack(weights, &[]);
     let (z, h) = (activated.map(|(z, _, _)| z), activated.and_then(|(_, h, _)| h));
     let function = activated.map_or(IDENTITY, |(_, _, function)| function);
-    cuda.host().count_product(rows, width, weights.len() * sizes.out);
     let layers = size("linear", weights.len())?;
-    let arguments = [
+    Ok([
         dx.into(),
         accumulate.into(),
         h.into(),
@@ -125,8 +157,7 @@ pub fn input_gradient(
         n,
         k,
         function.into(),
-    ];
-    launch(cuda, (Product::InputGradient, upstream.dtype(), z.is_some()), [rows, width, 1], &arguments)
+    ])
 }
 
 /// Rows that one part of a sum over rows has. Of the number of rows alone, as the order of the sum depends on it; at most
