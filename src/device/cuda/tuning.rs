@@ -223,8 +223,11 @@ impl Cuda {
         match clock {
             Clock::None => None,
             Clock::Events => {
+                // What is kept for a graph is launched before each mark.
+                self.inner.send_all().ok()?;
                 let start = driver.mark().ok()?;
                 (0..LAUNCHES).try_for_each(|_| run(kernel)).ok()?;
+                self.inner.send_all().ok()?;
                 let end = driver.mark().ok()?;
                 driver.seconds_between(&start, &end).ok().map(|seconds| seconds / LAUNCHES as f64)
             }
