@@ -5,6 +5,7 @@ mod activation;
 mod attention;
 mod attention_16;
 mod cross_entropy;
+mod distillation;
 mod divergence;
 mod dropout;
 mod embedding;

@@ -177,7 +177,7 @@ impl Op for Distillation {
             }
             Device::Cuda(cuda) => {
                 let (slopes, upstream) = (ctx.saved_on(cuda, 0)?, Some(ctx.upstream_span));
-                let factor = (factor / cuda::KEPT as f64) as f32;
+                let factor = (factor / cuda::kept(self.0.loss) as f64) as f32;
                 flat::scale_into(cuda, slot.span, slot.accumulate, slopes, upstream, factor)?;
             }
         }
