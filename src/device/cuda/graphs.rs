@@ -102,7 +102,8 @@ impl Work {
             Work::Kernel { .. } => 0,
             Work::Upload { .. } => 1,
             Work::Copy { .. } => 2,
-            Work::Fill { .. } => 3,
+            // By whole words or halves of them.
+            Work::Fill { to, bytes, .. } => 3 + u8::from(to.is_multiple_of(4) && bytes.is_multiple_of(4)),
         }
     }
 
