@@ -9,12 +9,13 @@ use serde_json::Value;
 use tiny::{LENGTH, Tiny};
 
 /// What `bench --json` prints, in this order.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "mode",
     "encoder",
     "precision",
     "isa",
     "device",
+    "graphs",
     "threads",
     "batch",
     "lengths",
@@ -54,7 +55,7 @@ fn assert_sensible(result: &Value, batch: f64, longest: f64) {
     let keys: Vec<&str> = result.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, KEYS);
     let number = |key: &str| result[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {result}"));
-    for key in &KEYS[11..17] {
+    for key in &KEYS[12..18] {
         assert!(number(key) > 0.0 && number(key).is_finite(), "{key}: {result}");
     }
     assert!(number("tokens_per_second") >= number("tokens_per_second_median"), "{result}");

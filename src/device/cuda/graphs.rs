@@ -14,7 +14,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::driver::{Executable, Failure, Function};
+use super::driver::{Executable, Failure, Function, Graph};
 use super::inner::{Inner, MOST_ARGUMENTS};
 use super::launch::{Argument, Launch};
 use super::locked;
@@ -69,7 +69,7 @@ impl Graphs {
 /// The environment variable with the default of `--graphs`.
 pub const GRAPHS_VARIABLE: &str = "MANYHEAD_GRAPHS";
 
-/// Pieces that are sent by themselves after a wait: the device has nothing to do then.
+/// Works that are sent by themselves after a wait: the device has nothing to do then.
 const LEAD: usize = 4;
 /// The first piece that is a graph, of [`Graphs::Pieces`]; each is twice as long as the one before it.
 const FIRST: usize = 8;
@@ -102,7 +102,8 @@ impl Work {
             Work::Kernel { .. } => 0,
             Work::Upload { .. } => 1,
             Work::Copy { .. } => 2,
-            Work::Fill { .. } => 3,
+            // By whole words or halves of them.
+            Work::Fill { to, bytes, .. } => 3 + u8::from(to.is_multiple_of(4) && bytes.is_multiple_of(4)),
         }
     }
 
@@ -250,23 +251,28 @@ impl Inner {
             }
         };
         let executable = match queue.kept.remove(&key) {
-            None => self.driver.instantiate(&graph),
+            None => self.instantiate(&graph),
             Some(kept) => match self.driver.update(&kept.executable, &graph) {
                 Ok(true) => Ok(kept.executable),
                 other => {
                     self.driver.destroy_executable(kept.executable);
-                    other.and_then(|_| self.driver.instantiate(&graph))
+                    other.and_then(|_| self.instantiate(&graph))
                 }
             },
         };
         self.driver.destroy_graph(graph);
         let executable = executable?;
-        self.counters[6].fetch_add(u64::from(!known), Ordering::Relaxed);
         // SAFETY: what was captured is the list, whose addresses live until the stream has been waited for.
         let launched = unsafe { self.driver.launch_graph(&executable) };
         self.counters[5].fetch_add(u64::from(launched.is_ok()), Ordering::Relaxed);
         queue.kept.insert(key, Kept { executable, used: waits });
         launched.map(|()| true)
+    }
+
+    fn instantiate(&self, graph: &Graph) -> std::result::Result<Executable, Failure> {
+        let made = self.driver.instantiate(graph)?;
+        self.counters[6].fetch_add(1, Ordering::Relaxed);
+        Ok(made)
     }
 
     /// Asks the driver for all that is in the list, one by one; the list stays.

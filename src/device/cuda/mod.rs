@@ -1,8 +1,8 @@
 //! The CUDA device: NVIDIA's driver and compiler, opened at run time. One binary serves machines with and without a GPU.
 //!
 //! Everything runs on one stream, in order. Kernels are compiled when they are first asked for and kept on disk
-//! (`compile`); memory is kept and used again (`memory`); a launch is checked before the driver sees it (`launch`).
-//! This room and what it holds is the only one that knows of addresses.
+//! (`compile`); memory is kept and used again (`memory`); a launch is checked before the driver sees it (`launch`), which
+//! gets it by itself or in a graph (`graphs`). This room and what it holds is the only one that knows of addresses.
 
 mod compile;
 pub(crate) mod flat;
