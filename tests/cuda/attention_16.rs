@@ -165,8 +165,9 @@ fn score_error(case: &Case, largest: f64) -> f64 {
 /// - dv, the same with dy; P is an eighth in f16.
 /// - D is a sum of what y is off: |dy| · off(y); dS: (u + δ) |dS| + P off(D) + the error of f32 sums of dy · v; dq, dk: its sums.
 /// - What is rounded is what was worked out, not what is expected: u of each error beside.
-/// (With products cut off at 2⁻²¹ of the largest of 16, where a tensor core keeps 24 bits or more, and 2ˣ off by 2⁻²⁰, the software GPU
-/// stays within these bounds.)
+///
+/// With products cut off at 2⁻²¹ of the largest of 16, where tensor cores keep 24 bits or more, and 2ˣ off by 2⁻²⁰, the software
+/// GPU stays within these bounds.
 fn bounds(case: &Case, kind: Dtype, inputs: [&[f64]; 4], expected: &Results<f64>, largest: f64) -> Results<f64> {
     let [q, k, v, dy] = inputs;
     let (d, width, stride) = (case.head_dim, case.width(), case.mask_stride());
