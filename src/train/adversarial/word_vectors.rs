@@ -143,7 +143,9 @@ pub(super) fn fast_gradient(
     let free = perturbation::Ball { radius: f32::INFINITY, ..plan.ball };
     let step = (Direction::Gradient, plan.ball.radius);
     perturbation::ascend(&device, delta.buffer_mut(), gradient, &segments, width, free, step)?;
-    let (loss, found) = batch.pass(&delta, batch.scale * plan.weight)?;
+    // A loss against the labels: it counts as they do.
+    let weight = plan.weight * batch.objective.label_weight();
+    let (loss, found) = batch.pass(&delta, batch.scale * weight)?;
     let size = perturbation::mean_norm(&device, delta.buffer(), &segments, width, plan.ball.norm, plan.ball.level)?;
     batch.tape.give(delta);
     let usable = match &found {
@@ -152,7 +154,7 @@ pub(super) fn fast_gradient(
     };
     report.spoilt |= found.is_some() && !usable;
     match usable {
-        true => report.add(plan.method.name(), loss, plan.weight as f64, Some(size)),
+        true => report.add(plan.method.name(), loss, weight as f64, Some(size)),
         false => report.dropped.push(plan.method.name()),
     }
     if let Some(gradient) = found {

@@ -8,6 +8,7 @@ use super::outputs::{Identity, Stored, TeacherOutputs, Writer};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::hash::{self, Hasher};
+use crate::interop::atomic::readable_dir;
 use crate::interop::lock;
 use crate::model::MultiTaskModel;
 use crate::tasks::TaskDef;
@@ -57,6 +58,8 @@ impl Teacher {
     /// The files.
     pub fn new(model: MultiTaskModel, folder: &Path) -> Result<Teacher> {
         let mut hasher = Hasher::new();
+        // Where the model is read from while a new one is put in its place.
+        let source = readable_dir(folder);
         for name in [
             "config.json",
             "model.safetensors",
@@ -66,7 +69,7 @@ impl Teacher {
             "tokenizer.json",
             "vocab.txt",
         ] {
-            let path = folder.join(name);
+            let path = source.join(name);
             if path.exists() {
                 hasher.text(name).text(&hash::of_file(&path)?.1.to_string());
             }
@@ -144,6 +147,7 @@ impl Teacher {
         // Two processes compute it once.
         let _lock = lock::lock(&folder.join(".lock"), || {})?;
         if let Some(found) = TeacherOutputs::open(&folder, &identity, outputs)? {
+            progress(dataset.len(), dataset.len());
             return Ok(found);
         }
         let mut writer = Writer::open(&folder, &identity, outputs)?;

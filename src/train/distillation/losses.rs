@@ -96,7 +96,7 @@ impl DistillationOptions {
     }
 
     /// # Errors
-    /// Weights of tasks that there are not; nobody who teaches anything; logits that nobody has.
+    /// Weights of tasks that there are not; nobody who teaches anything; logits or states that nobody has.
     pub fn check_data(&self, model: &MultiTaskModel, data: &TrainingData) -> Result<()> {
         let names = || model.tasks().map(|task| task.name.as_str());
         self.weight.check_tasks("--soft-weight", names().collect::<Vec<_>>())?;
@@ -109,10 +109,30 @@ impl DistillationOptions {
             let logits = data.teaching.iter().flatten().all(|teaching| teaching.is_of_logits());
             if self.loss == SoftLoss::Mse && !logits {
                 let message = format!(
-                    "mse compares logits, and of task '{task}' there are probabilities: use kl, or with several teachers                      --average logits"
+                    "mse compares logits, and of task '{task}' there are probabilities: use kl, or of teachers give \
+                     --average logits, without --top-k"
                 );
                 return Err(Error::argument("--soft-loss", message));
             }
+        }
+        self.check_states(data)
+    }
+
+    /// States come from teachers alone, and the matrices that they go through are the same for all tasks.
+    fn check_states(&self, data: &TrainingData) -> Result<()> {
+        let matched = [("--hidden-weight", self.hidden_weight), ("--relation-weight", self.relation_weight)];
+        let Some((flag, _)) = matched.into_iter().find(|(_, weight)| *weight > 0.0) else { return Ok(()) };
+        let (layers, projected) = self.teacher_layers();
+        let mut widths = data.tasks.iter().flat_map(|task| &task.teaching).flatten().map(|teaching| teaching.width());
+        let first = widths.next();
+        if widths.any(|width| Some(width) != first) {
+            let message = "the tasks' first teachers are of different widths; give teachers of one width, or 0";
+            return Err(Error::argument(flag, message));
+        }
+        let mut all = data.tasks.iter().flat_map(|task| &task.teaching).flatten();
+        if !all.all(|teaching| teaching.shows(layers.len(), projected.is_some())) {
+            let message = "soft labels in files have no states; give teachers (manyhead distill), or 0";
+            return Err(Error::argument(flag, message));
         }
         Ok(())
     }

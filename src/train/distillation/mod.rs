@@ -11,6 +11,8 @@ mod losses;
 mod options;
 mod outputs;
 mod teaching;
+#[cfg(test)]
+mod tests;
 
 pub use consult::{Consultation, Keep, Teacher};
 pub use losses::{Matching, Targets, Taught};

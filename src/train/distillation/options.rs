@@ -191,14 +191,14 @@ impl DistillationOptions {
         };
         let temperature = self.temperature;
         let fits = temperature.is_finite() && (1e-3..=1e3).contains(&temperature);
-        require(fits, "temperature", format!("{temperature} is not from 0.001 to 1000"))?;
+        require(fits, "soft-temperature", format!("{temperature} is not from 0.001 to 1000"))?;
         for (name, weight) in [("hidden-weight", self.hidden_weight), ("relation-weight", self.relation_weight)] {
             require(weight.is_finite() && weight >= 0.0, name, format!("{weight} is not 0 or above"))?;
         }
         require(self.relation_heads != Some(0), "relation-heads", "0 heads relate nothing".into())?;
         let legacy = matches!(self.loss, SoftLoss::LegacyKl | SoftLoss::LegacyMse);
-        let message = format!("MT-DNN's {} knows no temperature; give --temperature 1", self.loss.name());
-        require(!legacy || temperature == 1.0, "temperature", message)
+        let message = format!("MT-DNN's {} knows no temperature; give --soft-temperature 1", self.loss.name());
+        require(!legacy || temperature == 1.0, "soft-temperature", message)
     }
 
     /// What decides the weights, as (flag, value): a resumed run must have the same.
@@ -206,7 +206,7 @@ impl DistillationOptions {
         let layers = self.relation_layers.map_or("last".into(), |(own, other)| format!("{own}:{other}"));
         vec![
             ("soft-loss", self.loss.name().into()),
-            ("temperature", self.temperature.to_string()),
+            ("soft-temperature", self.temperature.to_string()),
             ("soft-weight", self.weight.describe()),
             ("label-weight", self.label_weight.describe()),
             ("anneal", self.annealing.to_string()),

@@ -142,7 +142,7 @@ impl Identity {
         Ok(())
     }
 
-    /// Names and numbers a token of the files with states.
+    /// Names and numbers a token of the files with states; a layer that is asked for twice has one file.
     fn token_files(&self) -> Vec<(String, usize)> {
         let hidden = self.layers.iter().map(|layer| (format!("hidden-{layer}"), self.width));
         let projected = self.projected.map(|layer| (format!("projections-{layer}"), 3 * self.width));
@@ -176,8 +176,11 @@ impl Writer {
         let mut names: Vec<String> = identity.token_files().into_iter().map(|(name, _)| name).collect();
         names.extend([VALUES.to_string(), BORDERS.to_string()]);
         names.extend(top_of(identity, outputs).map(|_| CLASSES.to_string()));
-        let mut files = Vec::new();
+        let mut files: Vec<(String, BufWriter<File>, u64)> = Vec::new();
         for name in names {
+            if files.iter().any(|(known, ..)| *known == name) {
+                continue;
+            }
             let path = folder.join(&name);
             let length = sizes.get(&name).and_then(Value::as_u64).unwrap_or(0);
             let file = OpenOptions::new().create(true).read(true).append(true).open(&path);
@@ -213,9 +216,20 @@ impl Writer {
 
     fn write_numbers(&mut self, name: &str, numbers: impl Iterator<Item = f32>) -> Result<()> {
         let mut bytes = Vec::new();
+        let mut lost = None;
         match self.identity.stored {
-            Stored::F16 => numbers.for_each(|x| bytes.extend_from_slice(&f16::from_f32(x).to_le_bytes())),
+            Stored::F16 => numbers.for_each(|x| {
+                let rounded = f16::from_f32(x);
+                if rounded.is_infinite() && x.is_finite() {
+                    lost = Some(x);
+                }
+                bytes.extend_from_slice(&rounded.to_le_bytes());
+            }),
             Stored::F32 => numbers.for_each(|x| bytes.extend_from_slice(&x.to_le_bytes())),
+        }
+        if let Some(x) = lost {
+            let message = format!("an output of the teacher, {x}, is beyond f16; keep them in f32 (--store f32)");
+            return Err(Error::input(self.folder.join(name), None, message));
         }
         self.write(name, &bytes)
     }
@@ -253,6 +267,9 @@ impl Writer {
         let names = self.identity.token_files();
         let missing = || Error::argument("outputs", format!("no states {place} were asked for"));
         let (name, _) = names.get(place).ok_or_else(missing)?;
+        if names.iter().take(place).any(|(known, _)| known == name) {
+            return Ok(());
+        }
         self.write_numbers(name, states.iter().copied())
     }
 
@@ -423,6 +440,11 @@ impl TeacherOutputs {
     /// What they are known by.
     pub fn key(&self) -> String {
         self.identity.key()
+    }
+
+    /// Whether the values are the teacher's logits, not log-probabilities of which the smaller ones are levelled.
+    pub fn is_of_logits(&self) -> bool {
+        top_of(&self.identity, self.outputs).is_none()
     }
 
     /// Width of hidden states.

@@ -85,7 +85,13 @@ impl Teaching {
 
     /// Whether its values are logits, not the logarithms of probabilities: what [`crate::losses::SoftLoss::Mse`] needs.
     pub fn is_of_logits(&self) -> bool {
-        self.teachers.len() == 1 || self.of_logits || self.outputs == Outputs::Numbers
+        let whole = self.teachers.iter().all(TeacherOutputs::is_of_logits);
+        self.outputs == Outputs::Numbers || whole && (self.teachers.len() == 1 || self.of_logits)
+    }
+
+    /// Whether it has hidden states of so many layers, and queries, keys and values if they are wanted.
+    pub fn shows(&self, hidden: usize, projected: bool) -> bool {
+        self.hidden == hidden && (self.projected || !projected)
     }
 
     /// Width of the first teacher's hidden states; 0 without any.

@@ -212,6 +212,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     check(&arguments.out, existing)?;
     check_contents(&arguments.out, existing, Contents::Run)?;
     let distillation = arguments.distillation.resolve()?;
+    if arguments.top_k == Some(0) {
+        return Err(Error::argument("--top-k", "0 keeps nothing; give 1 or more, or leave it out").into());
+    }
     let spec = spec_of(&arguments.student)?;
     let (options, data_dir) = (&arguments.options, arguments.data_dir.as_deref());
     let reading = Reading::new(options.skip_bad_rows, !options.no_token_cache, common);

@@ -16,10 +16,10 @@ pub struct Distillation {
     /// reverse-kl, js, mse (of logits), or as MT-DNN's toolkit did it: legacy-kl, legacy-mse (predictions of numbers: always mse)
     #[arg(help_heading = HEADING, long, default_value = "kl", value_parser = SoftLoss::NAMES)]
     pub soft_loss: String,
-    /// T
+    /// T (--temperature is that of sampling)
     #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "T",
         default_value_t = DistillationOptions::default().temperature)]
-    pub temperature: f32,
+    pub soft_temperature: f32,
     /// Factor of the loss against the teachers' outputs, or factors of tasks: 0.5,TASK=1
     #[arg(help_heading = HEADING, long, allow_hyphen_values = true, value_name = "X|TASK=X,…", default_value = "1")]
     pub soft_weight: String,
@@ -60,7 +60,7 @@ impl Distillation {
         };
         let options = DistillationOptions {
             loss: SoftLoss::parse(&self.soft_loss).unwrap_or_default(),
-            temperature: self.temperature,
+            temperature: self.soft_temperature,
             weight: TaskWeights::parse("--soft-weight", &self.soft_weight, 1.0)?,
             label_weight: TaskWeights::parse("--label-weight", &self.label_weight, 1.0)?,
             annealing: self.anneal,
@@ -89,7 +89,7 @@ impl Distillation {
     pub fn list(&self) -> Vec<(&'static str, String)> {
         let mut list = vec![
             ("soft-loss", self.soft_loss.clone()),
-            ("temperature", self.temperature.to_string()),
+            ("soft-temperature", self.soft_temperature.to_string()),
             ("soft-weight", self.soft_weight.clone()),
             ("label-weight", self.label_weight.clone()),
             ("anneal", self.anneal.to_string()),
