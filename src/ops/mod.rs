@@ -68,17 +68,3 @@ fn check_segments(op: &'static str, cu_seqlens: &[u32], tokens: usize) -> Result
     }
     Ok(())
 }
-// STUB-BEGIN
-/// stub
-pub fn relations(
-    _tape: &mut crate::tape::Tape<'_>,
-    _x: crate::tape::Var,
-    _columns: std::ops::Range<usize>,
-    _teacher: crate::tape::Var,
-    _theirs: std::ops::Range<usize>,
-    _cu: &std::sync::Arc<[u32]>,
-    _heads: usize,
-) -> Result<crate::tape::Var> {
-    Err(Error::unsupported("relations", "wait"))
-}
-// STUB-END
