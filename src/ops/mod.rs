@@ -22,6 +22,7 @@ mod mse;
 pub mod perturbation;
 mod pool;
 mod projections;
+mod relations;
 mod rms_norm;
 
 pub use activation::{Activation, activation};
@@ -42,6 +43,7 @@ pub use lookup::lookup;
 pub use mse::{mse, weighted_mse};
 pub use pool::{Pooling, pool};
 pub use projections::projections;
+pub use relations::relations;
 pub use rms_norm::rms_norm;
 
 use crate::device::cpu::MOST_QUANTISED;

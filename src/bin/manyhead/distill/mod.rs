@@ -20,7 +20,7 @@ use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
 use super::train::{Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
 pub use options::Distillation;
-use teachers::{Teachers, read_texts};
+use teachers::{Teachers, read_texts, takes_texts};
 
 /// Teach a small model what large ones know
 ///
@@ -178,15 +178,18 @@ fn student(
         }
     }
     for (index, task) in tasks.iter().enumerate().filter(|_| !arguments.text.is_empty()) {
-        let contents = read_texts(&arguments.text, task, common)?;
-        if contents.is_empty() {
+        if !takes_texts(task) {
+            common.say(&format!("--text: not used for task '{}', which ranks candidates", task.name));
             continue;
         }
+        let contents = read_texts(&arguments.text, task)?;
         let texts = prepared.model.tokenise(index, &contents)?;
         match arguments.tasks {
             Some(_) => {
-                if let Some(task) = prepared.data.tasks.get_mut(index) {
-                    task.unlabelled = Some(texts);
+                if let Some(own) = prepared.data.tasks.get_mut(index)
+                    && own.unlabelled.replace(texts).is_some()
+                {
+                    common.say(&format!("--text takes the place of the unlabelled file of task '{}'", task.name));
                 }
             }
             None => {

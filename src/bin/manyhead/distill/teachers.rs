@@ -125,9 +125,10 @@ impl Teachers {
         for (number, (teacher, places)) in self.all.iter().enumerate() {
             let Some(place) = places.get(index).copied().flatten() else { continue };
             let texts = &how.arguments.text;
-            let of_texts = how.arguments.tasks.is_none() || split == UNLABELLED && !texts.is_empty();
+            let of_texts =
+                how.arguments.tasks.is_none() || split == UNLABELLED && takes_texts(task) && !texts.is_empty();
             let read = match split {
-                _ if of_texts => Some(teacher.model.tokenise(place, &read_texts(texts, task, common)?)?),
+                _ if of_texts => Some(teacher.model.tokenise(place, &read_texts(texts, task)?)?),
                 UNLABELLED => {
                     reading.with(|read| read_split_to_predict(&teacher.model, place, task, split, data_dir, read))?
                 }
@@ -164,14 +165,14 @@ impl Teachers {
     }
 }
 
-/// The lines of files as samples of a task: a text, a pair parted by TAB, words parted by blanks. A task that ranks candidates has
-/// no such samples.
-pub fn read_texts(paths: &[PathBuf], task: &TaskDef, common: &Common) -> Result<Vec<Content>, Failure> {
+/// Whether lines of text are samples of a task: not of one that ranks candidates.
+pub fn takes_texts(task: &TaskDef) -> bool {
+    task.data_format != DataFormat::PremiseAndMultiHypothesis
+}
+
+/// The lines of files as samples of a task that takes them: a text, a pair parted by TAB, words parted by blanks.
+pub fn read_texts(paths: &[PathBuf], task: &TaskDef) -> Result<Vec<Content>, Failure> {
     let mut contents = Vec::new();
-    if task.data_format == DataFormat::PremiseAndMultiHypothesis {
-        common.say(&format!("--text: not used for task '{}', which ranks candidates", task.name));
-        return Ok(contents);
-    }
     for path in paths {
         let mut chunks = Chunks::open(path, usize::MAX)?;
         loop {
@@ -181,6 +182,10 @@ pub fn read_texts(paths: &[PathBuf], task: &TaskDef, common: &Common) -> Result<
             }
             read_lines(path, lines, task, &mut contents)?;
         }
+    }
+    if contents.is_empty() {
+        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(Error::argument("--text", format!("there is no text in {}", names.join(", "))).into());
     }
     Ok(contents)
 }
