@@ -166,6 +166,23 @@ impl Tokenizer {
         &self.fingerprint
     }
 
+    /// The same for a model that takes at most `longest` tokens: `tokenizer_config.json` tells other software so, where it
+    /// names more (`model_max_length`).
+    ///
+    /// # Errors
+    /// A `tokenizer_config.json` that is no object.
+    pub fn with_model_max_length(mut self, longest: usize) -> Result<Tokenizer> {
+        for (name, content) in self.files.iter_mut().filter(|(name, _)| name == files::CONFIG_FILE) {
+            let mut config = files::parse_object(&self.path.with_file_name(name), content)?;
+            let given = config.get_mut("model_max_length");
+            if let Some(length) = given.filter(|length| length.as_f64().is_some_and(|length| length > longest as f64)) {
+                *length = longest.into();
+                *content = serde_json::Value::Object(config).to_string().into_bytes();
+            }
+        }
+        Ok(self)
+    }
+
     /// Writes the tokenizer's files into `dir` (created if it is not there), so that Hugging Face's `AutoTokenizer`
     /// reads them: copies of what was loaded, or `tokenizer.json` made from `vocab.txt`.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {

@@ -52,7 +52,7 @@ impl Folder {
 }
 
 fn bert() -> Folder {
-    let config = json!({"do_lower_case": true, "strip_accents": false,
+    let config = json!({"do_lower_case": true, "strip_accents": false, "model_max_length": 512,
         "added_tokens_decoder": {"0": {"content": "[PAD]"}, "3": {"content": "[UNK]"}, "1": {"content": "[unused0]"}}});
     Folder::new(&[("vocab.txt", vocabulary().join("\n") + "\n"), ("tokenizer_config.json", config.to_string())])
 }
@@ -138,6 +138,12 @@ fn files_are_written_with_the_new_ids() {
     assert!(!saved.dir.path().join("vocab.txt").exists());
     let read =
         |name: &str| -> Value { serde_json::from_slice(&fs::read(saved.dir.path().join(name)).unwrap()).unwrap() };
+    assert_eq!(read("tokenizer_config.json")["model_max_length"], 512);
+    for (longest, expected) in [(128, 128), (1024, 512)] {
+        pruned.tokenizer.clone().with_model_max_length(longest).unwrap().save(saved.dir.path()).unwrap();
+        assert_eq!(read("tokenizer_config.json")["model_max_length"], expected);
+        assert_eq!(saved.tokenizer().fingerprint(), again.fingerprint());
+    }
     // [unused0] is gone, [UNK] follows [PAD].
     let decoder = &read("tokenizer_config.json")["added_tokens_decoder"];
     assert_eq!(*decoder, json!({"0": {"content": "[PAD]"}, "1": {"content": "[UNK]"}}));
