@@ -85,7 +85,6 @@ impl Driver {
         synchronize() -> Result<(), Failure>;
         mark() -> Result<Mark, Failure>;
         seconds_between(start: &Mark, end: &Mark) -> Result<f64, Failure>;
-        is_capturing() -> bool;
         load(image: &[u8]) -> Result<Module, Failure>;
         unload(module: Module) -> ();
         function(module: Module, name: &str, shared: u32) -> Result<Function, Failure>;

@@ -286,17 +286,6 @@ impl Driver {
         Ok(f64::from(milliseconds) / 1e3)
     }
 
-    /// Whether what is asked for is only recorded, for a graph, so that nothing can be waited for.
-    pub fn is_capturing(&self) -> bool {
-        type IsCapturing = unsafe extern "C" fn(sys::CUstream, *mut sys::CUstreamCaptureStatus) -> sys::CUresult;
-        // SAFETY: the function has had this form since it is there; a driver that has none cannot capture.
-        let Ok(ask) = (unsafe { sys::culib().get::<IsCapturing>(b"cuStreamIsCapturing\0") }) else { return false };
-        let mut status = sys::CUstreamCaptureStatus_enum::CU_STREAM_CAPTURE_STATUS_NONE;
-        // SAFETY: writes one value of the enumeration; the stream lives until `drop`.
-        let asked = self.current().is_ok() && unsafe { ask(self.stream, &mut status) }.result().is_ok();
-        asked && status != sys::CUstreamCaptureStatus_enum::CU_STREAM_CAPTURE_STATUS_NONE
-    }
-
     /// Loads a cubin, or PTX that ends in a NUL.
     pub fn load(&self, image: &[u8]) -> Result<Module, Failure> {
         if !image.starts_with(b"\x7fELF") && image.last() != Some(&0) {

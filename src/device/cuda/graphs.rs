@@ -189,6 +189,20 @@ impl Inner {
         self.send(&mut locked(&self.queue))
     }
 
+    /// Does work whose launches go to the driver one by one, at once, after all that was asked for before.
+    ///
+    /// # Errors
+    /// As [`Inner::ask`].
+    pub(super) fn without_graphs<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        let mut queue = locked(&self.queue);
+        self.send(&mut queue)?;
+        let graphs = std::mem::take(&mut queue.graphs);
+        drop(queue);
+        let done = work();
+        locked(&self.queue).graphs = graphs;
+        Ok(done)
+    }
+
     /// Notes that the stream has been waited for.
     pub(super) fn waited(&self) {
         let mut queue = locked(&self.queue);

@@ -203,9 +203,6 @@ impl Cuda {
         if let Some(known) = tuning.known(problem, names, source) {
             return known;
         }
-        if self.inner.driver.is_capturing() {
-            return rule;
-        }
         let timed = match tuning.clock {
             Clock::None => None,
             clock => prepare().ok().and_then(|run| {
@@ -223,12 +220,13 @@ impl Cuda {
         match clock {
             Clock::None => None,
             Clock::Events => {
-                // What is kept for a graph is launched before each mark.
-                self.inner.send_all().ok()?;
-                let start = driver.mark().ok()?;
-                (0..LAUNCHES).try_for_each(|_| run(kernel)).ok()?;
-                self.inner.send_all().ok()?;
-                let end = driver.mark().ok()?;
+                // Kept for a graph, launches would come with what it takes to make one.
+                let marks = self.inner.without_graphs(|| {
+                    let start = driver.mark().ok()?;
+                    (0..LAUNCHES).try_for_each(|_| run(kernel)).ok()?;
+                    Some((start, driver.mark().ok()?))
+                });
+                let (start, end) = marks.ok()??;
                 driver.seconds_between(&start, &end).ok().map(|seconds| seconds / LAUNCHES as f64)
             }
             #[cfg(test)]
