@@ -46,7 +46,7 @@ fn texts(count: usize) -> String {
 #[test]
 fn a_student_of_every_kind_of_task_is_a_model_like_any_other() {
     let tiny = trained();
-    let flags = "--teacher out --student layers=1 --hidden-weight 0.5 --anneal --check";
+    let flags = "--teacher out --student layers=1 --hidden-weight 0.5 --relation-weight 0.5 --anneal --check";
     let done = distill(&tiny, &format!("{flags} --out small"));
     let said = done.err.clone();
     let table = done.ok();
@@ -57,7 +57,9 @@ fn a_student_of_every_kind_of_task_is_a_model_like_any_other() {
     assert!(said.contains("heads that begin as the first teacher's: cola, mnli, stsb, topics, rank, tags"), "{said}");
     assert!(table.lines().next().unwrap().split_whitespace().eq(["on", "dev", "teacher", "student"]), "{table}");
     for batch in batches(&tiny, "small") {
-        assert_eq!(keys(&batch["loss_terms"]), ["task", "distill", "distill_hidden"], "{batch}");
+        let relations = ["distill_queries", "distill_keys", "distill_values"];
+        let terms = [&["task", "distill", "distill_hidden"], &relations[..]].concat();
+        assert_eq!(keys(&batch["loss_terms"]), terms, "{batch}");
     }
     let wanted = ["best", "checkpoints", "distillation.json", "log.jsonl", "metrics.json", "report.html", "run.yml"];
     assert_eq!(
@@ -133,31 +135,35 @@ fn several_teachers_texts_and_a_student_from_a_folder() {
         let loss = batch["loss"].as_f64().unwrap();
         assert!((loss - task - own - texts).abs() < 1e-5 * loss, "{batch}");
     }
-    // Who changes the data, the teacher or the form is told so.
-    for (change, what) in [
-        ("--store f16", "another 'stored'"),
-        ("--teacher other --teacher teacher", "another teacher"),
-        ("--max-length 6", "other data"),
-    ] {
-        let flags = if change.contains("teacher") {
-            flags.replace("--teacher teacher --teacher other/best", "")
-        } else {
-            flags.into()
-        };
-        let base = format!("{flags} --out no --teacher-outputs kept {change}");
-        let base = if change.contains("store") { base } else { format!("{base} --store f32") };
-        let quick = QUICK.replace("--max-length 16", if change.contains("length") { "" } else { "--max-length 16" });
-        let message = tiny.run(&format!("distill {quick} {base}")).refused(2);
-        // Another length is the student's affair alone: the teacher cuts as it was trained.
+    // Two of one mind are of that mind together.
+    let json = parsed(&distill(&tiny, "--teacher teacher,teacher --student model --out twins --json").ok());
+    let figures = |side: &Value| -> Vec<Value> {
+        ["pairs", "mood"].iter().map(|task| side["tasks"][*task]["dev"]["metrics"].clone()).collect()
+    };
+    let all: Vec<_> = json["teachers"].as_array().unwrap().iter().map(figures).collect();
+    assert_eq!(all.len(), 3);
+    assert_eq!((&all[0], &all[0]), (&all[1], &all[2]));
+    // Who changes the teacher, the form or the data is told so, and no run stands in the folder afterwards.
+    let kept = "--student model --out no --teacher-outputs kept --text texts.txt";
+    let (both, turned) = ("--teacher teacher --teacher other", "--teacher other --teacher teacher");
+    let refused = |flags: String, what: &str| {
+        let message = distill(&tiny, &format!("{kept} {flags}")).refused(2);
         assert!(message.contains(what) && message.contains("kept/"), "{message}");
-    }
+    };
+    refused(format!("{both} --store f16"), "another 'stored'");
+    refused(format!("{turned} --store f32"), "another teacher");
+    refused(format!("{both} --store f32 --hidden-weight 1"), "another 'layers'");
+    tiny.write("texts.txt", texts(29));
+    refused(format!("{both} --store f32"), "other data");
+    tiny.write("texts.txt", texts(30));
+    distill(&tiny, &format!("{kept} {both} --store f32")).ok();
 }
 
 #[test]
 fn an_encoder_teaches_how_to_embed() {
     let tiny = Tiny::new();
     tiny.write("texts.txt", texts(40).replace('\t', " "));
-    let student = "--student layers=1,vocabulary=20 --text texts.txt --epochs 3 --batch-size 8 --learning-rate 1e-3";
+    let student = "--student layers=1,vocabulary=20 --text texts.txt --epochs 3 --batch-size 8 --learning-rate 1e-3 --max-length 16";
     let done =
         tiny.run(&format!("distill --teacher model {student} --hidden-weight 1 --out small --encoder-out half --json"));
     let json = parsed(&done.ok());
@@ -247,6 +253,7 @@ const SOFT_TASKS: &str = "\
 one: {data_format: PremiseOnly, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false, data: {train: one.csv, dev: one.csv, columns: {softlabel: [p0, p1]}}}
 two: {data_format: PremiseAndOneHypothesis, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false, data: {train: two.tsv, format: canonical, columns: {softlabel: 2}}}
 three: {data_format: Seqence, task_type: SeqenceLabeling, n_class: 2, labels: [O, B-A], metric_meta: [ACC], enable_san: false, data: {train: three.jsonl}}
+four: {data_format: PremiseOnly, task_type: Classification, multi_label: true, n_class: 2, labels: [a, b], metric_meta: [F1MIC], enable_san: false, data: {train: four.jsonl}}
 none: {data_format: PremiseOnly, task_type: Regression, n_class: 1, metric_meta: [Pearson], enable_san: false, data: {train: none.csv}}
 ";
 
@@ -274,10 +281,16 @@ fn soft_labels_of_files_are_learnt_from() {
                 .to_string()
         }),
     );
+    tiny.write(
+        "four.jsonl",
+        rows("", &|i| {
+            json!({"premise": kinds::text(i), "label": ["a"], "softlabel": [(i % 2) as f64, p(i)]}).to_string()
+        }),
+    );
     tiny.write("none.csv", rows("label,premise\n", &|i| format!("{i},{}", kinds::text(i))));
     let train = "train --tasks soft.yml --encoder model --epochs 1 --batch-size 4 --max-length 16 --check";
     let done = tiny.run(&format!("{train} --out soft --soft-labels --soft-temperature 1 --soft-weight 0.5"));
-    assert!(done.err.contains("soft labels: one, two, three"), "{}", done.err);
+    assert!(done.err.contains("soft labels: one, two, three, four"), "{}", done.err);
     done.ok();
     for batch in batches(&tiny, "soft") {
         let taught = batch["task"] != "none";
@@ -295,7 +308,7 @@ fn soft_labels_of_files_are_learnt_from() {
     let only = SOFT_TASKS.lines().take(2).collect::<Vec<_>>().join("\n") + "\n";
     tiny.write("classes.yml", only);
     let legacy = train.replace("soft.yml", "classes.yml");
-    for loss in ["legacy-kl", "legacy-mse", "js", "reverse-kl"] {
+    for loss in ["legacy-kl", "legacy-mse", "js"] {
         tiny.run(&format!("{legacy} --out {loss} --soft-labels --soft-loss {loss} --soft-temperature 1")).ok();
     }
     for (flags, what) in [
@@ -307,6 +320,8 @@ fn soft_labels_of_files_are_learnt_from() {
         ("--soft-labels --hidden-weight 1 --layer-map 1:1", ["--hidden-weight", "teachers"]),
         ("--soft-labels --relation-weight 1", ["--relation-weight", "--teacher"]),
         ("--soft-labels --soft-loss legacy-kl", ["--soft-temperature", "1"]),
+        // one.csv has probabilities of 0.
+        ("--soft-labels --soft-loss reverse-kl", ["--soft-loss", "use kl or js"]),
         ("--soft-labels --soft-weight two=1,nobody=2", ["--soft-weight", "'nobody'"]),
     ] {
         let message = tiny.run(&format!("{train} --out no {flags}")).refused(2);

@@ -1,5 +1,5 @@
-//! What a student is trained by: averages of teachers, the loss of a batch and its gradient, weights and annealing,
-//! beside adversarial training, on any number of threads.
+//! What a student is trained by: the loss of a batch and its gradient, weights and annealing, beside adversarial training,
+//! on any number of threads.
 
 mod support;
 #[allow(dead_code)]
@@ -15,152 +15,13 @@ use manyhead::losses::SoftLoss;
 use manyhead::model::HeadOptions;
 use manyhead::model::student::{self, StudentSpec};
 use manyhead::tape::ParamId;
-use manyhead::tasks::{Label, Outputs, TaskBatch};
+use manyhead::tasks::{Label, TaskBatch};
 use manyhead::train::adversarial::{AdversarialOptions, Method, Settings};
 use manyhead::train::distillation::{Keep, LayerMap, Lesson, Stored, TaskWeights, Teaching};
 use manyhead::train::{DistillationOptions, Event, OptimizerKind, OptimizerOptions, Step, Targets};
 use manyhead::{Device, Encoder, MultiTaskModel, TrainOptions, Trainer, TrainingData};
 use support::{Record, assert_same_weights, options, weights};
 use teachers::{Fixture, LENGTH, NAMES, asked, consult, taught};
-
-// ---------------------------------------------------------------------------------------------------------------
-// Averages
-
-const ROWS: [&[f32]; 3] = [
-    &[0.5, -1.0, 3.0, 2.0, 2.5, -7.0],
-    &[1.5, 0.0, -2.0, f32::NEG_INFINITY, 1.0, 0.25],
-    &[-40.0, 40.0, 0.0, 0.0, 1.0, 2.0],
-];
-
-fn exact(row: &[f32]) -> Vec<f64> {
-    row.iter().map(|x| f64::from(*x)).collect()
-}
-
-fn log_softmax(row: &[f64]) -> Vec<f64> {
-    let most = row.iter().copied().fold(f64::MIN, f64::max);
-    let sum: f64 = row.iter().map(|x| (x - most).exp()).sum();
-    row.iter().map(|x| x - most - sum.ln()).collect()
-}
-
-/// The mean of so many teachers, by the definition.
-fn mean(outputs: Outputs, teachers: &[&[f32]], of_logits: bool) -> Vec<f64> {
-    let width = match outputs {
-        Outputs::Distributions(width) => width,
-        Outputs::Distribution => teachers[0].len(),
-        _ => 1,
-    };
-    let count = teachers.len() as f64;
-    let sum = |rows: Vec<Vec<f64>>| (0..width).map(|i| rows.iter().map(|row| row[i]).sum::<f64>()).collect::<Vec<_>>();
-    let row = |start: usize| -> Vec<f64> {
-        let rows: Vec<Vec<f64>> = teachers.iter().map(|teacher| exact(&teacher[start..start + width])).collect();
-        match outputs {
-            _ if of_logits || outputs == Outputs::Numbers => sum(rows).iter().map(|x| x / count).collect(),
-            Outputs::Probabilities => {
-                let p = sum(rows.into_iter().map(|row| vec![1.0 / (1.0 + (-row[0]).exp())]).collect())[0] / count;
-                let rest =
-                    sum(teachers.iter().map(|t| vec![1.0 / (1.0 + f64::from(t[start]).exp())]).collect())[0] / count;
-                vec![(p / rest).ln()]
-            }
-            _ => {
-                let rows = rows.iter().map(|row| log_softmax(row).into_iter().map(f64::exp).collect()).collect();
-                sum(rows).iter().map(|p| (p / count).ln()).collect()
-            }
-        }
-    };
-    (0..teachers[0].len()).step_by(width).flat_map(row).collect()
-}
-
-#[test]
-fn averages_are_those_of_their_definition() {
-    for outputs in [Outputs::Distributions(3), Outputs::Distribution, Outputs::Probabilities, Outputs::Numbers] {
-        for teachers in [&ROWS[..1], &ROWS[..2], &[ROWS[0], ROWS[2]], &ROWS] {
-            for of_logits in [false, true] {
-                let found = outputs.mean(teachers, of_logits);
-                if let [only] = teachers {
-                    assert_eq!(found, *only, "{outputs:?}");
-                    continue;
-                }
-                let wanted = mean(outputs, teachers, of_logits);
-                assert_eq!(found.len(), wanted.len());
-                for (found, wanted) in found.iter().zip(&wanted) {
-                    let near = f64::from(*found) == *wanted
-                        || (f64::from(*found) - wanted).abs() < 1e-6 * wanted.abs().max(1.0);
-                    assert!(near, "{outputs:?} {} {of_logits}: {found}, not {wanted}", teachers.len());
-                }
-            }
-        }
-    }
-    assert!(Outputs::Numbers.mean(&[], false).is_empty());
-}
-
-#[test]
-fn what_one_teacher_has_cut_off_is_the_mean_of_the_others() {
-    let nan = f32::NAN;
-    let (long, short): (&[f32], &[f32]) = (&[1.0, 2.0, 3.0, 4.0, 0.5, 0.0], &[3.0, 1.0, nan, nan, nan, nan]);
-    let third: &[f32] = &[0.0, 0.0, 5.0, 5.0, nan, nan];
-    for of_logits in [false, true] {
-        let found = Outputs::Distributions(2).mean(&[short, long, third], of_logits);
-        let first = mean(Outputs::Distributions(2), &[&short[..2], &long[..2], &third[..2]], of_logits);
-        let second = mean(Outputs::Distributions(2), &[&long[2..4], &third[2..4]], of_logits);
-        let last = mean(Outputs::Distributions(2), &[&long[4..]], of_logits);
-        for (found, wanted) in found.iter().zip([first, second, last].concat()) {
-            assert!((f64::from(*found) - wanted).abs() < 1e-6, "{of_logits}: {found}, not {wanted}");
-        }
-        let none = Outputs::Distributions(2).mean(&[&[nan, nan], &[nan, nan]], of_logits);
-        assert!(none.len() == 2 && none.iter().all(|x| x.is_nan()));
-    }
-}
-
-#[test]
-fn a_lesson_of_several_teachers_is_their_mean() {
-    let fixture = Fixture::new();
-    let student = fixture.model(5, false, LENGTH);
-    let data = fixture.data(&student);
-    // The second one cuts sentences earlier.
-    let lengths = [LENGTH, 20, LENGTH];
-    let teachers = [1, 2, 3].map(|seed| fixture.teacher(seed, lengths[seed as usize - 1]));
-    for (task, own) in data.tasks.iter().enumerate() {
-        let kind = student.outputs(task).unwrap();
-        let mut all = Vec::new();
-        let mut each = Vec::new();
-        for (teacher, length) in teachers.iter().zip(lengths) {
-            let read = fixture.data(&teacher.model);
-            let keep = Keep::Cache(fixture.world.path("cache"));
-            all.push(consult(teacher, task, &read.tasks[task].train, &asked(&keep, Stored::F32)).0.unwrap());
-            let train = &read.tasks[task].train;
-            each.push(
-                (0..train.len())
-                    .map(|i| teachers::expected(&teacher.model, task, train, i, length))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        let teaching = Teaching::of_teachers(all, kind, false, (0, false), (&own.train, &own.train)).unwrap();
-        assert_eq!(teaching.is_of_logits(), NAMES[task] == "value");
-        let lesson = teaching.lesson(&own.train, &[2, 7, 5]).unwrap().values.unwrap();
-        for (place, i) in [2, 7, 5].into_iter().enumerate() {
-            let rows: Vec<&[f32]> = each.iter().map(|values| values[i].as_slice()).collect();
-            let found = lesson.of(place);
-            assert_eq!(found.len(), rows[0].len());
-            let width = match kind {
-                Outputs::Distributions(width) => width,
-                Outputs::Distribution => found.len(),
-                _ => 1,
-            };
-            for start in (0..found.len()).step_by(width) {
-                let row: Vec<&[f32]> = rows.iter().map(|row| &row[start..start + width]).collect();
-                let row: Vec<&[f32]> = row.into_iter().filter(|row| !row[0].is_nan()).collect();
-                let nothing = vec![f64::NAN; width];
-                let wanted = if row.is_empty() { nothing } else { mean(kind, &row, false) };
-                // One teacher's logits stand as they are; two are a distribution. Both say the same.
-                let (a, b) = (exact(&found[start..start + width]), wanted);
-                let (a, b) = if width > 1 { (log_softmax(&a), log_softmax(&b)) } else { (a, b) };
-                for (a, b) in a.iter().zip(&b) {
-                    assert!((a - b).abs() < 1e-5 || a.is_nan() && b.is_nan(), "{} {i}: {a}, not {b}", NAMES[task]);
-                }
-            }
-        }
-    }
-}
 
 // ---------------------------------------------------------------------------------------------------------------
 // The loss of a batch
@@ -287,6 +148,10 @@ fn all_terms() -> DistillationOptions {
     }
 }
 
+fn related(hidden_weight: f32, relation_heads: Option<usize>) -> DistillationOptions {
+    DistillationOptions { relation_weight: 3.0, relation_heads, hidden_weight, ..all_terms() }
+}
+
 #[test]
 fn the_gradient_is_the_slope_of_the_whole_loss() {
     let fixture = Fixture::new();
@@ -301,6 +166,8 @@ fn the_gradient_is_the_slope_of_the_whole_loss() {
         (0, "layers=1", all_terms()),
         (4, "layers=2", even.clone()),
         (5, "layers=1,hidden=16,heads=2,intermediate=24", even),
+        (1, "layers=2", related(0.0, None)),
+        (2, "layers=1,hidden=24,heads=2,intermediate=24", related(1.0, Some(8))),
         (3, "layers=2,hidden=16,heads=4,intermediate=24", mixed),
     ] {
         Batch::new(&fixture, task, spec, options).check(&format!("{} {spec}", NAMES[task]), 15);
@@ -331,6 +198,60 @@ fn the_loss_is_the_sum_of_its_terms_with_their_factors() {
             sum += squares.sum::<f64>() / own.len() as f64 / layers.len() as f64;
         }
         assert!((terms["distill_hidden"] - sum).abs() < 1e-5 * sum, "{}, not {sum}", terms["distill_hidden"]);
+    }
+}
+
+/// KL(teacher's attention of tokens to each other ‖ student's) of every head, from the states of both, by its definition.
+fn relation(own: &[f32], theirs: &[f32], [width, other]: [usize; 2], borders: &[u32], heads: usize) -> f64 {
+    let attention = |x: &[f32], width: usize, head: usize, i: usize, segment: &std::ops::Range<usize>| -> Vec<f64> {
+        let size = width / heads;
+        let row = |token: usize| &x[token * width + head * size..token * width + (head + 1) * size];
+        let dot = |j: usize| row(i).iter().zip(row(j)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let scores: Vec<f64> = segment.clone().map(|j| dot(j) / (size as f64).sqrt()).collect();
+        let most = scores.iter().copied().fold(f64::MIN, f64::max);
+        let sum: f64 = scores.iter().map(|x| (x - most).exp()).sum();
+        scores.iter().map(|x| x - most - sum.ln()).collect()
+    };
+    let (mut sum, mut rows) = (0.0, 0);
+    for border in borders.windows(2) {
+        let segment = border[0] as usize..border[1] as usize;
+        for i in segment.clone() {
+            for head in 0..heads {
+                let (p, q) = (attention(own, width, head, i, &segment), attention(theirs, other, head, i, &segment));
+                sum += p.iter().zip(&q).map(|(p, q)| q.exp() * (q - p)).sum::<f64>();
+                rows += 1;
+            }
+        }
+    }
+    sum / rows as f64
+}
+
+#[test]
+fn relations_of_queries_keys_and_values_are_terms_of_the_loss() {
+    let fixture = Fixture::new();
+    for (spec, width, heads) in [("layers=2", 32, None), ("layers=1,hidden=24,heads=2,intermediate=24", 24, Some(8))] {
+        let batch = Batch::new(&fixture, 4, spec, related(0.0, heads));
+        let resolved = batch.options.distillation.as_ref().unwrap();
+        // The largest number up to 12 that divides both widths.
+        assert_eq!(resolved.relation_heads, Some(8), "{spec}");
+        let (loss, terms) = batch.loss(&mut Step::new(&batch.student, &batch.options).unwrap());
+        let encoder = batch.student.encoder();
+        let mut tape = manyhead::tape::Tape::inference(encoder.params(), encoder.device(), Default::default());
+        let mut states = manyhead::nn::States::of(&[], Some(encoder.net().layers()));
+        let embedded = batch.student.embed(&mut tape, &batch.batch.packed, None).unwrap();
+        batch.student.logits_noting(&mut tape, 4, &batch.batch.packed, embedded, &mut states).unwrap();
+        let own = states.projections().unwrap().unwrap();
+        let all = batch.lesson.projections.as_ref().unwrap();
+        for (place, name) in ["distill_queries", "distill_keys", "distill_values"].into_iter().enumerate() {
+            let theirs: Vec<f32> =
+                all.chunks(96).flat_map(|token| token[32 * place..32 * place + 32].to_vec()).collect();
+            let own = tape.view(own[place]).unwrap().data;
+            let wanted = relation(own, &theirs, [width, 32], &batch.batch.packed.cu_seqlens, 8);
+            assert!((terms[name] - wanted).abs() < 1e-5 * wanted.max(0.01), "{name}: {}, not {wanted}", terms[name]);
+        }
+        let related: f64 = terms.iter().filter(|(name, _)| name.starts_with("distill_")).map(|(_, value)| value).sum();
+        let wanted = 0.25 * terms["task"] + 0.5 * terms["distill"] + 3.0 * related;
+        assert!((loss - wanted).abs() < 1e-6 * wanted, "{loss}, not {wanted}");
     }
 }
 

@@ -66,7 +66,8 @@ impl SoftLoss {
 /// are compared by their squared difference, whatever `loss` says.
 ///
 /// # Errors
-/// Another number of logits; a temperature that is not above 0; a form of MT-DNN's for outputs that it never had.
+/// Another number of logits; a temperature that is not above 0; probabilities of 0 for the reverse KL divergence; a form of MT-DNN's
+/// for outputs that it never had.
 pub fn distillation(
     tape: &mut Tape<'_>,
     logits: Var,
@@ -87,6 +88,10 @@ pub fn distillation(
         SoftLoss::Mse => DistillationLoss::Mse,
         SoftLoss::LegacyKl | SoftLoss::LegacyMse => return legacy(tape, logits, taught, loss),
     };
+    if form == DistillationLoss::ReverseKl && taught.values.contains(&f32::NEG_INFINITY) {
+        let message = "reverse-kl is infinite where a teacher gives a probability of 0; use kl or js";
+        return Err(Error::argument("--soft-loss", message));
+    }
     let teacher = tape.leaf_from(shape, &taught.values)?;
     let (rows, counted) = (taught.rows.clone(), taught.counted.clone());
     ops::distillation(tape, logits, teacher, DistillationOptions { loss: form, temperature, rows, counted })

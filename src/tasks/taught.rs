@@ -12,6 +12,9 @@ use crate::losses::TaughtRows;
 use crate::ops::DivergenceRows;
 use crate::tape::View;
 
+/// The logit of what is certain.
+const CERTAIN: f32 = 200.0;
+
 /// The outputs of a teacher for some examples, one after the other.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TeacherValues {
@@ -59,11 +62,12 @@ pub enum Outputs {
 }
 
 impl Outputs {
-    /// Probabilities, as files have them, as logits; numbers as they are.
+    /// Probabilities, as files have them, as logits; numbers as they are. A certain one of a probability of its own has a
+    /// finite logit, of which f32 cannot tell the probability from 0 or 1.
     pub fn from_probabilities(self, values: &[f32]) -> impl Iterator<Item = f32> + use<'_> {
         values.iter().map(move |p| match self {
             Outputs::Distributions(_) | Outputs::Distribution => p.ln(),
-            Outputs::Probabilities => (p / (1.0 - p)).ln(),
+            Outputs::Probabilities => (p / (1.0 - p)).ln().clamp(-CERTAIN, CERTAIN),
             Outputs::Numbers => *p,
         })
     }
@@ -98,8 +102,10 @@ impl Outputs {
                 Outputs::Numbers => mean.extend(averaged(&exact).map(|value| value as f32)),
                 _ if of_logits => mean.extend(averaged(&exact).map(|value| value as f32)),
                 Outputs::Probabilities => {
-                    let sigmoid = |row: &[f32]| row.iter().map(|x| 1.0 / (1.0 + (-f64::from(*x)).exp())).collect();
-                    mean.extend(averaged(&sigmoid).map(|p| (p / (1.0 - p)).ln() as f32));
+                    // 1 - p would be 0 from 37 on.
+                    let yes = |row: &[f32]| row.iter().map(|x| 1.0 / (1.0 + (-f64::from(*x)).exp())).collect();
+                    let no = |row: &[f32]| row.iter().map(|x| 1.0 / (1.0 + f64::from(*x).exp())).collect();
+                    mean.extend(averaged(&yes).zip(averaged(&no)).map(|(yes, no)| (yes / no).ln() as f32));
                 }
                 Outputs::Distributions(_) | Outputs::Distribution => {
                     mean.extend(averaged(&softmax).map(|p| p.ln() as f32));

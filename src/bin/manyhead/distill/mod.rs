@@ -145,7 +145,13 @@ fn made(
         })?;
     }
     let corpus = spec.vocabulary.is_some().then_some(&counts);
-    Ok(student::build(encoder, spec, corpus, arguments.options.seed)?)
+    let built = student::build(encoder, spec, corpus, arguments.options.seed).map_err(|error| match error {
+        Error::Argument { name, message } if name == "vocabulary" => {
+            Error::argument("--student", format!("{name}: {message}"))
+        }
+        error => error,
+    });
+    Ok(built?)
 }
 
 /// A student, its data, how it is trained.
@@ -247,7 +253,13 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         Failure::Error(Error::Interrupted { update }) => {
             Failure::Interrupted { update, out: folder.path.clone(), command: "distill" }
         }
-        failure => failure,
+        failure => {
+            // Nothing has begun: the folder is as it was.
+            if existing != Existing::Resume {
+                let _ = std::fs::remove_file(folder.path.join("run.yml"));
+            }
+            failure
+        }
     })?;
     prepared.options.distillation = Some(distillation);
     let files = report::observers(&folder.path, arguments.resume, &run)?;
@@ -260,7 +272,8 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         common.say(&format!("the student's encoder, in f16, is in {}", folder.display()));
     }
     let evaluated: &[TaskDef] = if arguments.tasks.is_some() { &tasks } else { &[] };
-    let sides = sides::compare(&teachers, &student, &best, evaluated, data_dir, &reading)?;
+    let sides =
+        sides::compare(&teachers, &student, &best, evaluated, (data_dir, arguments.average == "logits"), &reading)?;
     sides.write(&folder.path)?;
     if common.json {
         let mut value = sides.json();

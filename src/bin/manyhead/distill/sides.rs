@@ -44,13 +44,14 @@ impl Side {
     }
 }
 
-/// Evaluates all on every dev split that the student has.
+/// Evaluates all on every dev split that the student has, also what the teachers say together: the mean of their probabilities, or
+/// with `of_logits` of their logits.
 pub fn compare(
     teachers: &Teachers,
     student: &MultiTaskModel,
     folder: &Path,
     tasks: &[TaskDef],
-    data_dir: Option<&Path>,
+    (data_dir, of_logits): (Option<&Path>, bool),
     reading: &Reading,
 ) -> Result<Sides, Failure> {
     let count = teachers.iter().count();
@@ -92,7 +93,7 @@ pub fn compare(
                 let mut mean = Vec::new();
                 for example in 0..dataset.len() {
                     let of: Vec<&[f32]> = all.iter().filter_map(|own| own.get(example).copied()).collect();
-                    mean.push(outputs.mean(&of, false));
+                    mean.push(outputs.mean(&of, of_logits));
                 }
                 let evaluation = model.evaluate_taught(place, &dataset, |examples| {
                     let mut values = TeacherValues::new();

@@ -64,8 +64,10 @@ pub struct Arguments {
 }
 
 /// Subcommands that take `--run FILE`, and flags that each needs.
-const WITH_RUN_FILES: [(&str, &[&str]); 2] =
-    [("train", &["--tasks=-", "--encoder=-", "--out=-"]), ("distill", &["--student=-", "--teacher=-", "--out=-"])];
+const WITH_RUN_FILES: [(&str, &[&str]); 2] = [
+    ("train", &["--tasks=-", "--encoder=-", "--out=-"]),
+    ("distill", &["--student=-", "--teacher=-", "--text=-", "--out=-"]),
+];
 
 /// Puts the options of `--run FILE` before the flags that were typed, which then win.
 pub fn with_run_file(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Error> {
