@@ -306,23 +306,23 @@ impl Inner {
     /// # Safety
     /// As for [`Inner::ask`].
     unsafe fn run(&self, work: &Work, arguments: &[Argument]) -> std::result::Result<(), Failure> {
-        // SAFETY: by the caller's promise, here and below.
-        match work {
-            Work::Kernel { function, launch, .. } => {
-                let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
-                let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
-                for ((pointer, value), given) in pointers.iter_mut().zip(&mut values).zip(arguments) {
-                    *value = *given;
-                    *pointer = value.pointer();
+        let mut values = [Argument::from(0u32); MOST_ARGUMENTS];
+        let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
+        for ((pointer, value), given) in pointers.iter_mut().zip(&mut values).zip(arguments) {
+            *value = *given;
+            *pointer = value.pointer();
+        }
+        let pointers = &mut pointers[..arguments.len().min(MOST_ARGUMENTS)];
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match work {
+                Work::Kernel { function, launch, .. } => self.driver.launch(function, *launch, pointers),
+                Work::Upload { to, from, bytes } => {
+                    self.driver.upload(*to, std::slice::from_raw_parts(*from as *const u8, *bytes))
                 }
-                let count = arguments.len().min(MOST_ARGUMENTS);
-                unsafe { self.driver.launch(function, *launch, &mut pointers[..count]) }
+                Work::Copy { to, from, bytes } => self.driver.copy(*to, *from, *bytes),
+                Work::Fill { to, word, bytes } => self.driver.fill(*to, *word, *bytes),
             }
-            Work::Upload { to, from, bytes } => unsafe {
-                self.driver.upload(*to, std::slice::from_raw_parts(*from as *const u8, *bytes))
-            },
-            Work::Copy { to, from, bytes } => unsafe { self.driver.copy(*to, *from, *bytes) },
-            Work::Fill { to, word, bytes } => unsafe { self.driver.fill(*to, *word, *bytes) },
         }
     }
 
