@@ -43,7 +43,7 @@ pub fn read_run_file(path: &Path) -> Result<Vec<RunOption>> {
 
 /// Writes a run file from (flag, value) pairs.
 pub fn write_run_file(path: &Path, options: &[(String, String)]) -> Result<()> {
-    let mut text = String::from("# The options of this run; `manyhead train --run FILE` repeats it.\n");
+    let mut text = String::from("# The options of this run; `--run FILE` repeats it.\n");
     for (name, value) in options {
         // JSON's strings are YAML's too; plain words and numbers stay as they are.
         let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_./+".contains(c));
