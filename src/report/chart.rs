@@ -42,6 +42,8 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Whether the vertical axis begins at 0.
     pub from_zero: bool,
+    /// Whether the horizontal axis is logarithmic, with a tick at each point of the lines; nothing below 0 is drawn then.
+    pub log_x: bool,
 }
 
 /// Text as it stands between tags and in attributes.
@@ -104,8 +106,11 @@ fn style(index: usize) -> (String, &'static str) {
 
 /// Where the values of a chart lie on the drawing.
 struct Plot {
+    /// Of logarithms where `marks` are.
     x: Axis,
     y: Axis,
+    /// Ticks of a logarithmic horizontal axis.
+    marks: Option<Vec<f64>>,
 }
 
 struct Axis {
@@ -121,6 +126,9 @@ impl Plot {
         };
         let lines: Vec<Point> = chart.series.iter().flat_map(|series| finite(&series.line)).collect();
         let raw: Vec<Point> = chart.series.iter().flat_map(|series| finite(&series.raw)).collect();
+        if chart.log_x {
+            return Plot::logarithmic(&lines, &raw);
+        }
         let (x_low, x_high) = extent(lines.iter().chain(&raw).map(|point| point.0))?;
         let (mut low, mut high) = extent(lines.iter().map(|point| point.1))?;
         // A few outliers must not flatten the rest: of the faint points the middle 98 % decide.
@@ -139,11 +147,29 @@ impl Plot {
         let x = Axis { low: x_low - margin, high: x_high + margin, step: nice((x_high - x_low) / 6.0).max(1.0) };
         let x = x.or_wider(1.0);
         // Counts beyond 2^53 are no longer told apart.
-        (x.low < x.high).then_some(Plot { x, y: Axis::around(low, high)? })
+        (x.low < x.high).then_some(Plot { x, y: Axis::around(low, high)?, marks: None })
+    }
+
+    fn logarithmic(lines: &[Point], raw: &[Point]) -> Option<Plot> {
+        let all = lines.iter().chain(raw).filter(|point| point.0 > 0.0);
+        let (low, high) = extent(all.clone().map(|point| point.0.log10()))?;
+        let (least, most) = extent(all.map(|point| point.1))?;
+        let margin = ((high - low) * 0.03).max(0.1);
+        let x = Axis { low: low - margin, high: high + margin, step: 1.0 };
+        let mut marks: Vec<f64> = lines.iter().map(|point| point.0).filter(|x| *x > 0.0).collect();
+        marks.sort_by(f64::total_cmp);
+        marks.dedup();
+        Some(Plot { x, y: Axis::around(least, most)?, marks: Some(marks) })
+    }
+
+    /// A value on the horizontal axis.
+    fn along(&self, x: f64) -> f64 {
+        if self.marks.is_some() { x.log10() } else { x }
     }
 
     fn place(&self, (x, y): Point) -> Point {
         let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+        let x = self.along(x);
         (LEFT + self.x.share(x) * (right - LEFT), bottom - self.y.share(y) * (bottom - TOP))
     }
 
@@ -155,15 +181,19 @@ impl Plot {
             escape(&chart.title)
         );
         for tick in self.y.ticks() {
-            let y = self.place((self.x.low, tick)).1;
+            let y = bottom - self.y.share(tick) * (bottom - TOP);
             let (label, text) = (self.y.label(tick), LEFT - 8.0);
             let _ = writeln!(html, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>");
             let _ = writeln!(html, "<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", y + 4.5);
         }
-        for tick in self.x.ticks() {
+        let ticks = match &self.marks {
+            Some(marks) => marks.iter().map(|mark| (*mark, rounded(*mark))).collect(),
+            None => self.x.ticks().into_iter().map(|tick| (tick, self.x.label(tick))).collect::<Vec<_>>(),
+        };
+        for (tick, label) in ticks {
             let x = self.place((tick, self.y.low)).0;
             let _ = writeln!(html, "<path class=\"axis\" d=\"M{x:.1} {bottom}v5\"/>");
-            let (label, y) = (self.x.label(tick), bottom + 19.0);
+            let y = bottom + 19.0;
             let _ = writeln!(html, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{label}</text>");
         }
         let _ = writeln!(html, "<path class=\"axis\" d=\"M{LEFT} {TOP}V{bottom}H{right}\"/>");
@@ -211,7 +241,8 @@ impl Plot {
         if series.dots || points.len() == 1 {
             for &point in &points {
                 let (x, y) = self.place(point);
-                let told = format!("{}: {} after {}", series.name, rounded(point.1), rounded(point.0));
+                let word = if self.marks.is_some() { "at" } else { "after" };
+                let told = format!("{}: {} {word} {}", series.name, rounded(point.1), rounded(point.0));
                 let _ = writeln!(
                     html,
                     "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"><title>{}</title></circle>",
@@ -223,7 +254,7 @@ impl Plot {
 
     fn holds(&self, (x, y): Point) -> bool {
         // NaN is in no range.
-        (self.x.low..=self.x.high).contains(&x) && (self.y.low..=self.y.high).contains(&y)
+        (self.x.low..=self.x.high).contains(&self.along(x)) && (self.y.low..=self.y.high).contains(&y)
     }
 }
 

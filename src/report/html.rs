@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::interop::atomic;
 use crate::train::{Event, Observer};
 
-const STYLE: &str = include_str!("style.css");
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// Writes `report.html`: at the start, after every evaluation, and with a checkpoint that comes in between.
 #[derive(Debug)]
@@ -80,13 +80,7 @@ fn page(log: &RunLog, means: &Means, options: &[(String, String)]) -> String {
         entities::tables(&mut html, log, evaluation);
     }
     charts(&mut html, log);
-    if !options.is_empty() {
-        html.push_str("<h2>Options</h2>\n<table class=\"options\">\n<tbody>\n");
-        for (name, value) in options {
-            let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
-        }
-        html.push_str("</tbody>\n</table>\n");
-    }
+    options_table(&mut html, options);
     let _ = write!(
         html,
         "<footer>Metrics are ×100 here and fractions in the files. “After epoch 1” is epoch 0 in log.jsonl and \
@@ -94,6 +88,17 @@ fn page(log: &RunLog, means: &Means, options: &[(String, String)]) -> String {
         env!("CARGO_PKG_VERSION")
     );
     html
+}
+
+/// A table of options; nothing without any.
+pub(super) fn options_table(html: &mut String, options: &[(String, String)]) {
+    if !options.is_empty() {
+        html.push_str("<h2>Options</h2>\n<table class=\"options\">\n<tbody>\n");
+        for (name, value) in options {
+            let _ = writeln!(html, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
+        }
+        html.push_str("</tbody>\n</table>\n");
+    }
 }
 
 fn headline(html: &mut String, log: &RunLog, means: &Means) {
@@ -252,7 +257,14 @@ fn charts(html: &mut String, log: &RunLog) {
 }
 
 fn updates_chart(title: &str, y_label: &str, series: Vec<Series>) -> Chart {
-    Chart { title: title.into(), x_label: "update".into(), y_label: y_label.into(), series, from_zero: true }
+    Chart {
+        title: title.into(),
+        x_label: "update".into(),
+        y_label: y_label.into(),
+        series,
+        from_zero: true,
+        log_x: false,
+    }
 }
 
 fn smoothed(name: &str, style: usize, raw: Vec<Point>) -> Series {
@@ -333,7 +345,7 @@ fn by_epoch(log: &RunLog, title: &str, y_label: &str, value: impl Fn(&TaskResult
         Series { name, style: task + COLOURS * before, line, raw: Vec::new(), dots: true }
     });
     let (title, y_label, series) = (title.into(), y_label.into(), series.collect());
-    Chart { title, x_label: "epochs of training".into(), y_label, series, from_zero: false }
+    Chart { title, x_label: "epochs of training".into(), y_label, series, from_zero: false, log_x: false }
 }
 
 fn dev_metrics(log: &RunLog) -> Chart {

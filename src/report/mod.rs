@@ -5,7 +5,7 @@
 //! - [`MetricsFile`]: the evaluations alone, with their means and the best epoch.
 //! - [`HtmlReport`]: one page with tables and charts, drawn by [`render`] from the two files above; it loads nothing.
 //!
-//! [`summarise_seeds`] and [`compare`] put the `metrics.json` of several runs beside each other.
+//! [`DomainCurve`] is a page of its own. [`summarise_seeds`] and [`compare`] put the `metrics.json` of several runs beside each other.
 //!
 //! All three are [`Observer`]s: they are told what happens, and write. [`observers`] gives them in the order that
 //! they need. Metrics are fractions in files and ×100 on the page.
@@ -15,6 +15,7 @@
 //! they come to hold what an unbroken run's would.
 
 mod chart;
+mod curve;
 mod entities;
 mod html;
 mod json;
@@ -31,11 +32,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::train::Observer;
 
+pub use curve::{CurvePoint, DomainCurve};
 pub use entities::entities_json;
 pub use html::{HtmlReport, render};
 pub use log::JsonlLog;
 pub use metrics::MetricsFile;
-pub use seeds::{ComparedScore, Comparison, ScoreName, SeedScore, compare, seed_folders, summarise_seeds};
+pub use seeds::{ComparedScore, Comparison, ScoreName, SeedScore, compare, run_scores, seed_folders, summarise_seeds};
 
 /// The file names in an output folder.
 pub const LOG: &str = "log.jsonl";

@@ -106,29 +106,56 @@ pub struct SeedScore {
     pub deviation: Option<f64>,
 }
 
+impl SeedScore {
+    /// Of these values, one a seed.
+    pub fn new(name: ScoreName, values: Vec<Option<f64>>) -> SeedScore {
+        let defined: Vec<f64> = values.iter().flatten().copied().collect();
+        let whole = defined.len() == values.len();
+        let (mean, deviation) = if whole { (mean(&defined), deviation(&defined)) } else { (None, None) };
+        SeedScore { name, values, mean, deviation }
+    }
+
+    /// The mean of several scores, seed by seed; undefined for a seed where one of them is.
+    pub fn mean_of(name: ScoreName, scores: &[&SeedScore]) -> SeedScore {
+        let seeds = scores.iter().map(|score| score.values.len()).min().unwrap_or(0);
+        let of_seed = |seed: usize| {
+            let values: Option<Vec<f64>> = scores.iter().map(|score| score.values.get(seed).copied()?).collect();
+            values.and_then(|values| mean(&values))
+        };
+        SeedScore::new(name, (0..seeds).map(of_seed).collect())
+    }
+
+    /// `{"values": […], "mean": …, "deviation": …}`
+    pub fn json(&self) -> Value {
+        json!({"values": self.values, "mean": self.mean, "deviation": self.deviation})
+    }
+}
+
+fn summary(runs: &[Best]) -> Vec<SeedScore> {
+    let names = runs.iter().take(1).flat_map(|first| first.scores.iter().map(|(name, _)| name));
+    names.map(|name| SeedScore::new(name.clone(), runs.iter().map(|run| run.get(name)).collect())).collect()
+}
+
+/// The scores of the run in `folder`, of its best epoch, which is the model in its `best`.
+pub fn run_scores(folder: &Path) -> Result<Vec<SeedScore>> {
+    Ok(summary(&[read_best(0, folder)?]))
+}
+
 /// Reads the runs of these seeds in `folder`, writes the `metrics.json` of them all, and returns what stands in it.
 pub fn summarise_seeds(folder: &Path, seeds: &[u64]) -> Result<Vec<SeedScore>> {
     let read = |seed: &u64| read_best(*seed, &folder.join(format!("seed-{seed}")));
     let runs: Vec<Best> = seeds.iter().map(read).collect::<Result<_>>()?;
-    let Some(first) = runs.first() else { return Ok(Vec::new()) };
-    let rows: Vec<SeedScore> = first
-        .scores
-        .iter()
-        .map(|(name, _)| {
-            let values: Vec<Option<f64>> = runs.iter().map(|run| run.get(name)).collect();
-            let defined: Vec<f64> = values.iter().flatten().copied().collect();
-            let whole = defined.len() == values.len();
-            let (mean, deviation) = if whole { (mean(&defined), deviation(&defined)) } else { (None, None) };
-            SeedScore { name: name.clone(), values, mean, deviation }
-        })
-        .collect();
+    let rows = summary(&runs);
     let epochs: Vec<Option<u64>> = runs.iter().map(|run| run.epoch).collect();
+    if runs.is_empty() {
+        return Ok(rows);
+    }
     let mut file = Map::new();
     file.insert("seeds".into(), json!(seeds));
     file.insert("best_epochs".into(), json!(epochs));
     let mut splits = Map::new();
     for row in &rows {
-        let value = json!({"values": row.values, "mean": row.mean, "deviation": row.deviation});
+        let value = row.json();
         if row.name.task.is_empty() {
             file.insert("mean".into(), value);
             continue;

@@ -8,6 +8,7 @@ use crate::data::readers::Labels;
 use crate::data::{Dataset, ReadOptions};
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
+use crate::rng::Stream;
 use crate::tasks::{TaskDef, UNLABELLED};
 
 /// The splits of one task.
@@ -29,6 +30,9 @@ pub struct TrainingData {
     /// One entry a task.
     pub tasks: Vec<TaskData>,
 }
+
+/// The instance of the streams that draw a share of the rows.
+const SHARE_ORDER: u32 = 0x7fff_fffe;
 
 impl TrainingData {
     /// Reads and tokenises the files of all tasks: those their `data:` names, else those in `data_dir`. `options` are
@@ -62,6 +66,59 @@ impl TrainingData {
             all.tasks.push(TaskData { train, dev, unlabelled, ..TaskData::default() });
         }
         Ok(all)
+    }
+
+    /// So many percent of the training rows of each task (at least one), drawn at random by `seed` without a look at the
+    /// labels, in the order of the file; the smaller of two shares is a part of the larger. All else stays as it is.
+    ///
+    /// # Errors
+    /// A share that is not above 0 and at most 100; data that are taught already, by their place.
+    pub fn share(&self, percent: f64, seed: u64) -> Result<TrainingData> {
+        if !(percent > 0.0 && percent <= 100.0) {
+            let message = format!("{percent} percent of the rows; give a number above 0, at most 100");
+            return Err(Error::argument("percent", message));
+        }
+        if percent == 100.0 {
+            return Ok(self.clone());
+        }
+        self.with_rows(|index, train| {
+            let rows = train.len();
+            // 0.1 % of 1000 rows is 1, however the product is rounded.
+            let count = (rows as f64 * percent / 100.0 * (1.0 + 1e-12)).floor() as usize;
+            let mut order: Vec<u32> = (0..rows as u32).collect();
+            Stream { seed, step: index as u64, instance: SHARE_ORDER }.shuffle(&mut order);
+            order.truncate(count.max(1));
+            order.sort_unstable();
+            order
+        })
+    }
+
+    /// The training rows of each task so many times.
+    ///
+    /// # Errors
+    /// More than 2³² rows; data that are taught already, by their place.
+    pub fn repeated(&self, times: usize) -> Result<TrainingData> {
+        let most = self.tasks.iter().map(|task| task.train.len()).max().unwrap_or(0);
+        if most.checked_mul(times).is_none_or(|rows| u32::try_from(rows).is_err()) {
+            return Err(Error::argument("times", format!("{most} rows {times} times are more than 2^32")));
+        }
+        self.with_rows(|_, train| (0..times).flat_map(|_| 0..train.len() as u32).collect())
+    }
+
+    fn with_rows(&self, choose: impl Fn(usize, &Dataset) -> Vec<u32>) -> Result<TrainingData> {
+        let chosen = |(index, task): (usize, &TaskData)| {
+            if task.teaching[0].is_some() {
+                let message = "the rows are taught by their place; choose rows before the teachers are asked";
+                return Err(Error::argument("data", message));
+            }
+            Ok(TaskData {
+                train: task.train.part(&choose(index, &task.train))?,
+                dev: task.dev.clone(),
+                unlabelled: task.unlabelled.clone(),
+                teaching: task.teaching.clone(),
+            })
+        };
+        Ok(TrainingData { tasks: self.tasks.iter().enumerate().map(chosen).collect::<Result<_>>()? })
     }
 
     /// All splits of all tasks.

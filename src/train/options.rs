@@ -3,9 +3,10 @@
 use super::adversarial::AdversarialOptions;
 use super::data::TrainingData;
 use super::distillation::DistillationOptions;
+use super::observer::Totals;
 use super::optimizer::{OptimizerKind, OptimizerOptions};
 use super::schedule::{ScheduleKind, warmup_updates};
-use crate::data::{BatchOptions, Sampling};
+use crate::data::{BatchOptions, Dataset, Sampling, epoch_plan};
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::Freeze;
@@ -165,6 +166,18 @@ impl TrainOptions {
             return Err(Error::argument("--mix-opt", message));
         }
         Ok(())
+    }
+
+    /// How long a run over these data is, without a look at `max_updates` and `patience`.
+    pub fn totals(&self, data: &TrainingData) -> Totals {
+        let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
+        let mut totals = Totals { epochs: self.epochs, batches: 0, updates: 0 };
+        for epoch in 0..self.epochs {
+            let batches = epoch_plan(&train, self.batches(), epoch).len();
+            totals.batches += batches as u64;
+            totals.updates += batches.div_ceil(self.accumulate.max(1)) as u64;
+        }
+        totals
     }
 
     /// How batches are made.

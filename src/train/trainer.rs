@@ -150,12 +150,7 @@ impl<'a> Run<'a> {
         model.freeze(options.freeze)?;
         model.set_head_rates(options.learning_rate);
         let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
-        let mut totals = Totals { epochs: options.epochs, batches: 0, updates: 0 };
-        for epoch in 0..options.epochs {
-            let batches = epoch_plan(&train, options.batches(), epoch).len();
-            totals.batches += batches as u64;
-            totals.updates += batches.div_ceil(options.accumulate) as u64;
-        }
+        let totals = options.totals(data);
         let mut run: Vec<(String, String)> =
             options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();

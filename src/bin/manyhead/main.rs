@@ -9,6 +9,7 @@ mod data;
 mod data_split;
 mod demo;
 mod distill;
+mod domain_curve;
 mod embed;
 mod eval;
 mod glue_file;
@@ -17,11 +18,13 @@ mod perturb;
 mod predict;
 mod progress;
 mod reading;
+mod refine;
 mod run_folder;
 mod sampling;
 mod score_file;
 mod seeds;
 mod split_files;
+mod stages;
 mod table;
 mod train;
 
@@ -48,6 +51,8 @@ struct Cli {
 enum Command {
     Train(Box<train::Arguments>),
     Distill(Box<distill::Arguments>),
+    Refine(Box<refine::Arguments>),
+    DomainCurve(Box<domain_curve::Arguments>),
     Eval(eval::Arguments),
     Predict(predict::Arguments),
     Embed(embed::Arguments),
@@ -71,6 +76,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(arguments) => train::run(*arguments, common),
         Command::Distill(arguments) => distill::run(*arguments, common),
+        Command::Refine(arguments) => refine::run(*arguments, common),
+        Command::DomainCurve(arguments) => domain_curve::run(*arguments, common),
         Command::Eval(arguments) => eval::run(arguments, common),
         Command::Predict(arguments) => predict::run(arguments, common),
         Command::Embed(arguments) => embed::run(arguments, common),

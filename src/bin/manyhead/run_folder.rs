@@ -8,8 +8,8 @@ use manyhead::report::seed_folders;
 
 use super::common::Failure;
 
-/// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds, and nothing else.
-const OURS: [&str; 8] = [
+/// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds and stages, and nothing else.
+const OURS: [&str; 12] = [
     "checkpoints",
     "best",
     ".best.previous",
@@ -18,8 +18,40 @@ const OURS: [&str; 8] = [
     "report.html",
     "run.yml",
     "distillation.json",
+    "refine.json",
+    "domain-curve.json",
+    "domain-curve.html",
+    BEGUN,
 ];
 const LOCK: &str = ".lock";
+/// Which weights one of several runs began with.
+pub const BEGUN: &str = ".begun";
+
+/// Where `refine` trains all tasks together.
+pub const MULTI_TASK: &str = "multi-task";
+/// Where `domain-curve` trains the tasks of `--source`.
+pub const SOURCE: &str = "source";
+/// Below which `refine` has a folder a task: from the multi-task encoder, and from the original one.
+pub const ALONE: [&str; 2] = ["tasks", "baseline"];
+/// Below which `domain-curve` has a folder a share of the rows: without refinement, and with it.
+pub const SIDES: [&str; 2] = ["original", "refined"];
+
+/// Whether a run has begun here.
+pub fn is_run(path: &Path) -> bool {
+    ["run.yml", "checkpoints"].iter().any(|name| path.join(name).exists())
+}
+
+/// Those of the folders of `refine`, and of `domain-curve`, in which something has been trained.
+fn stages(path: &Path) -> [Vec<PathBuf>; 2] {
+    let below = |parent: &&str| {
+        let entries = std::fs::read_dir(path.join(parent)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    [(MULTI_TASK, ALONE), (SOURCE, SIDES)].map(|(first, parents)| {
+        let all = std::iter::once(path.join(first)).chain(parents.iter().flat_map(below));
+        all.filter(|folder| is_run(folder) || !seed_folders(folder).is_empty()).collect()
+    })
+}
 
 /// What stands in an output folder.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,6 +60,10 @@ pub enum Contents {
     Run,
     /// A run for each seed, in `seed-K`.
     Seeds,
+    /// The runs of `refine`.
+    Refine,
+    /// The runs of `domain-curve`.
+    DomainCurve,
 }
 
 /// The folder of a seed's run in that of all seeds.
@@ -35,14 +71,21 @@ pub fn seed_folder(out: &Path, seed: u64) -> PathBuf {
     out.join(format!("seed-{seed}"))
 }
 
-/// Refuses to go on with one run where runs for several seeds stand, and the other way round.
+/// Refuses to go on with one kind of runs where those of another kind stand.
 pub fn check_contents(path: &Path, existing: Existing, wanted: Contents) -> Result<(), Failure> {
     if existing != Existing::Resume {
         return Ok(());
     }
+    let [refine, curve] = stages(path).map(|folders| !folders.is_empty());
+    let single = path.join("checkpoints").exists();
     let message = match wanted {
+        _ if refine && wanted != Contents::Refine => "holds runs of `manyhead refine`; go on with that command",
+        _ if curve && wanted != Contents::DomainCurve => {
+            "holds runs of `manyhead domain-curve`; go on with that command"
+        }
+        Contents::Seeds if single => "holds a single run; leave --seeds out",
+        Contents::Refine | Contents::DomainCurve if single => "holds a single run; go on with `manyhead train`",
         Contents::Run if !seed_folders(path).is_empty() => "holds runs of several seeds; give --seeds, too",
-        Contents::Seeds if path.join("checkpoints").exists() => "holds a single run; leave --seeds out",
         _ => return Ok(()),
     };
     Err(Error::argument("--resume", format!("{} {message}", path.display())).into())
@@ -63,6 +106,17 @@ pub enum Existing {
     Overwrite,
 }
 
+impl Existing {
+    /// By the flags.
+    pub fn of(resume: bool, overwrite: bool) -> Existing {
+        match (resume, overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        }
+    }
+}
+
 /// Refuses a folder that is not empty, before anything is read or trained. Changes nothing.
 pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
     if path.as_os_str().is_empty() {
@@ -80,8 +134,7 @@ pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
         );
         return Err(Error::argument("--out", message).into());
     }
-    let is_run = ["run.yml", "checkpoints"].iter().any(|name| path.join(name).exists());
-    if occupied && existing == Existing::Resume && !is_run {
+    if occupied && existing == Existing::Resume && !is_run(path) {
         let message = format!("{} holds no run to resume; give the --out of the run", path.display());
         return Err(Error::argument("--resume", message).into());
     }
@@ -100,7 +153,9 @@ impl RunFolder {
         }
         if existing == Existing::Overwrite {
             let seeds = seed_folders(path).into_iter().map(|(_, folder)| folder);
-            for path in OURS.iter().map(|name| path.join(name)).chain(seeds) {
+            // Beside a single run they are somebody else's.
+            let stages = if path.join("checkpoints").exists() { Vec::new() } else { stages(path).concat() };
+            for path in OURS.iter().map(|name| path.join(name)).chain(seeds).chain(stages) {
                 let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
                 match removed {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -108,6 +163,10 @@ impl RunFolder {
                     }
                     _ => {}
                 }
+            }
+            for parent in ALONE.iter().chain(&SIDES) {
+                // One that still holds something stays.
+                let _ = std::fs::remove_dir(path.join(parent));
             }
         }
         Ok(RunFolder { path: path.to_path_buf(), _lock: lock })

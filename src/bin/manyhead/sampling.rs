@@ -34,6 +34,19 @@ pub struct SamplingOptions {
 }
 
 impl SamplingOptions {
+    /// Those of one task alone, which is all there is to draw.
+    pub fn of_one_task(&self) -> SamplingOptions {
+        SamplingOptions {
+            sampling: "proportional".into(),
+            temperature: None,
+            temperature_end: None,
+            sampling_weights: None,
+            ratio: None,
+            mix_opt: 0,
+            bucket: self.bucket,
+        }
+    }
+
     /// What the library calls it.
     ///
     /// # Errors

@@ -1,15 +1,13 @@
 //! `manyhead train --seeds N`: the same run with several seeds, and what they come to together.
 
-use manyhead::report::{self, SeedScore, seed_folders, summarise_seeds};
+use manyhead::report::{SeedScore, seed_folders, summarise_seeds};
 use manyhead::tasks::TaskDef;
-use manyhead::train::write_run_file;
-use manyhead::{Error, TrainingData};
 
 use super::common::{Common, Failure, print};
-use super::progress::Progress;
-use super::run_folder::{Existing, RunFolder, seed_folder};
+use super::run_folder::{Existing, seed_folder};
+use super::stages::{Begins, Stages, seeds};
 use super::table::{Table, shown_mean};
-use super::train::{Arguments, Watch, named, prepare, run_list, take_soft_labels, train_into};
+use super::train::{Arguments, make_ready, named, prepare, run_list};
 
 /// Trains with the seeds SEED … SEED + `count` − 1, each into a folder of its own.
 pub fn run(
@@ -19,38 +17,30 @@ pub fn run(
     existing: Existing,
     common: &Common,
 ) -> Result<(), Failure> {
-    let first = arguments.options.seed;
-    let end = first.checked_add(count).filter(|_| (1..=1000).contains(&count));
-    let Some(end) = end else {
-        return Err(Error::argument("--seeds", format!("{count} runs; give 1 to 1000")).into());
-    };
-    let seeds: Vec<u64> = (first..end).collect();
+    let seeds = seeds(arguments.options.seed, count)?;
     // Before the folder is touched: what is wrong with one seed is wrong with all.
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
     let mut prepared = prepare(tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
-    take_soft_labels(&mut prepared, arguments, common)?;
-    let folder = RunFolder::open(&arguments.out, existing)?;
-    let mut options = run_list(arguments, &folder.path);
+    // Each seed chooses among all rows.
+    let all_rows = (!arguments.rows.are_all()).then(|| prepared.data.clone());
+    make_ready(&mut prepared, arguments, common)?;
+    let mut options = run_list(arguments, &arguments.out);
     options.push(("seeds".into(), count.to_string()));
-    write_run_file(&folder.path.join("run.yml"), &options)?;
-    for seed in &seeds {
-        common.say(&format!("seed {seed} ({first} to {})", end - 1));
+    let mut stages = Stages::open(&arguments.out, existing, "train", options, common)?;
+    for (number, seed) in seeds.iter().enumerate() {
+        common.say(&format!("seed {seed}: run {} of {count}", number + 1));
         let mut own = arguments.clone();
         own.options.seed = *seed;
-        if *seed != first {
-            let data: TrainingData = std::mem::take(&mut prepared.data);
+        own.out = seed_folder(stages.folder(), *seed);
+        if number > 0 {
+            let data = all_rows.clone().unwrap_or_else(|| std::mem::take(&mut prepared.data));
             prepared = prepare(tasks, named(encoder, common), data_dir, &own.options, Some(data), common)?;
-            take_soft_labels(&mut prepared, arguments, common)?;
+            make_ready(&mut prepared, &own, common)?;
         }
-        let path = seed_folder(&folder.path, *seed);
-        // A seed that an interrupted run had not come to begins anew.
-        let folder = RunFolder::open(&path, existing)?;
-        let run = run_list(&own, &path);
-        let files = report::observers(&path, arguments.resume, &run)?;
-        let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
-        train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "train")?;
+        stages.train(&own, &mut prepared, Begins::Given)?;
     }
-    let all: Vec<u64> = seed_folders(&folder.path).into_iter().map(|(seed, _)| seed).collect();
+    let folder = stages.folder();
+    let all: Vec<u64> = seed_folders(folder).into_iter().map(|(seed, _)| seed).collect();
     if all.len() > seeds.len() {
         common.say(&format!(
             "the folder holds {} runs; the table is of the {} of this command",
@@ -58,11 +48,11 @@ pub fn run(
             seeds.len()
         ));
     }
-    let rows = summarise_seeds(&folder.path, &seeds)?;
+    let rows = summarise_seeds(folder, &seeds)?;
     if common.json {
         let mean = rows.iter().find(|row| row.name.task.is_empty());
         let value = serde_json::json!({
-            "out": folder.path, "seeds": seeds, "mean": mean.and_then(|row| row.mean),
+            "out": folder, "seeds": seeds, "mean": mean.and_then(|row| row.mean),
             "deviation": mean.and_then(|row| row.deviation),
         });
         return print(&value.to_string());

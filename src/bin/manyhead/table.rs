@@ -1,6 +1,7 @@
 //! Tables for people: metrics ×100.
 
 use manyhead::metrics::{EntityDetails, PrecisionRecall, Score};
+use manyhead::report::SeedScore;
 use manyhead::train::SplitEvaluation;
 
 /// Rows of cells, the first column to the left, the others to the right.
@@ -49,6 +50,12 @@ pub fn shown(score: &Score) -> String {
 /// A mean for people.
 pub fn shown_mean(mean: Option<f64>) -> String {
     mean.map_or("undefined".into(), |mean| format!("{:.2}", 100.0 * mean))
+}
+
+/// A score over several seeds: mean and, where there is one, deviation.
+pub fn shown_score(score: &SeedScore) -> String {
+    let deviation = score.deviation.map_or(String::new(), |deviation| format!(" ± {:.2}", 100.0 * deviation));
+    shown_mean(score.mean) + &deviation
 }
 
 /// Evaluations of several epochs beside each other, the best one marked.

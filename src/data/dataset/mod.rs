@@ -10,8 +10,8 @@ mod columns;
 use std::path::{Path, PathBuf};
 
 use super::ahead;
-use super::encode::encode;
-use super::readers::{BadRows, Content, Labels, Row, RowReader, Skipped};
+use super::encode::{Encoded, encode};
+use super::readers::{BadRows, Content, Labels, Row, RowReader, Skipped, TokenSequence};
 use super::tokenizer::Tokenizer;
 use super::typos::Typos;
 use crate::device::Cpu;
@@ -230,6 +230,33 @@ impl Dataset {
         let has_words = task.data_format == DataFormat::Sequence;
         let path = PathBuf::from("input");
         Ok(Dataset { path, columns, has_words, fingerprint: fingerprint(&seals), ..Default::default() })
+    }
+
+    /// Some of the examples, in this order, as a data set of its own in memory; one may come several times. What was noticed
+    /// while the file was read (texts cut, rows skipped) is not known of a part.
+    ///
+    /// # Errors
+    /// An example that does not exist.
+    pub fn part(&self, examples: &[u32]) -> Result<Dataset> {
+        examples.iter().try_for_each(|example| self.check_example(*example))?;
+        let columns = &self.columns;
+        let mut writers = Writers::new(None)?;
+        writers.begin()?;
+        for i in examples.iter().map(|i| *i as usize) {
+            let sequence = |sequence: usize| {
+                let at = between(&columns.offsets, sequence);
+                let type_ids = columns.type_ids[at.clone()].iter().map(|kind| u32::from(*kind)).collect();
+                TokenSequence { ids: columns.ids[at].to_vec(), type_ids }
+            };
+            let sequences = between(&columns.groups, i).map(sequence).collect();
+            let words = self.has_words.then(|| columns.words[between(&columns.borders, i)].to_vec());
+            let soft = Some(columns.soft(i)).filter(|soft| !soft.is_empty());
+            let encoded = Encoded { sequences, words, ..Encoded::default() };
+            writers.push(self.uid(i), &columns.label(i), soft, &encoded)?;
+        }
+        let (columns, seals) = writers.finish()?;
+        let (path, has_words) = (self.path.clone(), self.has_words);
+        Ok(Dataset { path, columns, has_words, fingerprint: fingerprint(&seals), ..Dataset::default() })
     }
 
     /// The file it was read from.

@@ -49,6 +49,18 @@ pub struct Distillation {
 }
 
 impl Distillation {
+    /// For one task alone: its own weights.
+    pub fn of_one_task(&self, task: &str) -> Distillation {
+        let mut own = self.clone();
+        for weight in [&mut own.soft_weight, &mut own.label_weight] {
+            // What is no weight is refused where it is used.
+            if let Ok(weights) = TaskWeights::parse("", weight, 1.0) {
+                *weight = weights.of(task).to_string();
+            }
+        }
+        own
+    }
+
     /// What the library calls it.
     pub fn resolve(&self) -> Result<DistillationOptions, Error> {
         let relation_layers = match &self.relation_layers {

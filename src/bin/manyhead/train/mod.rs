@@ -2,6 +2,7 @@
 
 pub mod adversarial;
 mod options;
+mod rows;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
 use super::seeds;
 pub use options::{Options, absolute};
+pub use rows::Rows;
 
 /// Fine-tune an encoder on all tasks of a task file
 #[derive(Args, Clone)]
@@ -41,6 +43,11 @@ pub struct Arguments {
     /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Train these tasks of the file alone
+    #[arg(long, value_name = "TASK,…")]
+    pub only: Option<String>,
+    #[command(flatten)]
+    pub rows: Rows,
     #[command(flatten)]
     pub options: Options,
     /// Learn from the soft labels that the training files hold (`softlabel`), beside the labels, as the options of distillation
@@ -64,8 +71,10 @@ pub struct Arguments {
 }
 
 /// Subcommands that take `--run FILE`, and flags that each needs.
-const WITH_RUN_FILES: [(&str, &[&str]); 2] = [
+const WITH_RUN_FILES: [(&str, &[&str]); 4] = [
     ("train", &["--tasks=-", "--encoder=-", "--out=-"]),
+    ("refine", &["--tasks=-", "--encoder=-", "--out=-"]),
+    ("domain-curve", &["--tasks=-", "--encoder=-", "--out=-"]),
     ("distill", &["--student=-", "--teacher=-", "--text=-", "--out=-"]),
 ];
 
@@ -174,8 +183,15 @@ pub fn prepare(
     Ok(Prepared { model, data, options: train_options })
 }
 
+/// Chooses the rows, then takes their soft labels, as the flags say; gives the number of different rows of each task.
+pub fn make_ready(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<Vec<usize>, Failure> {
+    let rows = arguments.rows.choose(prepared, common)?;
+    take_soft_labels(prepared, arguments, common)?;
+    Ok(rows)
+}
+
 /// With `--soft-labels`: what the files themselves say is what is taught.
-pub fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<(), Failure> {
+fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<(), Failure> {
     if !arguments.soft_labels {
         return match arguments.distillation.changed() {
             None => Ok(()),
@@ -305,6 +321,36 @@ pub fn train_into(
     Ok(report)
 }
 
+/// Trains as `arguments` say, into their folder, which is locked already; gives back what watched.
+pub fn run_into(
+    folder: &RunFolder,
+    arguments: &Arguments,
+    prepared: &mut Prepared,
+    resume: bool,
+    command: &'static str,
+    common: &Common,
+) -> Result<(TrainReport, Watch), Failure> {
+    let run = run_list(arguments, &folder.path);
+    let files = report::observers(&folder.path, resume, &run)?;
+    let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
+    let result = train_into(folder, prepared, &run, resume, &mut watch, command)?;
+    Ok((result, watch))
+}
+
+/// The tasks of the file that are trained.
+fn chosen(arguments: &Arguments) -> Result<Vec<TaskDef>, Error> {
+    let mut tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    let Some(only) = &arguments.only else { return Ok(tasks) };
+    let names: Vec<&str> = only.split(',').map(str::trim).collect();
+    if let Some(unknown) = names.iter().find(|name| tasks.iter().all(|task| task.name != **name)) {
+        let known: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+        let message = format!("there is no task '{unknown}'; the task file has {}", known.join(", "));
+        return Err(Error::argument("--only", message));
+    }
+    tasks.retain(|task| names.contains(&task.name.as_str()));
+    Ok(tasks)
+}
+
 /// The options of a run into `out`, as `run.yml` has them.
 pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
     let encoder = Path::new(&arguments.encoder);
@@ -315,6 +361,8 @@ pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
         ("out".to_string(), absolute(out)),
     ];
     run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
+    run.extend(arguments.only.as_ref().map(|only| ("only".to_string(), only.clone())));
+    run.extend(arguments.rows.list());
     run.extend(arguments.options.list());
     if arguments.soft_labels {
         run.push(("soft-labels".into(), "true".into()));
@@ -326,13 +374,10 @@ pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
-    let existing = match (arguments.resume, arguments.overwrite) {
-        (true, _) => Existing::Resume,
-        (_, true) => Existing::Overwrite,
-        _ => Existing::Refuse,
-    };
+    let existing = Existing::of(arguments.resume, arguments.overwrite);
     check(&arguments.out, existing)?;
-    let tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    arguments.rows.check()?;
+    let tasks = chosen(&arguments)?;
     let kind = if arguments.seeds.is_some() { Contents::Seeds } else { Contents::Run };
     check_contents(&arguments.out, existing, kind)?;
     if let Some(count) = arguments.seeds {
@@ -340,12 +385,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
     let mut prepared = prepare(&tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
-    take_soft_labels(&mut prepared, &arguments, common)?;
+    make_ready(&mut prepared, &arguments, common)?;
     let folder = RunFolder::open(&arguments.out, existing)?;
-    let run = run_list(&arguments, &arguments.out);
-    let files = report::observers(&folder.path, arguments.resume, &run)?;
-    let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
-    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "train")?;
+    let (result, watch) = run_into(&folder, &arguments, &mut prepared, arguments.resume, "train", common)?;
     let best = folder.path.join("best");
     if common.json {
         let best_epoch = result.best.map(|(epoch, _)| epoch);
