@@ -58,7 +58,7 @@ __device__ __forceinline__ void forward(
 // [rows + 1]. counted [rows]: bytes, or null. loss: KL_SECOND_FIRST, KL_FIRST_SECOND, JENSEN_SHANNON or SQUARES. room:
 // pieces of a row that there is shared memory for. Grid: ceil(rows / blockDim.y). Block: (32, n), n at most 8, or (threads,
 // 1), at most 256. Shared memory: blockDim.y · room · (16 + PACK · 4) bytes.
-extern "C" __global__ void __launch_bounds__(256, 3) distillation_forward(
+extern "C" __global__ void __launch_bounds__(256, 2) distillation_forward(
     float* __restrict__ values, number* __restrict__ slopes, const number* __restrict__ student,
     const float* __restrict__ teacher, const unsigned* __restrict__ groups, const unsigned char* __restrict__ counted,
     unsigned rows, unsigned width, int loss, float inverse_t, float scale, unsigned room
@@ -88,12 +88,7 @@ extern "C" __global__ void distillation_bernoulli(
     unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= row.pieces) return;
     Pair<float> pair = {slopes, (float*)0, student, teacher, inverse_t, scale, 0};
-    switch (loss) {
-        case KL_SECOND_FIRST: return bernoulli_piece<KL_SECOND_FIRST>(values, pair, counted, row, index);
-        case KL_FIRST_SECOND: return bernoulli_piece<KL_FIRST_SECOND>(values, pair, counted, row, index);
-        case JENSEN_SHANNON: return bernoulli_piece<JENSEN_SHANNON>(values, pair, counted, row, index);
-        default: break;
-    }
+    if (loss != SQUARES) return bernoulli_piece<false>(loss, values, pair, counted, row, index);
     Piece<number> from = load_piece(student, row, index, aligned16(student)), to_slopes;
     Piece<float> target = load_piece(teacher, row, index, aligned16(teacher)), to_values;
 #pragma unroll 1

@@ -26,7 +26,7 @@ __device__ __forceinline__ void forward(
 // + 1]. counted [rows]: bytes, or null. form: one of those above but the noise-stable ones. room: pieces of a row that
 // there is shared memory for. Grid: ceil(rows / blockDim.y). Block: (32, n), n at most 8, or (threads, 1), at most 256.
 // Shared memory: blockDim.y · room · 32 bytes.
-extern "C" __global__ void __launch_bounds__(256, 3) divergence_forward(
+extern "C" __global__ void __launch_bounds__(256, 2) divergence_forward(
     float* __restrict__ values, number* __restrict__ dfirst, number* __restrict__ dsecond,
     const number* __restrict__ first, const number* __restrict__ second, const unsigned* __restrict__ groups,
     const unsigned char* __restrict__ counted, unsigned rows, unsigned width, int form, float scale, unsigned room
@@ -54,16 +54,7 @@ extern "C" __global__ void divergence_bernoulli(
     unsigned index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= row.pieces) return;
     Pair<number> pair = {dfirst, dsecond, first, second, 1.0f, scale, 0};
-    switch (form) {
-        case KL_SECOND_FIRST: return bernoulli_piece<KL_SECOND_FIRST>(values, pair, counted, row, index);
-        case KL_FIRST_SECOND: return bernoulli_piece<KL_FIRST_SECOND>(values, pair, counted, row, index);
-        case SYMMETRIC_KL: return bernoulli_piece<SYMMETRIC_KL>(values, pair, counted, row, index);
-        case ONE_SIDED_KL: return bernoulli_piece<ONE_SIDED_KL>(values, pair, counted, row, index);
-        case JENSEN_SHANNON: return bernoulli_piece<JENSEN_SHANNON>(values, pair, counted, row, index);
-        case HELLINGER: return bernoulli_piece<HELLINGER>(values, pair, counted, row, index);
-        case LEGACY_JENSEN_SHANNON: return bernoulli_piece<LEGACY_JENSEN_SHANNON>(values, pair, counted, row, index);
-        default: return bernoulli_piece<LEGACY_HELLINGER>(values, pair, counted, row, index);
-    }
+    bernoulli_piece<true>(form, values, pair, counted, row, index);
 }
 
 // ------------------------------------------------------------------------------------------------- noise-stable forms

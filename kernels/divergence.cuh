@@ -14,166 +14,13 @@
 // a few ε more. Values and slopes are therefore within 10⁻⁶ of the row's largest ones, where f64 rounded to f32 would
 // have 6 · 10⁻⁸.
 //
-// A class that a side excludes has a logit of −∞ and the probability 0; one that both exclude adds nothing.
-//
-// A row is read once. It is cut into pieces of PACK numbers that begin at multiples of 16 bytes; of those at its ends what is
-// not its own is −∞. A thread keeps its pieces: the first R of each side in registers, further ones in shared memory, which
-// no other thread reads, as far as there is `room`. Those of longer rows are read anew each time.
-
-__device__ __forceinline__ void set_bits(float* to, unsigned bits) { *to = __uint_as_float(bits); }
-#ifdef NUMBER_16
-__device__ __forceinline__ void set_bits(number* to, unsigned bits) { *to = number_of(bits); }
-#endif
-
-// What of a piece does not belong to its row.
-__device__ __forceinline__ unsigned excluded_bits(const float*) { return 0xff800000u; }
-#ifdef NUMBER_BF16
-__device__ __forceinline__ unsigned excluded_bits(const number*) { return 0xff80u; }
-#elif defined(NUMBER_F16)
-__device__ __forceinline__ unsigned excluded_bits(const number*) { return 0xfc00u; }
-#endif
-
-// PACK numbers as they are stored.
-template <class T>
-struct Piece {
-    static constexpr int QUADS = PACK * sizeof(T) / 16;
-    uint4 quads[QUADS];
-};
-
-// Where the numbers of a row are in an array that begins at a multiple of 16 bytes, if `aligned`: start .. end; its first
-// piece begins at `first`.
-struct Place {
-    u64 first, start, end;
-    unsigned pieces;
-};
-
-__device__ __forceinline__ Place place_of(u64 start, unsigned width) {
-    u64 first = start / PACK * PACK, end = start + width;
-    return {first, start, end, (unsigned)((end - first + PACK - 1) / PACK)};
-}
-
-// 16 bytes of numbers, from number `at` on, of which those in start .. end are the row's.
-template <class T>
-__device__ __forceinline__ uint4 load_quad(const T* from, u64 at, const Place& row, bool whole) {
-    if (whole) return *(const uint4*)(from + at);
-    constexpr int COUNT = 16 / sizeof(T);
-    u64 low = 0, high = 0;
-    // A loop, as the way for the ends must not cost the other one registers.
-#pragma unroll 1
-    for (int i = 0; i < COUNT; i++, at++) {
-        u64 bits = at >= row.start && at < row.end ? bits_of(from[at]) : excluded_bits(from);
-        bits <<= i % (COUNT / 2) * (128 / COUNT);
-        if (i < COUNT / 2) low |= bits;
-        else high |= bits;
-    }
-    return make_uint4((unsigned)low, (unsigned)(low >> 32), (unsigned)high, (unsigned)(high >> 32));
-}
-
-template <class T>
-__device__ __forceinline__ void store_quad(T* to, u64 at, const Place& row, bool whole, uint4 quad) {
-    if (whole) {
-        // In assembly, as in store4.
-        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to + at)), "r"(quad.x),
-                     "r"(quad.y), "r"(quad.z), "r"(quad.w)
-                     : "memory");
-        return;
-    }
-    constexpr int COUNT = 16 / sizeof(T);
-    u64 low = (u64)quad.y << 32 | quad.x, high = (u64)quad.w << 32 | quad.z;
-#pragma unroll 1
-    for (int i = 0; i < COUNT; i++, at++) {
-        unsigned bits = (unsigned)((i < COUNT / 2 ? low : high) >> i % (COUNT / 2) * (128 / COUNT));
-        if (at >= row.start && at < row.end) set_bits(to + at, bits);
-    }
-}
-
-// Whether piece `index` can be read and written by 16 bytes.
-__device__ __forceinline__ bool is_whole(const Place& row, u64 at, bool aligned) {
-    return aligned && at >= row.start && at + PACK <= row.end;
-}
-
-template <class T>
-__device__ __forceinline__ Piece<T> load_piece(const T* from, const Place& row, unsigned index, bool aligned) {
-    Piece<T> piece;
-    u64 at = row.first + (u64)index * PACK;
-    bool whole = is_whole(row, at, aligned);
-#pragma unroll
-    for (int i = 0; i < Piece<T>::QUADS; i++) piece.quads[i] = load_quad(from, at + i * (16 / sizeof(T)), row, whole);
-    return piece;
-}
-
-template <class T>
-__device__ __forceinline__ void store_piece(T* to, const Place& row, unsigned index, bool aligned, const Piece<T>& piece) {
-    u64 at = row.first + (u64)index * PACK;
-    bool whole = is_whole(row, at, aligned);
-#pragma unroll
-    for (int i = 0; i < Piece<T>::QUADS; i++) store_quad(to, at + i * (16 / sizeof(T)), row, whole, piece.quads[i]);
-}
-
-// Numbers 4 · part .. 4 · part + 3 of a piece. They are worked on by fours: one copy of the program serves all of a piece's.
-#define PARTS (PACK / 4)
-
-template <class T>
-__device__ __forceinline__ void numbers_of(const Piece<T>& piece, int part, float (&v)[4]) {
-    if constexpr (sizeof(T) == 4) {
-        uint4 quad = part == 0 ? piece.quads[0] : piece.quads[PARTS - 1];
-        v[0] = __uint_as_float(quad.x);
-        v[1] = __uint_as_float(quad.y);
-        v[2] = __uint_as_float(quad.z);
-        v[3] = __uint_as_float(quad.w);
-    } else {
-#ifdef NUMBER_16
-        uint4 quad = piece.quads[0];
-        float2 low = widened2(part == 0 ? quad.x : quad.z), high = widened2(part == 0 ? quad.y : quad.w);
-        v[0] = low.x;
-        v[1] = low.y;
-        v[2] = high.x;
-        v[3] = high.y;
-#endif
-    }
-}
-
-template <class T>
-__device__ __forceinline__ void set_numbers(Piece<T>& piece, int part, const float (&v)[4]) {
-    if constexpr (sizeof(T) == 4) {
-        uint4 quad = make_uint4(bits_of(v[0]), bits_of(v[1]), bits_of(v[2]), bits_of(v[3]));
-        if (part == 0) piece.quads[0] = quad;
-        else piece.quads[PARTS - 1] = quad;
-    } else {
-#ifdef NUMBER_16
-        unsigned low = rounded2(v[0], v[1]), high = rounded2(v[2], v[3]);
-        uint4& quad = piece.quads[0];
-        if (part == 0) quad = make_uint4(low, high, low, high);
-        else quad = make_uint4(quad.x, quad.y, low, high);
-#endif
-    }
-}
-
-// Several reductions over the threads of a row at once: see row_reduce.
-template <class Of, int N>
-__device__ __forceinline__ void row_reduce_all(float (&v)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) v[i] = warp_reduce<Of>(v[i]);
-    if (blockDim.x == 32) return;
-    __shared__ float parts[N][32];
-    if (threadIdx.x % 32 == 0) {
-#pragma unroll
-        for (int i = 0; i < N; i++) parts[i][threadIdx.x / 32] = v[i];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < N; i++) v[i] = parts[i][0];
-    for (unsigned warp = 1; warp < blockDim.x / 32; warp++) {
-#pragma unroll
-        for (int i = 0; i < N; i++) v[i] = Of::of(v[i], parts[i][warp]);
-    }
-    // The next reduction writes where this one reads.
-    __syncthreads();
-}
+// A class that a side excludes has a logit of −∞ and the probability 0; one that both exclude adds nothing. How a row is read
+// once is in pieces.cuh.
 
 // ------------------------------------------------------------------------------------------------------------- classes
 
-// What all classes of a row share: the largest logits, the gap between them in two parts, 1 / T, 1 / Σ of each side, shift.
+// What all classes of a row share: the largest logits, the gap between them in two parts, 1 / T, 1 / Σ of each side, shift; as
+// long as the sums are not known 1, 1 and 0.
 struct Sides {
     float x, y, gap, gap_low, inverse_t, p, q, shift;
 };
@@ -190,6 +37,8 @@ __device__ __forceinline__ void set_largest(Sides& sides, float x, float y) {
     sides.y = y;
     sides.gap = gap.x;
     sides.gap_low = gap.y;
+    sides.p = sides.q = 1.0f;
+    sides.shift = 0.0f;
 }
 
 // (e^z − 1 − z) / z², for |z| < ½ within 4e-8 of it.
@@ -210,46 +59,37 @@ struct Class {
     float p, q, delta, difference, rest;
 };
 
-__device__ __forceinline__ void set_difference(Class& c) {
-    c.rest = c.delta * c.delta * exp_rest(c.delta);
-    c.difference = is_small(c.delta) ? c.p * (c.delta + c.rest) : c.q - c.p;
+// e^u. Where slopes have 16 bits the function of the chip, within two units in the last place of f32, is as good.
+__device__ __forceinline__ float power(float u) {
+#ifdef NUMBER_16
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(u * 1.44269504f));
+    return result;
+#else
+    return expf(u);
+#endif
 }
 
-// As it is before the sums are known.
-__device__ __forceinline__ Class raw_class(float x, float y, const Sides& sides) {
+__device__ __forceinline__ Class class_of(float x, float y, const Sides& sides) {
     Class c;
-    c.p = expf((x - sides.x) * sides.inverse_t);
-    c.q = expf((y - sides.y) * sides.inverse_t);
+    c.p = power((x - sides.x) * sides.inverse_t) * sides.p;
+    c.q = power((y - sides.y) * sides.inverse_t) * sides.q;
     float2 apart = difference_of(y, x);
     c.delta = ((apart.x - sides.gap) + (apart.y - sides.gap_low)) * sides.inverse_t;
     // One side or both exclude it (or it is no number).
     if (!(fabsf(apart.x) < INFINITY_F)) c.delta = x == y ? 0.0f : apart.x;
+    c.delta -= sides.shift;
+    c.rest = c.delta * c.delta * exp_rest(c.delta);
+    c.difference = is_small(c.delta) ? c.p * (c.delta + c.rest) : c.q - c.p;
     return c;
 }
 
-// Sums of p, q and q − p.
-__device__ __forceinline__ void add_raw(float (&sums)[3], float x, float y, const Sides& sides) {
-    Class c = raw_class(x, y, sides);
-    set_difference(c);
-    sums[0] += c.p;
-    sums[1] += c.q;
-    sums[2] += c.difference;
-}
-
+// From the sums of p, q and q − p.
 __device__ __forceinline__ void set_sums(Sides& sides, const float (&sums)[3]) {
     sides.p = 1.0f / sums[0];
     sides.q = 1.0f / sums[1];
     float change = sums[2] * sides.p;
     sides.shift = is_small(change) ? log1pf(change) : logf(sums[1] * sides.p);
-}
-
-__device__ __forceinline__ Class class_of(float x, float y, const Sides& sides) {
-    Class c = raw_class(x, y, sides);
-    c.p *= sides.p;
-    c.q *= sides.q;
-    c.delta -= sides.shift;
-    set_difference(c);
-    return c;
 }
 
 // A factor times a logarithm, where 0 · ∞ is 0: a class that cannot be adds nothing.
@@ -380,121 +220,6 @@ __device__ __forceinline__ Slopes slopes(const Class& c, const Terms& sums) {
 
 // ---------------------------------------------------------------------------------------------------------------- rows
 
-// Pieces that a thread reads before it looks at the first one.
-#define PIECES_AT_ONCE 4
-
-// The pieces of a row that a thread has: R of each side in registers, then some in shared memory.
-template <int R, class Second>
-struct Kept {
-    const number* first;
-    const Second* second;
-    Place row;
-    bool aligned_first, aligned_second;
-    uint4* shared;
-    unsigned room;
-    Piece<number> x[R > 0 ? R : 1];
-    Piece<Second> y[R > 0 ? R : 1];
-
-    __device__ __forceinline__ unsigned slot(unsigned index) const { return index - R * blockDim.x; }
-
-    __device__ __forceinline__ void keep(unsigned slot, const Piece<number>& a, const Piece<Second>& b) {
-        if (slot >= room) return;
-        shared[slot] = a.quads[0];
-#pragma unroll
-        for (int i = 0; i < Piece<Second>::QUADS; i++) shared[(i + 1) * room + slot] = b.quads[i];
-    }
-
-    // Reads them all, and keeps them; `largest`: of each side.
-    __device__ __forceinline__ void read(float (&largest)[2]) {
-        if constexpr (R > 0) {
-#pragma unroll
-            for (int k = 0; k < R; k++) {
-                unsigned index = threadIdx.x + k * blockDim.x;
-                if (index >= row.pieces) continue;
-                x[k] = load_piece(first, row, index, aligned_first);
-                y[k] = load_piece(second, row, index, aligned_second);
-            }
-#pragma unroll
-            for (int k = 0; k < R; k++) {
-                if (threadIdx.x + k * blockDim.x < row.pieces) see_largest(largest, x[k], y[k]);
-            }
-        }
-#pragma unroll 1
-        for (unsigned index = threadIdx.x + R * blockDim.x; index < row.pieces; index += PIECES_AT_ONCE * blockDim.x) {
-            Piece<number> a[PIECES_AT_ONCE];
-            Piece<Second> b[PIECES_AT_ONCE];
-#pragma unroll
-            for (int k = 0; k < PIECES_AT_ONCE; k++) {
-                unsigned at = index + k * blockDim.x;
-                if (at >= row.pieces) continue;
-                a[k] = load_piece(first, row, at, aligned_first);
-                b[k] = load_piece(second, row, at, aligned_second);
-            }
-#pragma unroll
-            for (int k = 0; k < PIECES_AT_ONCE; k++) {
-                unsigned at = index + k * blockDim.x;
-                if (at >= row.pieces) continue;
-                keep(slot(at), a[k], b[k]);
-                see_largest(largest, a[k], b[k]);
-            }
-        }
-    }
-
-    __device__ __forceinline__ void see_largest(float (&largest)[2], const Piece<number>& a, const Piece<Second>& b) {
-#pragma unroll
-        for (int part = 0; part < PARTS; part++) {
-            float v[4], w[4];
-            numbers_of(a, part, v);
-            numbers_of(b, part, w);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                largest[0] = fmaxf(largest[0], v[i]);
-                largest[1] = fmaxf(largest[1], w[i]);
-            }
-        }
-    }
-
-    // `work(x, y, part)` for the numbers of each piece, by fours, and `end(index)` after each piece, always in the same
-    // order. The pieces in registers move up in turns, so that the work stands in the program once; after R turns they are
-    // where they were.
-    template <class Work, class End>
-    __device__ __forceinline__ void each(Work work, End end) {
-        unsigned index = threadIdx.x;
-#pragma unroll 1
-        for (int k = 0; k < R || index < row.pieces; k++, index += blockDim.x) {
-            Piece<number> a;
-            Piece<Second> b;
-            if (R > 0 && k < R) {
-                a = x[0];
-                b = y[0];
-#pragma unroll
-                for (int i = 0; i + 1 < R; i++) {
-                    x[i] = x[i + 1];
-                    y[i] = y[i + 1];
-                }
-                x[R > 0 ? R - 1 : 0] = a;
-                y[R > 0 ? R - 1 : 0] = b;
-                if (index >= row.pieces) continue;
-            } else if (slot(index) < room) {
-                a.quads[0] = shared[slot(index)];
-#pragma unroll
-                for (int i = 0; i < Piece<Second>::QUADS; i++) b.quads[i] = shared[(i + 1) * room + slot(index)];
-            } else {
-                a = load_piece(first, row, index, aligned_first);
-                b = load_piece(second, row, index, aligned_second);
-            }
-#pragma unroll 1
-            for (int part = 0; part < PARTS; part++) {
-                float v[4], w[4];
-                numbers_of(a, part, v);
-                numbers_of(b, part, w);
-                work(v, w, part);
-            }
-            end(index);
-        }
-    }
-};
-
 // What a row's kernel is given.
 template <class Second>
 struct Pair {
@@ -518,49 +243,52 @@ __device__ __forceinline__ void zero_slopes(const Pair<Second>& pair, const Plac
     }
 }
 
-// The value of a row, and the slopes of its logits where they are wanted.
-template <int FORM, int R, class Second>
-__device__ __forceinline__ void finish_row(
-    float* value, const Pair<Second>& pair, Kept<R, Second>& kept, const Sides& sides
-) {
-    float all[3] = {0.0f, 0.0f, 0.0f};
-    auto nothing = [](unsigned) {};
-    auto add = [&](const float (&x)[4], const float (&y)[4], int) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            Terms more = terms<FORM>(class_of(x[i], y[i], sides));
-            all[0] += more.value;
-            all[1] += more.first;
-            all[2] += more.second;
-        }
-    };
-    kept.each(add, nothing);
-    row_reduce_all<Sum>(all);
-    if (threadIdx.x == 0) *value = all[0];
-    if (!pair.dfirst) return;
-    Terms total = {all[0], all[1], all[2]};
-    Piece<number> to_first;
-    Piece<Second> to_second;
-    auto slope = [&](const float (&x)[4], const float (&y)[4], int part) {
-        float a[4], b[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            Slopes both = slopes<FORM>(class_of(x[i], y[i], sides), total);
-            a[i] = pair.scale * both.first;
-            b[i] = pair.scale * both.second;
-        }
-        set_numbers(to_first, part, a);
-        set_numbers(to_second, part, b);
-    };
-    auto store = [&](unsigned index) {
-        store_piece(pair.dfirst, kept.row, index, aligned16(pair.dfirst), to_first);
-        if (pair.dsecond) store_piece(pair.dsecond, kept.row, index, aligned16(pair.dsecond), to_second);
-    };
-    kept.each(slope, store);
+// `work.run<FORM>()`. Without ALL the form is one of KL_SECOND_FIRST, KL_FIRST_SECOND and JENSEN_SHANNON.
+template <bool ALL, class Work>
+__device__ __forceinline__ void run_form(int form, Work& work) {
+    switch (form) {
+        case KL_SECOND_FIRST: return work.template run<KL_SECOND_FIRST>();
+        case KL_FIRST_SECOND: return work.template run<KL_FIRST_SECOND>();
+        case JENSEN_SHANNON: return work.template run<JENSEN_SHANNON>();
+        default: break;
+    }
+    if constexpr (!ALL) return;
+    switch (form) {
+        case SYMMETRIC_KL: return work.template run<SYMMETRIC_KL>();
+        case ONE_SIDED_KL: return work.template run<ONE_SIDED_KL>();
+        case HELLINGER: return work.template run<HELLINGER>();
+        case LEGACY_JENSEN_SHANNON: return work.template run<LEGACY_JENSEN_SHANNON>();
+        default: return work.template run<LEGACY_HELLINGER>();
+    }
 }
 
-// The value of a row, written to `value`, and the slopes times `scale` where they are wanted. Without ALL the form is one of
-// KL_SECOND_FIRST, KL_FIRST_SECOND and JENSEN_SHANNON. All threads of the row must come here.
+// Four classes: what they add to the sums of the form, or, once these are known, their slopes.
+struct FourClasses {
+    Class c[4];
+    Terms total;
+    bool known;
+    float sums[3], a[4], b[4];
+
+    template <int FORM>
+    __device__ __forceinline__ void run() {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (known) {
+                Slopes both = slopes<FORM>(c[i], total);
+                a[i] = both.first;
+                b[i] = both.second;
+            } else {
+                Terms more = terms<FORM>(c[i]);
+                sums[0] += more.value;
+                sums[1] += more.first;
+                sums[2] += more.second;
+            }
+        }
+    }
+};
+
+// The value of a row, written to `value`, and the slopes times `scale` where they are wanted. All threads of the row must
+// come here.
 template <int R, bool ALL, class Second>
 __device__ __forceinline__ void pair_row(int form, float* value, const Pair<Second>& pair, const Place& row) {
     Kept<R, Second> kept;
@@ -577,52 +305,88 @@ __device__ __forceinline__ void pair_row(int form, float* value, const Pair<Seco
     Sides sides;
     sides.inverse_t = pair.inverse_t;
     set_largest(sides, largest[0], largest[1]);
-    float sums[3] = {0.0f, 0.0f, 0.0f};
-    auto add = [&](const float (&x)[4], const float (&y)[4], int) {
+    FourClasses four;
+    Piece<number> to_first;
+    Piece<Second> to_second;
+    // The sums of both sides; those of the form; the slopes. One loop: most of what is computed of a class is the same.
+#pragma unroll 1
+    for (int pass = 0; pass < 3; pass++) {
+        four.known = pass == 2;
+        four.sums[0] = four.sums[1] = four.sums[2] = 0.0f;
+        auto work = [&](const float (&x)[4], const float (&y)[4], int part) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) add_raw(sums, x[i], y[i], sides);
-    };
-    kept.each(add, [](unsigned) {});
-    row_reduce_all<Sum>(sums);
-    set_sums(sides, sums);
-    switch (form) {
-        case KL_SECOND_FIRST: return finish_row<KL_SECOND_FIRST>(value, pair, kept, sides);
-        case KL_FIRST_SECOND: return finish_row<KL_FIRST_SECOND>(value, pair, kept, sides);
-        case JENSEN_SHANNON: return finish_row<JENSEN_SHANNON>(value, pair, kept, sides);
-        default: break;
-    }
-    if constexpr (ALL) {
-        switch (form) {
-            case SYMMETRIC_KL: return finish_row<SYMMETRIC_KL>(value, pair, kept, sides);
-            case ONE_SIDED_KL: return finish_row<ONE_SIDED_KL>(value, pair, kept, sides);
-            case HELLINGER: return finish_row<HELLINGER>(value, pair, kept, sides);
-            case LEGACY_JENSEN_SHANNON: return finish_row<LEGACY_JENSEN_SHANNON>(value, pair, kept, sides);
-            default: return finish_row<LEGACY_HELLINGER>(value, pair, kept, sides);
+            for (int i = 0; i < 4; i++) {
+                four.c[i] = class_of(x[i], y[i], sides);
+                if (pass != 0) continue;
+                four.sums[0] += four.c[i].p;
+                four.sums[1] += four.c[i].q;
+                four.sums[2] += four.c[i].difference;
+            }
+            if (pass == 0) return;
+            run_form<ALL>(form, four);
+            if (pass == 1) return;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                four.a[i] *= pair.scale;
+                four.b[i] *= pair.scale;
+            }
+            set_numbers(to_first, part, four.a);
+            set_numbers(to_second, part, four.b);
+        };
+        kept.each(work, [&](unsigned index) {
+            if (pass < 2) return;
+            store_piece(pair.dfirst, kept.row, index, aligned16(pair.dfirst), to_first);
+            if (pair.dsecond) store_piece(pair.dsecond, kept.row, index, aligned16(pair.dsecond), to_second);
+        });
+        if (pass == 2) return;
+        row_reduce_all<Sum>(four.sums);
+        if (pass == 0) {
+            set_sums(sides, four.sums);
+            continue;
         }
+        if (threadIdx.x == 0) *value = four.sums[0];
+        if (!pair.dfirst) return;
+        four.total = {four.sums[0], four.sums[1], four.sums[2]};
     }
 }
 
-// Value and slopes of the Bernoulli distributions with logits x and y: two classes, (x, y) and (0, 0).
-template <int FORM>
-__device__ __forceinline__ float pair_bernoulli(float x, float y, float inverse_t, Slopes& both) {
+// The two classes of a Bernoulli distribution.
+struct TwoClasses {
+    Class one, other;
+    float value;
+    Slopes both;
+
+    template <int FORM>
+    __device__ __forceinline__ void run() {
+        Terms a = terms<FORM>(one), b = terms<FORM>(other);
+        value = a.value + b.value;
+        both = slopes<FORM>(one, {value, a.first + b.first, a.second + b.second});
+    }
+};
+
+// Value and slopes of the Bernoulli distributions with logits x and y: of the classes (x, y) and (0, 0).
+template <bool ALL>
+__device__ __forceinline__ TwoClasses pair_bernoulli(int form, float x, float y, float inverse_t) {
     Sides sides;
     sides.inverse_t = inverse_t;
     set_largest(sides, fmaxf(x, 0.0f), fmaxf(y, 0.0f));
-    float sums[3] = {0.0f, 0.0f, 0.0f};
-    add_raw(sums, x, y, sides);
-    add_raw(sums, 0.0f, 0.0f, sides);
-    set_sums(sides, sums);
-    Class one = class_of(x, y, sides);
-    Terms a = terms<FORM>(one), b = terms<FORM>(class_of(0.0f, 0.0f, sides));
-    Terms total = {a.value + b.value, a.first + b.first, a.second + b.second};
-    both = slopes<FORM>(one, total);
-    return total.value;
+    TwoClasses two;
+    // Once with the sums of both unknown, once more with them.
+#pragma unroll 1
+    for (int pass = 0; pass < 2; pass++) {
+        two.one = class_of(x, y, sides);
+        two.other = class_of(0.0f, 0.0f, sides);
+        if (pass == 1) break;
+        set_sums(sides, {two.one.p + two.other.p, two.one.q + two.other.q, two.one.difference + two.other.difference});
+    }
+    run_form<ALL>(form, two);
+    return two;
 }
 
 // The same of all numbers of a piece.
-template <int FORM, class Second>
+template <bool ALL, class Second>
 __device__ __forceinline__ void bernoulli_piece(
-    float* values, const Pair<Second>& pair, const unsigned char* counted, const Place& row, unsigned index
+    int form, float* values, const Pair<Second>& pair, const unsigned char* counted, const Place& row, unsigned index
 ) {
     Piece<number> first = load_piece(pair.first, row, index, aligned16(pair.first)), to_first;
     Piece<Second> second = load_piece(pair.second, row, index, aligned16(pair.second)), to_second;
@@ -636,11 +400,10 @@ __device__ __forceinline__ void bernoulli_piece(
         for (int i = 0; i < 4; i++) {
             u64 at = row.first + (u64)index * PACK + 4 * part + i;
             bool counts = at < row.end && (!counted || counted[at]);
-            Slopes both;
-            float v = pair_bernoulli<FORM>(x[i], y[i], pair.inverse_t, both);
-            value[i] = counts ? v : 0.0f;
-            a[i] = counts ? pair.scale * both.first : 0.0f;
-            b[i] = counts ? pair.scale * both.second : 0.0f;
+            TwoClasses two = pair_bernoulli<ALL>(form, x[i], y[i], pair.inverse_t);
+            value[i] = counts ? two.value : 0.0f;
+            a[i] = counts ? pair.scale * two.both.first : 0.0f;
+            b[i] = counts ? pair.scale * two.both.second : 0.0f;
         }
         set_numbers(to_values, part, value);
         set_numbers(to_first, part, a);

@@ -22,6 +22,7 @@ mod numbers;
 mod optimizer;
 mod perturbation;
 mod pool;
+mod relations;
 mod rms_norm;
 
 use std::path::Path;
