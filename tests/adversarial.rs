@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use manyhead::device::Precision;
+use manyhead::model::HeadOptions;
+use manyhead::model::student::{StudentSpec, build};
 use manyhead::ops::perturbation::{Level, Norm};
 use manyhead::ops::{Divergence, LegacyDivergence};
 use manyhead::tape::{Backward, Forward, Gradients, Op, Params, Random, Tape, TapeMemory, Var};
@@ -193,6 +195,25 @@ fn every_method_works_on_every_kind_of_task_and_none_leaves_a_parameter_out() {
                 _ => assert_eq!(term(&report, "task"), plain.loss, "{task} {method:?}"),
             }
         }
+    }
+}
+
+/// A student with factorised embeddings: perturbations have the width of the embeddings, and the gradient reaches the projection
+/// and the words behind it.
+#[test]
+fn encoders_with_a_projection_are_perturbed_before_it() {
+    let (world, model, data) = prepared();
+    let spec = StudentSpec::parse("embedding=6,layers=1").unwrap();
+    let student = build(model.encoder(), &spec, None, 1).unwrap();
+    let model = MultiTaskModel::new(student, &world.tasks().tasks, HeadOptions::default()).unwrap();
+    assert_eq!((model.encoder().net().embedding_size(), model.encoder().width()), (6, 32));
+    let batch = Batch::new(&model, &data, 0);
+    let plain = step(&batch, &AdversarialOptions::default()).1;
+    for method in Method::ALL {
+        let (report, gradients) = step(&batch, &with(method, |_| ()));
+        assert!(report.loss.is_finite() && report.dropped.is_empty() && !report.spoilt, "{method:?}");
+        assert_eq!(gradients.len(), plain.len(), "{method:?}");
+        assert!(distance(&gradients, &plain) > 0.0, "{method:?}");
     }
 }
 
