@@ -205,9 +205,9 @@ impl Cuda {
         }
         let timed = match tuning.clock {
             Clock::None => None,
-            clock => prepare().ok().and_then(|run| {
-                Tuning::fastest(names.len(), rule, |kernel| self.seconds(clock, kernel, |kernel| run(kernel)))
-            }),
+            clock => prepare()
+                .ok()
+                .and_then(|run| Tuning::fastest(names.len(), rule, |kernel| self.seconds(clock, kernel, &run))),
         };
         let chosen = timed.unwrap_or(rule);
         tuning.keep(problem, chosen, timed.and_then(|place| names.get(place).copied()), source);
