@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::checkpoint::{self, State};
 use super::data::TrainingData;
+use super::describe::describe_run;
 use super::distillation::{Lesson, Targets, Teaching};
 use super::ema::Ema;
 use super::observer::{Event, Observer, SplitEvaluation, Totals};
@@ -151,8 +152,7 @@ impl<'a> Run<'a> {
         model.set_head_rates(options.learning_rate);
         let train: Vec<&Dataset> = data.tasks.iter().map(|task| &task.train).collect();
         let totals = options.totals(data);
-        let mut run: Vec<(String, String)> =
-            options.describe().into_iter().map(|(name, value)| (format!("--{name}"), value)).collect();
+        let run = describe_run(options, model, data);
         let names: Vec<String> = model.tasks().map(|task| task.name.clone()).collect();
         let weights: Vec<f32> = model.tasks().map(|task| task.weight).collect();
         let precision = options.precision.unwrap_or(model.encoder().device().precision());
@@ -161,29 +161,6 @@ impl<'a> Run<'a> {
         if let Some(ascent) = options.adversarial.ascent_precision {
             model.encoder().device().check_precision("--ascent-precision", ascent)?;
         }
-        run.push(("--precision".into(), precision.name().into()));
-        run.extend(model.describe());
-        run.push(("the tasks' weights".into(), format!("{weights:?}")));
-        for task in model.tasks() {
-            run.extend(options.adversarial.describe(task));
-        }
-        let rates: Vec<Option<f64>> = model.tasks().map(|task| task.learning_rate).collect();
-        run.push(("the tasks' learning rates".into(), format!("{rates:?}")));
-        let unlabelled = data.tasks.iter().flat_map(|task| &task.unlabelled);
-        let fingerprint = train
-            .iter()
-            .copied()
-            .chain(unlabelled)
-            .fold(0u64, |hash, dataset| hash.rotate_left(7) ^ dataset.fingerprint());
-        run.push(("the training data (fingerprint)".into(), format!("{fingerprint:016x}")));
-        let teaching = data.tasks.iter().flat_map(|task| &task.teaching).flatten();
-        let teachers = teaching.fold(0u64, |hash, teaching| hash.rotate_left(7) ^ teaching.fingerprint());
-        if options.distillation.is_some() {
-            run.push(("the teachers (fingerprint)".into(), format!("{teachers:016x}")));
-        }
-        let dev = data.tasks.iter().flat_map(|task| &task.dev);
-        let fingerprint = dev.fold(0u64, |hash, (_, dataset)| hash.rotate_left(7) ^ dataset.fingerprint());
-        run.push(("the dev data (fingerprint)".into(), format!("{fingerprint:016x}")));
         let schedule = Schedule {
             kind: options.schedule,
             base: options.learning_rate,

@@ -236,6 +236,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         atomic::write_bytes(out.join("domain-curve.json"), format!("{:#}\n", curve.json()).as_bytes())?;
         atomic::write_bytes(out.join("domain-curve.html"), curve.html(&arguments.list()).as_bytes())?;
     }
+    stages.finish()?;
     if common.json {
         let mut value = curve.json();
         value["out"] = json!(out);

@@ -236,6 +236,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
             stages.train(&alone, &mut prepared, begins)?;
         }
     }
+    stages.finish()?;
     let table = Refined::read(&out, &tasks, several.then_some(&all_seeds), arguments.baseline)?;
     let mut value = table.json(&all_seeds);
     atomic::write_bytes(out.join("refine.json"), format!("{value:#}\n").as_bytes())?;

@@ -9,7 +9,7 @@ use manyhead::report::seed_folders;
 use super::common::Failure;
 
 /// What a run writes into its folder; `--overwrite` deletes these, the folders of seeds and stages, and nothing else.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "checkpoints",
     "best",
     ".best.previous",
@@ -22,10 +22,13 @@ const OURS: [&str; 12] = [
     "domain-curve.json",
     "domain-curve.html",
     BEGUN,
+    WHOLE,
 ];
 const LOCK: &str = ".lock";
 /// Which weights one of several runs began with.
 pub const BEGUN: &str = ".begun";
+/// That one of several runs is whole, and what decided it.
+pub const WHOLE: &str = ".whole";
 
 /// Where `refine` trains all tasks together.
 pub const MULTI_TASK: &str = "multi-task";

@@ -39,6 +39,7 @@ pub fn run(
         }
         stages.train(&own, &mut prepared, Begins::Given)?;
     }
+    stages.finish()?;
     let folder = stages.folder();
     let all: Vec<u64> = seed_folders(folder).into_iter().map(|(seed, _)| seed).collect();
     if all.len() > seeds.len() {

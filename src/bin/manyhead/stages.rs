@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use manyhead::hash::Hasher;
 use manyhead::interop::atomic;
-use manyhead::train::{TrainReport, write_run_file};
+use manyhead::train::{describe_run, write_run_file};
 use manyhead::{Error, MultiTaskModel};
+use serde_json::{Map, Value};
 
 use super::common::{Common, Failure};
-use super::run_folder::{BEGUN, Existing, RunFolder, is_run};
+use super::run_folder::{BEGUN, Existing, RunFolder, WHOLE, is_run};
 use super::train::{Arguments, Prepared, run_into};
 
 /// What a run begins with.
@@ -60,19 +61,19 @@ impl Stages<'_> {
         &self.folder.path
     }
 
+    /// Once all are whole.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        Ok(self.write_run()?)
+    }
+
     fn write_run(&mut self) -> Result<(), Error> {
         self.run.take().map_or(Ok(()), |run| write_run_file(&self.folder.path.join("run.yml"), &run))
     }
 
     /// Trains as `train` with these arguments would, into their folder. Where the command is resumed, a run that stands there
-    /// is gone on with (nothing is left to do for a whole one); but one that began with what an earlier stage had come to,
-    /// and that stage has gone on since, begins anew.
-    pub fn train(
-        &mut self,
-        arguments: &Arguments,
-        prepared: &mut Prepared,
-        begins: Begins,
-    ) -> Result<TrainReport, Failure> {
+    /// is gone on with, or passed over if it is whole; but one that began with what an earlier stage had come to, and that
+    /// stage has gone on since, begins anew. Checkpoints of a whole run are deleted: there may be dozens of runs.
+    pub fn train(&mut self, arguments: &Arguments, prepared: &mut Prepared, begins: Begins) -> Result<(), Failure> {
         let path = &arguments.out;
         let (stamp, weights) = (path.join(BEGUN), fingerprint(&prepared.model));
         let mut existing = self.existing;
@@ -93,6 +94,12 @@ impl Stages<'_> {
                 existing = Existing::Overwrite;
             }
         }
+        let (mark, run) = (path.join(WHOLE), describe_run(&prepared.options, &prepared.model, &prepared.data));
+        if existing == Existing::Resume && mark.exists() {
+            require_same(&mark, &run)?;
+            self.common.say(&format!("{}: whole, passed over", path.display()));
+            return Ok(());
+        }
         let folder = RunFolder::open(path, existing)?;
         atomic::write_bytes(&stamp, format!("{weights}\n").as_bytes())?;
         let result = run_into(&folder, arguments, prepared, existing == Existing::Resume, "train", self.common);
@@ -101,13 +108,42 @@ impl Stages<'_> {
         }
         let out = || self.folder.path.clone();
         match result {
-            Ok((report, _)) => Ok(report),
+            Ok((report, _)) => {
+                // One that was cut short may go on some day; several seeds are whole runs, and stay so.
+                let cut = prepared.options.max_updates.is_some_and(|most| report.updates >= most);
+                if !cut && self.command != "train" {
+                    let run: Map<String, Value> = run.into_iter().map(|(name, value)| (name, value.into())).collect();
+                    atomic::write_bytes(&mark, format!("{:#}\n", Value::Object(run)).as_bytes())?;
+                    let checkpoints = path.join("checkpoints");
+                    std::fs::remove_dir_all(&checkpoints).map_err(|e| Error::io("delete", &checkpoints, e))?;
+                }
+                Ok(())
+            }
             Err(Failure::Interrupted { update, .. }) => {
                 Err(Failure::Interrupted { update, out: out(), command: self.command })
             }
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// # Errors
+/// The first thing in which a run that is whole differs from this one.
+fn require_same(mark: &Path, run: &[(String, String)]) -> Result<(), Error> {
+    let text = std::fs::read(mark).map_err(|e| Error::io("read", mark, e))?;
+    let stored: Value = serde_json::from_slice(&text).map_err(|e| Error::input(mark, e.line(), e.to_string()))?;
+    for (name, value) in run {
+        let stored = stored.get(name).and_then(Value::as_str).unwrap_or("nothing");
+        if stored != value {
+            let message = format!(
+                "the run in {} was made with {name} = {stored}, not {value}; resume it with the same, or start anew with \
+                 --overwrite",
+                mark.parent().unwrap_or(mark).display()
+            );
+            return Err(Error::argument("--resume", message));
+        }
+    }
+    Ok(())
 }
 
 /// A number that changes with any weight of encoder and heads.
