@@ -339,6 +339,6 @@ fn soft_labels_of_files_are_learnt_from() {
         let message = tiny.run(&format!("{train} --out no {flags}")).refused(2);
         assert!(what.iter().all(|what| message.contains(what)), "{flags}: {message}");
     }
-    let message = tiny.train("no", "--soft-labels").refused(2);
+    let message = tiny.train("nothing", "--soft-labels").refused(2);
     assert!(message.contains("no task has soft labels"), "{message}");
 }
