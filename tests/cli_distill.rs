@@ -163,13 +163,14 @@ fn several_teachers_texts_and_a_student_from_a_folder() {
 fn an_encoder_teaches_how_to_embed() {
     let tiny = Tiny::new();
     tiny.write("texts.txt", texts(40).replace('\t', " "));
-    let student = "--student layers=1,vocabulary=20 --text texts.txt --epochs 3 --batch-size 8 --learning-rate 1e-3 --max-length 16";
+    let student = "--student layers=1,vocabulary=20 --text texts.txt --epochs 12 --batch-size 8 --learning-rate 5e-3 --dropout 0 \
+                   --max-length 16";
     let done =
         tiny.run(&format!("distill --teacher model {student} --hidden-weight 1 --out small --encoder-out half --json"));
     let json = parsed(&done.ok());
     assert_eq!(json["student"]["tasks"], json!({}));
     let losses: Vec<f64> = batches(&tiny, "small").iter().map(|batch| batch["loss"].as_f64().unwrap()).collect();
-    assert!(losses.last().unwrap() < &(0.8 * losses[0]), "{losses:?}");
+    assert!(losses.last().unwrap() < &(0.6 * losses[0]), "{losses:?}");
     let device = Device::cpu(1).unwrap();
     let [whole, half] = ["small/best", "half"].map(|name| Encoder::load(tiny.path(name), &device).unwrap());
     let texts = [("the cat sat on the mat .", None), ("a dog", None)];
@@ -193,7 +194,8 @@ fn the_run_file_repeats_and_goes_on() {
     let tiny = school();
     tiny.write("texts.txt", texts(9));
     let flags = "--teacher teacher --student layers=1,hidden=8,heads=2,intermediate=8 --text texts.txt --anneal \
-                 --soft-temperature 1.5 --soft-weight 0.5,mood=2 --label-weight pairs=0.25 --hidden-weight 0.1 --layer-map 1:2,0:0 \
+                 --soft-temperature 1.5 --soft-weight 0.5,mood=2 --label-weight pairs=0.25 --hidden-weight 0.1 \
+                 --layer-map 1:2,0:0 \
                  --top-k 1 --store f32";
     distill(&tiny, &format!("{flags} --out one")).ok();
     tiny.run("distill --run one/run.yml --out two").ok();
@@ -219,7 +221,7 @@ fn the_run_file_repeats_and_goes_on() {
 fn who_is_interrupted_in_the_teachers_pass_goes_on_with_the_printed_command() {
     let tiny = school();
     // Some seconds of the teacher's time.
-    tiny.write("texts.txt", texts(60_000));
+    tiny.write("texts.txt", texts(15_000));
     let flags = format!("distill {QUICK} --teacher teacher --student layers=1 --text texts.txt --teacher-outputs");
     let mut command = tiny.command(&format!("{flags} kept --out out"));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -250,11 +252,21 @@ fn who_is_interrupted_in_the_teachers_pass_goes_on_with_the_printed_command() {
 }
 
 const SOFT_TASKS: &str = "\
-one: {data_format: PremiseOnly, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false, data: {train: one.csv, dev: one.csv, columns: {softlabel: [p0, p1]}}}
-two: {data_format: PremiseAndOneHypothesis, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false, data: {train: two.tsv, format: canonical, columns: {softlabel: 2}}}
-three: {data_format: Seqence, task_type: SeqenceLabeling, n_class: 2, labels: [O, B-A], metric_meta: [ACC], enable_san: false, data: {train: three.jsonl}}
-four: {data_format: PremiseOnly, task_type: Classification, multi_label: true, n_class: 2, labels: [a, b], metric_meta: [F1MIC], enable_san: false, data: {train: four.jsonl}}
-none: {data_format: PremiseOnly, task_type: Regression, n_class: 1, metric_meta: [Pearson], enable_san: false, data: {train: none.csv}}
+one:
+  {data_format: PremiseOnly, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false,
+   data: {train: one.csv, dev: one.csv, columns: {softlabel: [p0, p1]}}}
+two:
+  {data_format: PremiseAndOneHypothesis, task_type: Classification, n_class: 2, metric_meta: [ACC], enable_san: false,
+   data: {train: two.tsv, format: canonical, columns: {softlabel: 2}}}
+three:
+  {data_format: Seqence, task_type: SeqenceLabeling, n_class: 2, labels: [O, B-A], metric_meta: [ACC],
+   enable_san: false, data: {train: three.jsonl}}
+four:
+  {data_format: PremiseOnly, task_type: Classification, multi_label: true, n_class: 2, labels: [a, b],
+   metric_meta: [F1MIC], enable_san: false, data: {train: four.jsonl}}
+none:
+  {data_format: PremiseOnly, task_type: Regression, n_class: 1, metric_meta: [Pearson], enable_san: false,
+   data: {train: none.csv}}
 ";
 
 #[test]
@@ -305,7 +317,7 @@ fn soft_labels_of_files_are_learnt_from() {
     tiny.run(&format!("{train} --out hard")).ok();
     assert!(batches(&tiny, "hard").iter().all(|batch| keys(&batch["loss_terms"]) == ["task"]));
     // MT-DNN's own criterion, for classes.
-    let only = SOFT_TASKS.lines().take(2).collect::<Vec<_>>().join("\n") + "\n";
+    let only = SOFT_TASKS.lines().take(6).collect::<Vec<_>>().join("\n") + "\n";
     tiny.write("classes.yml", only);
     let legacy = train.replace("soft.yml", "classes.yml");
     for loss in ["legacy-kl", "legacy-mse", "js"] {
@@ -320,13 +332,13 @@ fn soft_labels_of_files_are_learnt_from() {
         ("--soft-labels --hidden-weight 1 --layer-map 1:1", ["--hidden-weight", "teachers"]),
         ("--soft-labels --relation-weight 1", ["--relation-weight", "--teacher"]),
         ("--soft-labels --soft-loss legacy-kl", ["--soft-temperature", "1"]),
-        // one.csv has probabilities of 0.
-        ("--soft-labels --soft-loss reverse-kl", ["--soft-loss", "use kl or js"]),
         ("--soft-labels --soft-weight two=1,nobody=2", ["--soft-weight", "'nobody'"]),
+        // one.csv has probabilities of 0, which is seen only when their turn comes.
+        ("--soft-labels --soft-loss reverse-kl", ["--soft-loss", "use kl or js"]),
     ] {
         let message = tiny.run(&format!("{train} --out no {flags}")).refused(2);
         assert!(what.iter().all(|what| message.contains(what)), "{flags}: {message}");
     }
-    let message = tiny.train("no", "--soft-labels").refused(2);
+    let message = tiny.train("nothing", "--soft-labels").refused(2);
     assert!(message.contains("no task has soft labels"), "{message}");
 }

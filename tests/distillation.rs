@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use manyhead::data::readers::BadRows;
 use manyhead::losses::SoftLoss;
 use manyhead::model::HeadOptions;
 use manyhead::model::student::{self, StudentSpec};
@@ -468,36 +467,5 @@ fn what_cannot_be_taught_is_refused() {
     ] {
         let message = refused(options, &|_| ());
         assert!(message.contains(flag), "{message}");
-    }
-}
-
-/// A file's own soft labels: the same student as by a teacher who says the same.
-#[test]
-fn soft_labels_of_a_file_teach_like_a_teacher() {
-    let fixture = Fixture::new();
-    let file = fixture.world.path("data/class_train.tsv");
-    let text: String = fs::read_to_string(&file).unwrap();
-    let soft = |i: usize| [[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.0, 0.5, 0.5]][i % 3];
-    let rows = text.lines().enumerate().map(|(i, line)| {
-        let columns: Vec<&str> = line.split('\t').collect();
-        serde_json::json!({"uid": columns[0], "label": columns[1].parse::<i32>().unwrap(), "premise": columns[2], "softlabel": soft(i)}).to_string() + "\n"
-    });
-    fs::write(fixture.world.path("data/class_soft.jsonl"), rows.collect::<String>()).unwrap();
-    let yaml = "class:
-  {data_format: PremiseOnly, task_type: Classification, n_class: 3, metric_meta: [ACC], enable_san: false,
-   data: {train: data/class_soft.jsonl, format: jsonl}}
-";
-    let tasks = manyhead::TaskFile::parse(fixture.world.path("tasks.yml"), yaml).unwrap().tasks;
-    let encoder = Encoder::load(fixture.world.path("model"), &Device::cpu(1).unwrap()).unwrap();
-    let student = MultiTaskModel::new(encoder, &tasks, HeadOptions::default()).unwrap();
-    let data = TrainingData::read(&student, &tasks, None, BadRows::Refuse).unwrap();
-    let train = &data.tasks[0].train;
-    let teaching = Teaching::of_file(train, student.outputs(0).unwrap()).unwrap();
-    assert!(!teaching.is_of_logits());
-    let values = teaching.lesson(train, &[4, 2, 0]).unwrap().values.unwrap();
-    for (place, i) in [4, 2, 0].into_iter().enumerate() {
-        for (x, p) in values.of(place).iter().zip(soft(i)) {
-            assert!((x.exp() - p as f32).abs() < 1e-6, "{i}: {x}, not ln {p}");
-        }
     }
 }

@@ -5,8 +5,13 @@ mod support;
 #[path = "support/teachers.rs"]
 mod teachers;
 
+use std::fs;
+
+use manyhead::data::readers::BadRows;
+use manyhead::model::HeadOptions;
 use manyhead::tasks::Outputs;
 use manyhead::train::distillation::{Keep, Stored, Teaching};
+use manyhead::{Device, Encoder, MultiTaskModel, TrainingData};
 use teachers::{Fixture, LENGTH, NAMES, asked, consult};
 
 const ROWS: [&[f32]; 3] = [
@@ -157,6 +162,39 @@ fn a_lesson_of_several_teachers_is_their_mean() {
                     assert!((a - b).abs() < 1e-5 || a.is_nan() && b.is_nan(), "{} {i}: {a}, not {b}", NAMES[task]);
                 }
             }
+        }
+    }
+}
+
+/// A file's own soft labels are lessons like a teacher's: logarithms of probabilities.
+#[test]
+fn soft_labels_of_a_file_teach_like_a_teacher() {
+    let fixture = Fixture::new();
+    let file = fixture.world.path("data/class_train.tsv");
+    let text: String = fs::read_to_string(&file).unwrap();
+    let soft = |i: usize| [[0.7, 0.2, 0.1], [0.25, 0.25, 0.5], [0.0, 0.5, 0.5]][i % 3];
+    let rows = text.lines().enumerate().map(|(i, line)| {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let label = columns[1].parse::<i32>().unwrap();
+        let row = serde_json::json!({"uid": columns[0], "label": label, "premise": columns[2], "softlabel": soft(i)});
+        row.to_string() + "\n"
+    });
+    fs::write(fixture.world.path("data/class_soft.jsonl"), rows.collect::<String>()).unwrap();
+    let yaml = "class:
+  {data_format: PremiseOnly, task_type: Classification, n_class: 3, metric_meta: [ACC], enable_san: false,
+   data: {train: data/class_soft.jsonl, format: jsonl}}
+";
+    let tasks = manyhead::TaskFile::parse(fixture.world.path("tasks.yml"), yaml).unwrap().tasks;
+    let encoder = Encoder::load(fixture.world.path("model"), &Device::cpu(1).unwrap()).unwrap();
+    let student = MultiTaskModel::new(encoder, &tasks, HeadOptions::default()).unwrap();
+    let data = TrainingData::read(&student, &tasks, None, BadRows::Refuse).unwrap();
+    let train = &data.tasks[0].train;
+    let teaching = Teaching::of_file(train, student.outputs(0).unwrap()).unwrap();
+    assert!(!teaching.is_of_logits());
+    let values = teaching.lesson(train, &[4, 2, 0]).unwrap().values.unwrap();
+    for (place, i) in [4, 2, 0].into_iter().enumerate() {
+        for (x, p) in values.of(place).iter().zip(soft(i)) {
+            assert!((x.exp() - p as f32).abs() < 1e-6, "{i}: {x}, not ln {p}");
         }
     }
 }

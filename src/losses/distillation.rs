@@ -66,8 +66,8 @@ impl SoftLoss {
 /// are compared by their squared difference, whatever `loss` says.
 ///
 /// # Errors
-/// Another number of logits; a temperature that is not above 0; probabilities of 0 for the reverse KL divergence; a form of MT-DNN's
-/// for outputs that it never had.
+/// Another number of logits; a temperature that is not above 0; probabilities of 0 for the reverse KL divergence; a form
+/// of MT-DNN's for outputs that it never had.
 pub fn distillation(
     tape: &mut Tape<'_>,
     logits: Var,

@@ -78,7 +78,8 @@ impl DistillationOptions {
             let fits = |heads: &usize| own.1.is_multiple_of(*heads) && other.1.is_multiple_of(*heads);
             let heads = self.relation_heads.or_else(|| (1..=RELATION_HEADS).rev().find(fits)).filter(fits);
             options.relation_heads = Some(heads.ok_or_else(|| {
-                let message = format!("{:?} do not divide both widths, {} and {}", self.relation_heads, own.1, other.1);
+                let wanted = self.relation_heads.unwrap_or(1);
+                let message = format!("{wanted} do not divide both widths, {} and {}", own.1, other.1);
                 Error::argument("--relation-heads", message)
             })?);
         }

@@ -52,8 +52,8 @@ pub struct Arguments {
     /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Texts without labels, one a line (pairs parted by TAB), that the teachers label: with each batch of a task comes one
-    /// of them; may be given several times
+    /// Texts without labels, one a line (pairs parted by TAB), that the teachers label: with each batch of a task comes a
+    /// batch of them; may be given several times
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub text: Vec<PathBuf>,
     /// What of several teachers is averaged: probabilities or logits
@@ -154,6 +154,16 @@ fn made(
     Ok(built?)
 }
 
+/// What is wrong with an encoder's name, under the flag that has it here.
+fn of_flag(flag: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Error(Error::Argument { name, message }) if name == "--encoder" => {
+            Error::argument(flag, message).into()
+        }
+        failure => failure,
+    }
+}
+
 /// A student, its data, how it is trained.
 fn student(
     arguments: &Arguments,
@@ -165,7 +175,7 @@ fn student(
 ) -> Result<Prepared, Failure> {
     let data_dir = arguments.data_dir.as_deref();
     let encoder = |device: &Device| match spec {
-        None => named(&arguments.student, common)(device),
+        None => named(&arguments.student, common)(device).map_err(|failure| of_flag("--student", failure)),
         Some(spec) => made(first, spec, tasks, arguments, reading),
     };
     let mut prepared = match arguments.tasks {
@@ -239,6 +249,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let Some(first) = teachers.first() else { return Err(Error::argument("--teacher", "there is none").into()) };
     let mut prepared = student(&arguments, spec.as_ref(), &tasks, &first.model, &reading, common)?;
     let distillation = distillation.resolved(&prepared.model, &first.model)?;
+    let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
+    distillation.weight.check_tasks("--soft-weight", names.iter().copied())?;
+    distillation.label_weight.check_tasks("--label-weight", names.iter().copied())?;
     let folder = RunFolder::open(&arguments.out, existing)?;
     let run = run_list(&arguments);
     if existing != Existing::Resume {
@@ -249,7 +262,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let stored = Stored::parse(&arguments.store).unwrap_or_default();
     let how = teachers::How { arguments: &arguments, stored, options: &distillation, stop: &stop };
     let Prepared { model, data, .. } = &mut prepared;
-    teachers.teach(model, &tasks, data, &how, &reading, common).map_err(|failure| match failure {
+    let taught = teachers.teach(model, &tasks, data, &how, &reading, common);
+    let taught = taught.and_then(|()| Ok(distillation.check_data(model, data)?));
+    taught.map_err(|failure| match failure {
         Failure::Error(Error::Interrupted { update }) => {
             Failure::Interrupted { update, out: folder.path.clone(), command: "distill" }
         }

@@ -16,7 +16,7 @@ pub struct Distillation {
     /// reverse-kl, js, mse (of logits), or as MT-DNN's toolkit did it: legacy-kl, legacy-mse (predictions of numbers: always mse)
     #[arg(help_heading = HEADING, long, default_value = "kl", value_parser = SoftLoss::NAMES)]
     pub soft_loss: String,
-    /// T (--temperature is that of sampling)
+    /// T, by which both sides' logits are divided (--temperature is that of sampling)
     #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "T",
         default_value_t = DistillationOptions::default().temperature)]
     pub soft_temperature: f32,
@@ -26,14 +26,15 @@ pub struct Distillation {
     /// Factor of the loss against labels, in the same way; 0: the teachers alone
     #[arg(help_heading = HEADING, long, allow_hyphen_values = true, value_name = "X|TASK=X,…", default_value = "1")]
     pub label_weight: String,
-    /// From the teachers to the labels: the loss against labels counts λ times, all others 1 - λ times, λ rising from 0 to 1
+    /// From the teachers to the labels: the loss against labels counts λ times, those against teachers 1 - λ times, λ
+    /// rising from 0 to 1 over the run
     #[arg(help_heading = HEADING, long)]
     pub anneal: bool,
     /// Factor of the match of hidden states with the first teacher's; 0: none
     #[arg(help_heading = HEADING, long, allow_negative_numbers = true, value_name = "X", default_value_t = 0.0)]
     pub hidden_weight: f32,
-    /// Which layers' states are matched: last, even (all of the student's, and its embedding block), or STUDENT:TEACHER,…
-    /// (from 1; 0 is the embedding block)
+    /// Which layers' states are matched: last, even (each of the student's, its embedding block too, with the
+    /// teacher's at the same share of the depth), or STUDENT:TEACHER,… (from 1; 0 is the embedding block)
     #[arg(help_heading = HEADING, long, value_name = "MAP", default_value = "last")]
     pub layer_map: String,
     /// Factor of the match of attention relations (query-query, key-key, value-value, as MiniLM's) with the first teacher's;

@@ -44,8 +44,8 @@ impl Side {
     }
 }
 
-/// Evaluates all on every dev split that the student has, also what the teachers say together: the mean of their probabilities, or
-/// with `of_logits` of their logits.
+/// Evaluates all on every dev split that the student has, also what the teachers say together: the mean of their
+/// probabilities, or with `of_logits` of their logits.
 pub fn compare(
     teachers: &Teachers,
     student: &MultiTaskModel,

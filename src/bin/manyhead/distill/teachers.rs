@@ -17,7 +17,7 @@ use manyhead::{Encoder, Error, MultiTaskModel, TrainingData};
 use super::super::common::{Chunks, Common, Failure, counted, tell};
 use super::super::progress::duration;
 use super::super::reading::Reading;
-use super::Arguments;
+use super::{Arguments, of_flag};
 
 /// A line about a pass at most this often.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -66,7 +66,8 @@ impl Teachers {
         let [folder] = folders else {
             return Err(Error::argument("--teacher", "texts are embedded as one teacher does; give one").into());
         };
-        let folder = common.encoder_folder(&folder.to_string_lossy())?;
+        let folder = common.encoder_folder(&folder.to_string_lossy());
+        let folder = folder.map_err(|failure| of_flag("--teacher", failure))?;
         let encoder = Encoder::load(&folder, &common.device()?)?;
         let tasks = vec![TaskDef::text_embedding("text", encoder.width())];
         let options = HeadOptions { max_length: Some(max_length), ..HeadOptions::default() };

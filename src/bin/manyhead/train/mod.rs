@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use clap::{Args, Command};
 use manyhead::data::{Dataset, complete_labels};
 use manyhead::tasks::TaskDef;
-use manyhead::train::distillation::Teaching;
+use manyhead::train::distillation::{Matching, Teaching};
 use manyhead::train::{Event, Observer, TrainReport, read_run_file, write_run_file};
 use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
@@ -213,6 +213,11 @@ fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Com
     }
     if !taught.is_empty() {
         common.say(&format!("soft labels: {}", taught.join(", ")));
+    }
+    // Training does it again; here it is refused before anything is written.
+    if let Some(distillation) = &prepared.options.distillation {
+        Matching::new(distillation, prepared.model.encoder().params())?;
+        distillation.check_data(&prepared.model, &prepared.data)?;
     }
     Ok(())
 }
