@@ -132,7 +132,9 @@ fn made(
 ) -> Result<Encoder, Failure> {
     let encoder = teacher.encoder();
     let mut counts = PieceCounts::new(encoder.tokenizer(), encoder.device().host());
-    if spec.vocabulary.is_some() {
+    // Fewer pieces are chosen by the texts, and so are narrower embeddings of them.
+    let by_corpus = spec.vocabulary.is_some() || spec.embedding.is_some() || spec.hidden.is_some();
+    if by_corpus {
         reading.with(|read| {
             for task in tasks.iter().filter(|_| arguments.tasks.is_some()) {
                 for split in ["train", UNLABELLED] {
@@ -144,7 +146,7 @@ fn made(
             arguments.text.iter().try_for_each(|text| counts.add_text(text))
         })?;
     }
-    let corpus = spec.vocabulary.is_some().then_some(&counts);
+    let corpus = by_corpus.then_some(&counts);
     let built = student::build(encoder, spec, corpus, arguments.options.seed).map_err(|error| match error {
         Error::Argument { name, message } if name == "vocabulary" => {
             Error::argument("--student", format!("{name}: {message}"))
