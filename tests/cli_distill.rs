@@ -160,6 +160,26 @@ fn several_teachers_texts_and_a_student_from_a_folder() {
 }
 
 #[test]
+fn a_teacher_may_lack_a_task() {
+    let tiny = school();
+    let both = file(&tiny, "tasks.yml");
+    tiny.write("tasks.yml", &both[..both.find("mood:").unwrap()]);
+    tiny.train("half", "--epochs 1").ok();
+    tiny.write("tasks.yml", &both);
+    let flags = "--teacher half --teacher teacher --student layers=1 --hidden-weight 1 --teacher-outputs kept";
+    let table = distill(&tiny, &format!("{flags} --out student")).ok();
+    assert_eq!(tiny.list("kept"), ["mood-train-2", "pairs-train-1", "pairs-train-2"]);
+    // States are those of the first that has the task.
+    let holds = |folder: &str| tiny.list(&format!("kept/{folder}")).contains(&"hidden-2".to_string());
+    assert_eq!(["mood-train-2", "pairs-train-1", "pairs-train-2"].map(holds), [true, true, false]);
+    let line = table.lines().find(|line| line.starts_with("mood dev Pearson")).unwrap_or_else(|| panic!("{table}"));
+    let cells: Vec<&str> = line.split_whitespace().skip(3).collect();
+    assert!(cells.len() == 4 && cells[0] == "-" && cells[1] == cells[2], "{table}");
+    let loss_terms = |batch: &Value| keys(&batch["loss_terms"]).len();
+    assert!(batches(&tiny, "student").iter().all(|batch| loss_terms(batch) == 3));
+}
+
+#[test]
 fn an_encoder_teaches_how_to_embed() {
     let tiny = Tiny::new();
     tiny.write("texts.txt", texts(40).replace('\t', " "));

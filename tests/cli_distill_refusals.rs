@@ -95,7 +95,7 @@ fn students_and_layers_that_do_not_fit_are_refused_by_name() {
     refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt:2", "TAB"]);
     tiny.write("texts.txt", "\n  \n");
     refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt", "no text"]);
-    let embedding = "distill --teacher model --student layers=1 --out no";
+    let embedding = "distill --teacher model --student layers=1 --max-length 16 --out no";
     let message = tiny.run(&format!("{embedding} --text texts.txt")).refused(2);
     assert!(message.contains("texts.txt") && message.contains("no text"), "{message}");
     tiny.run(embedding).refused(2);
