@@ -187,7 +187,7 @@ impl Plot {
             let _ = writeln!(html, "<text x=\"{text}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", y + 4.5);
         }
         let ticks = match &self.marks {
-            Some(marks) => marks.iter().map(|mark| (*mark, rounded(*mark))).collect(),
+            Some(marks) => marks.iter().map(|mark| (*mark, mark.to_string())).collect(),
             None => self.x.ticks().into_iter().map(|tick| (tick, self.x.label(tick))).collect::<Vec<_>>(),
         };
         for (tick, label) in ticks {
