@@ -150,7 +150,7 @@ fn the_loss_of_another_student_is_that_of_its_rows() {
     let student_length = 30;
     let student = fixture.model(5, false, student_length);
     let (theirs, ours) = (fixture.data(&teacher.model), fixture.data(&student));
-    for task in 0..NAMES.len() {
+    for (task, name) in NAMES.iter().enumerate() {
         let (first, own) = (&theirs.tasks[task].train, &ours.tasks[task].train);
         let keep = Keep::Folder(fixture.outputs());
         let outputs = consult(&teacher, task, first, &asked(&keep, Stored::F32)).0.unwrap();
@@ -164,7 +164,7 @@ fn the_loss_of_another_student_is_that_of_its_rows() {
                 (expected(&student, task, own, i, student_length), expected(&teacher.model, task, first, i, LENGTH))
             })
             .collect();
-        if NAMES[task] == "tags" {
+        if *name == "tags" {
             let words = |i: usize, length| rows_of_words(i, length).iter().flatten().count();
             assert_eq!((words(2, student_length), words(2, LENGTH)), (28, 38));
         }
@@ -176,7 +176,7 @@ fn the_loss_of_another_student_is_that_of_its_rows() {
             let (found, _) = soft_loss(&student, task, &batch, &values, (loss, t as f32));
             let wanted = reference(task, &pairs, loss, t);
             // Logits of a size of 1 in f32.
-            assert!((found - wanted).abs() < 2e-6 + 1e-5 * wanted, "{} {loss:?}: {found}, not {wanted}", NAMES[task]);
+            assert!((found - wanted).abs() < 2e-6 + 1e-5 * wanted, "{name} {loss:?}: {found}, not {wanted}");
         }
     }
 }

@@ -148,13 +148,13 @@ pub fn rows_of_words(i: usize, max_length: usize) -> Vec<Option<usize>> {
             return None;
         }
         next += 1;
-        (next <= max_length - 1).then(|| next - 1)
+        (next < max_length).then(|| next - 1)
     };
     (0..SENTENCES[i]).map(row).collect()
 }
 
 fn is_empty_word(sentence: usize, word: usize) -> bool {
-    sentence % 3 == 0 && word == 1
+    sentence.is_multiple_of(3) && word == 1
 }
 
 /// What an example's outputs must be: its logits, or of sentences the rows of its words, nothing for those that have none.
