@@ -16,6 +16,7 @@ pub use crate::device::{CACHE_VARIABLE, cache_dir};
 use crate::error::{Error, Result};
 use crate::interop::atomic;
 use crate::interop::lock::lock;
+use crate::interop::own;
 
 const PYTHON: &str = "python3";
 
@@ -169,11 +170,14 @@ fn fetch_nvrtc(new: bool, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathB
 
 /// The names that [`named`] knows.
 fn names() -> impl Iterator<Item = &'static str> {
-    ENCODERS.iter().map(|package| package.name)
+    std::iter::once(own::SMALL).chain(ENCODERS.iter().map(|package| package.name))
 }
 
-/// The folder of the encoder called `name` in `cache`, fetched if it is not there.
+/// The folder of the encoder called `name` in `cache`: written there, if it is our own, or fetched if it is not there.
 pub fn named(name: &str, cache: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    if name == own::SMALL {
+        return own::small(cache);
+    }
     let Some(package) = ENCODERS.iter().find(|package| package.name == name) else {
         let known: Vec<_> = names().collect();
         let message = format!("'{name}' is neither a folder nor a known name; known: {}", known.join(", "));

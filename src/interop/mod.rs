@@ -8,4 +8,6 @@ pub mod atomic;
 pub mod fetch;
 pub mod lock;
 pub mod mapped;
+#[cfg(feature = "cli")]
+pub mod own;
 pub mod safetensors;

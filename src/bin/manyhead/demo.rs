@@ -24,8 +24,8 @@ pub struct Arguments {
     /// Output folder; a demo that stands there is replaced
     #[arg(long, value_name = "DIR", default_value = "out/demo")]
     pub out: PathBuf,
-    /// Folder in Hugging Face layout, or a name that can be fetched
-    #[arg(long, value_name = "DIR|NAME", default_value = "minilm")]
+    /// Folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
+    #[arg(long, value_name = "DIR|NAME", default_value = "small")]
     pub encoder: String,
     /// Passes through the data
     #[arg(long, default_value_t = 2)]

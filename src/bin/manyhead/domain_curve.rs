@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Task file of the new domain (MT-DNN's YAML)
     #[arg(long, value_name = "FILE")]
     pub tasks: PathBuf,
-    /// The original encoder: a folder in Hugging Face layout, or a name that can be fetched (minilm)
+    /// The original encoder: a folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
     #[arg(long, value_name = "DIR|NAME")]
     pub encoder: String,
     /// The refined encoder: a model trained on other tasks (the `best` of a run, or the run's folder)

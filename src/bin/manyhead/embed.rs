@@ -22,7 +22,7 @@ use super::common::{Chunks, Common, Failure, Output, Products, input_name};
     Example:\n  manyhead embed --encoder minilm --input texts.txt --normalize --output vectors.safetensors"
 )]
 pub struct Arguments {
-    /// Folder in Hugging Face layout, or a name that can be fetched (minilm)
+    /// Folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
     #[arg(long, value_name = "DIR|NAME")]
     pub encoder: String,
     /// File to read; - is standard input

@@ -35,7 +35,7 @@ pub struct Arguments {
     /// Task file (MT-DNN's YAML)
     #[arg(long, value_name = "FILE")]
     pub tasks: PathBuf,
-    /// Folder in Hugging Face layout, or a name that can be fetched (minilm)
+    /// Folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
     #[arg(long, value_name = "DIR|NAME")]
     pub encoder: String,
     /// Output folder
