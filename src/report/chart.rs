@@ -241,8 +241,11 @@ impl Plot {
         if series.dots || points.len() == 1 {
             for &point in &points {
                 let (x, y) = self.place(point);
-                let word = if self.marks.is_some() { "at" } else { "after" };
-                let told = format!("{}: {} {word} {}", series.name, rounded(point.1), rounded(point.0));
+                let place = match self.marks {
+                    Some(_) => format!("at {}", point.0),
+                    None => format!("after {}", rounded(point.0)),
+                };
+                let told = format!("{}: {} {place}", series.name, rounded(point.1));
                 let _ = writeln!(
                     html,
                     "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"><title>{}</title></circle>",
