@@ -430,7 +430,7 @@ impl TeacherOutputs {
         values
     }
 
-    /// States number `place`, in the order of [`Writer::push_states`], of some tokens.
+    /// States number `place`, in the order of the layers that were asked for, queries, keys and values last, of some tokens.
     pub fn states(&self, place: usize, tokens: std::ops::Range<usize>) -> Vec<f32> {
         let files = self.identity.token_files();
         let Some((name, width)) = files.get(place) else { return Vec::new() };
