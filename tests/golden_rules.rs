@@ -63,9 +63,13 @@ fn gradients_follow_the_rule_of_the_case() {
     let moved = ratio(|r| r.gradients(&[("a", &[60.0, 80.01005], &a.2)]));
     assert!((moved - 0.5).abs() < 1e-3, "{moved}");
     assert_eq!(ratio(|r| r.gradients(&[("a", &[60.0], &a.2)])), f64::INFINITY);
+    // One that states none goes by the same rule; a text without its two constants is none.
     let mut without = Report::new(&json!({}));
-    without.gradients(&[("a", &a.1, &a.2)]);
+    without.gradients(&[(a.0, &a.1, &a.2), ("b", &[2e-4], &[0.0])]);
     assert_eq!(without.failures().len(), 1);
+    let mut unreadable = Report::new(&json!({"tolerance": {"gradient_rule": "as good as it gets"}}));
+    unreadable.gradients(&[("a", &a.1, &a.2)]);
+    assert_eq!(unreadable.failures().len(), 1);
 }
 
 #[test]
