@@ -5,22 +5,32 @@ mod support;
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use support::*;
 
 const GLOBAL: i32 = 0;
 const THREAD_LOCAL: i32 = 1;
 const RELAXED: i32 = 2;
 
+/// A context of its own, and the turn: a capture in the mode GLOBAL hinders the calls of all other threads, so the tests of
+/// this file run one after the other.
+struct Turn {
+    own: Own,
+    _turn: MutexGuard<'static, ()>,
+}
+
 /// A context with a stream, in a process with graphs.
-fn start() -> (Own, Handle) {
+fn start() -> (Turn, Handle) {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed has had its turn, too.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     static GRAPHS: Once = Once::new();
     // SAFETY: before the driver reads it, and every test of this file comes through here first.
     GRAPHS.call_once(|| unsafe { std::env::set_var("SOFTWARE_GPU_GRAPHS", "1") });
     let own = Own::new();
     let mut stream = null_mut();
     ok!(cuStreamCreate(&mut stream, 1));
-    (own, stream)
+    (Turn { own, _turn: turn }, stream)
 }
 
 /// Values times a factor, in the stream.
@@ -164,7 +174,7 @@ fn what_cannot_be_captured_spoils_the_capture() {
 #[test]
 fn modes_say_whom_a_capture_hinders() {
     let (own, stream) = start();
-    let context = own.0 as usize;
+    let context = own.own.0 as usize;
     let allocate = || {
         let mut pointer = 0;
         let code = cu!(cuMemAlloc_v2(&mut pointer, 4));
