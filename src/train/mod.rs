@@ -8,6 +8,7 @@
 pub mod adversarial;
 mod checkpoint;
 pub mod clip;
+mod cut;
 mod data;
 mod describe;
 pub mod distillation;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::{self, State};
+use super::cut::{Cut, Turn};
 use super::data::TrainingData;
 use super::describe::describe_run;
-use super::distillation::{Lesson, Targets, Teaching};
+use super::distillation::Targets;
 use super::ema::Ema;
 use super::observer::{Event, Observer, SplitEvaluation, Totals};
 use super::options::TrainOptions;
@@ -18,24 +19,10 @@ use crate::data::{BatchPlan, Dataset, ahead, epoch_plan};
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::model::MultiTaskModel;
-use crate::rng::Stream;
-use crate::tasks::{Label, TaskBatch};
+use crate::tasks::TaskBatch;
 
 /// Batches that are cut while a step runs.
 const AHEAD: usize = 2;
-
-/// A batch of the plan with what it is trained towards, and one of the task's unlabelled texts.
-struct Cut {
-    batch: TaskBatch,
-    labels: Option<Vec<Label>>,
-    lesson: Option<Lesson>,
-    unlabelled: Option<(TaskBatch, Option<Lesson>)>,
-}
-
-/// The lesson of some examples, if anybody teaches them.
-fn lesson_of(teaching: &Option<Arc<Teaching>>, dataset: &Dataset, examples: &[u32]) -> Result<Option<Lesson>> {
-    teaching.as_ref().map(|teaching| teaching.lesson(dataset, examples)).transpose()
-}
 
 /// Trains a model. With an output folder it writes `checkpoints/` and `best/` there.
 #[derive(Clone, Debug, Default)]
@@ -82,20 +69,6 @@ impl Trainer {
         Run::new(self, model, data)?.go(model, observer)
     }
 }
-
-/// The examples of batch number `number` of a task's unlabelled texts: `count` in a row of an order that is shuffled anew
-/// whenever all have had their turn. A function of the number alone: a resumed run goes on where it stood.
-fn unlabelled_examples(texts: usize, count: usize, seed: u64, number: u64) -> Vec<u32> {
-    let count = count.min(texts).max(1);
-    let rounds = texts.div_ceil(count).max(1) as u64;
-    let mut order: Vec<u32> = (0..texts as u32).collect();
-    Stream { seed, step: number / rounds, instance: UNLABELLED_ORDER }.shuffle(&mut order);
-    let start = (number % rounds) as usize * count;
-    order.get(start..(start + count).min(texts)).unwrap_or(&order).to_vec()
-}
-
-/// The instance of the streams that shuffle unlabelled texts.
-const UNLABELLED_ORDER: u32 = 0x7fff_ffff;
 
 /// Evaluates every dev split of every task; also the mean of the tasks' first metrics (of a task with several dev
 /// splits: the mean over them). None if one of them is undefined or there is no dev split.
@@ -212,29 +185,16 @@ impl<'a> Run<'a> {
             // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.
             let accumulate = self.trainer.options.accumulate;
             let done = (self.state.position as usize).div_ceil(accumulate);
-            let (train, data) = (self.train.clone(), self.data);
+            let data = self.data;
             // A run without terms for them leaves unlabelled texts alone.
             let end = self.totals.updates;
-            let wanted: Vec<bool> = (0..train.len()).map(|task| self.uses_unlabelled(task, end)).collect();
+            let wanted: Vec<bool> = (0..data.tasks.len()).map(|task| self.uses_unlabelled(task, end)).collect();
             let (seed, count) = (self.trainer.options.seed, self.trainer.options.batch_size);
             let ordinals = if wanted.contains(&true) { self.ordinals(&plan) } else { vec![0; plan.len()] };
             // An error comes when it is its turn.
             let cut = |(index, plan): (usize, &BatchPlan)| -> Result<Cut> {
-                let (dataset, task) = (train[plan.task], &data.tasks[plan.task]);
-                let [teaching, of_unlabelled] = &task.teaching;
-                let texts = task.unlabelled.as_ref().filter(|texts| wanted[plan.task] && !texts.is_empty());
-                let unlabelled = texts.map(|texts| {
-                    let examples = unlabelled_examples(texts.len(), count, seed, ordinals[index]);
-                    Ok((texts.batch(&examples)?, lesson_of(of_unlabelled, texts, &examples)?))
-                });
-                // Who is taught needs no labels.
-                let labels = (teaching.is_none() || dataset.is_labelled()).then(|| dataset.labels(&plan.examples));
-                Ok(Cut {
-                    batch: dataset.batch(&plan.examples)?,
-                    labels: labels.transpose()?,
-                    lesson: lesson_of(teaching, dataset, &plan.examples)?,
-                    unlabelled: unlabelled.transpose()?,
-                })
+                let turn = wanted[plan.task].then(|| Turn { count, seed, number: ordinals[index] });
+                Cut::of(&data.tasks[plan.task], plan, turn)
             };
             let cpu = model.encoder().device().host().clone();
             ahead(&cpu, AHEAD, plan.iter().enumerate().skip(done * accumulate).map(cut), |batches| -> Result<()> {
