@@ -386,6 +386,7 @@ __device__ __forceinline__ void key_gradients(
 // - attention_forward: y and L. Grid: x over the queries.
 // - attention_query_gradient: dq (+)=, from L and D. Grid: x over the queries.
 // - attention_key_gradients: dk (+)= and dv (+)=. Grid: x over the keys.
+// Two blocks are what shared memory has room for on sm_80; left alone, the compiler aims at three or more and spills.
 #define KERNELS(head, ForwardShape, BackwardShape)                                                                 \
     extern "C" __global__ void __launch_bounds__(ForwardShape::THREADS) attention_forward_##head(                  \
         float* __restrict__ y, float* __restrict__ log_sum_exp, const float* __restrict__ q,                       \
@@ -393,14 +394,14 @@ __device__ __forceinline__ void key_gradients(
     ) {                                                                                                            \
         forward<ForwardShape>(y, log_sum_exp, q, k, v, op);                                                        \
     }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(BackwardShape::THREADS) attention_query_gradient_##head(          \
+    extern "C" __global__ void __launch_bounds__(BackwardShape::THREADS, 2) attention_query_gradient_##head(       \
         float* __restrict__ dq, int accumulate, const float* __restrict__ q, const float* __restrict__ k,          \
         const float* __restrict__ v, const float* __restrict__ dy, const float* __restrict__ log_sum_exp,          \
         const float* __restrict__ products, Attention op                                                           \
     ) {                                                                                                            \
         query_gradient<BackwardShape>(dq, accumulate, q, k, v, dy, log_sum_exp, products, op);                     \
     }                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(BackwardShape::THREADS) attention_key_gradients_##head(           \
+    extern "C" __global__ void __launch_bounds__(BackwardShape::THREADS, 2) attention_key_gradients_##head(        \
         float* __restrict__ dk, int accumulate_dk, float* __restrict__ dv, int accumulate_dv,                      \
         const float* __restrict__ q, const float* __restrict__ k, const float* __restrict__ v,                     \
         const float* __restrict__ dy, const float* __restrict__ log_sum_exp, const float* __restrict__ products,   \

@@ -33,11 +33,14 @@ template <int THREADS, int ROWS, int COLUMNS, int PITCH, bool ORDERED>
 __device__ __forceinline__ void copy_tile(
     float* tile, const float* source, u64 stride, unsigned rows, unsigned columns, bool vector
 ) {
+    // Read anew for each tile: what follows from it would else be kept in registers through all of a product.
+    unsigned thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     if (vector) {
         constexpr int QUADS = COLUMNS / 4;
 #pragma unroll
         for (int start = 0; start < ROWS * QUADS; start += THREADS) {
-            unsigned i = start + threadIdx.x, row = i / QUADS, column = i % QUADS * 4;
+            unsigned i = start + thread, row = i / QUADS, column = i % QUADS * 4;
             if (ROWS * QUADS % THREADS != 0 && row >= ROWS) break;
             unsigned left = row < rows && column < columns ? columns - column : 0;
             const float* from = left ? source + row * stride + column : source;
@@ -47,7 +50,7 @@ __device__ __forceinline__ void copy_tile(
         // A loop: the way for odd widths, and unrolled it was a quarter of all code.
 #pragma unroll 1
         for (int start = 0; start < ROWS * COLUMNS; start += THREADS) {
-            unsigned i = start + threadIdx.x, row = i / COLUMNS, column = i % COLUMNS;
+            unsigned i = start + thread, row = i / COLUMNS, column = i % COLUMNS;
             if (ROWS * COLUMNS % THREADS != 0 && row >= ROWS) break;
             bool there = row < rows && column < columns;
             const float* from = there ? source + row * stride + column : source;
@@ -82,7 +85,7 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[TM][TN], const float
     unsigned lane = threadIdx.x % 32;
     a += lane_row<TM>(lane, 0) * PITCH_A;
     b += lane % 8 * PITCH_B;
-#pragma unroll 2
+#pragma unroll 1
     for (int k = 0; k < DEPTH; k += 4) {
         float4 left[TM];
 #pragma unroll
