@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use manyhead::device::Precision;
 use manyhead::ops::{
-    Activation, AttentionOptions, CrossEntropyOptions, Divergence, DivergenceRows, EmbeddingInputs, FeedForwardWeights,
-    LayerNormInputs, activation, attention_of_projections, cross_entropy, divergence, dropout, embedding, feed_forward,
-    layer_norm, linear, projections,
+    Activation, AttentionOptions, CrossEntropyOptions, DistillationOptions, Divergence, DivergenceRows,
+    EmbeddingInputs, FeedForwardWeights, LayerNormInputs, activation, attention_of_projections, cross_entropy,
+    distillation, divergence, dropout, embedding, feed_forward, layer_norm, linear, projections, relations,
 };
 use manyhead::rng::Stream;
 use manyhead::tape::{Gradients, ParamId, Params, Random, Tape, TapeMemory, Var};
@@ -34,7 +34,7 @@ impl Case<'_> {
     }
 }
 
-const CASES: [&str; 13] = [
+const CASES: [&str; 15] = [
     "layer-norm",
     "dropout-layer-norm",
     "embedding",
@@ -43,6 +43,8 @@ const CASES: [&str; 13] = [
     "cross-entropy",
     "cross-entropy-aligned",
     "divergence",
+    "distillation",
+    "relations",
     "linear",
     "feed-forward",
     "attention",
@@ -134,6 +136,15 @@ fn forward(case: &str, c: &mut Case<'_>, p: &[Var]) -> Result<Var> {
         "divergence" => {
             let (a, b) = (c.leaf(&[16, 30_522])?, c.leaf(&[16, 30_522])?);
             divergence(&mut c.tape, a, b, Divergence::SymmetricKl, DivergenceRows::Width, None)
+        }
+        "distillation" => {
+            let (student, teacher) = (c.leaf(&[16, 30_522])?, c.leaf(&[16, 30_522])?);
+            let options = DistillationOptions { temperature: 2.0, ..DistillationOptions::default() };
+            distillation(&mut c.tape, student, teacher, options)
+        }
+        "relations" => {
+            let (student, teacher) = (c.leaf(&[512, 768])?, c.leaf(&[512, 768])?);
+            relations(&mut c.tape, student, 0..768, teacher, 0..768, &[0, 512].into(), 12)
         }
         "linear" => {
             let x = c.leaf(&[512, 768])?;

@@ -74,16 +74,6 @@ __device__ __forceinline__ void copy_head(
     copy_tile<T::THREADS, ROWS, T::HEAD, T::PITCH, ORDERED>(tile, from, at.width, count - first, head_dim, vector);
 }
 
-// Over the eight lanes that share a row.
-__device__ __forceinline__ float lanes_sum(float v) {
-    for (int lanes = 1; lanes < 8; lanes *= 2) v += shuffle_xor(v, lanes);
-    return v;
-}
-__device__ __forceinline__ float lanes_max(float v) {
-    for (int lanes = 1; lanes < 8; lanes *= 2) v = fmaxf(v, shuffle_xor(v, lanes));
-    return v;
-}
-
 // Which of a lane's numbers of a tile of scores the dropout mask keeps: bit i · TN + j, or j · TM + i where the tile's rows
 // are keys (TURNED). `query` and `key` are those of the warp's first row and of the tile's first column. A loop, so that the
 // code of Philox is there once, not for each four numbers.
@@ -200,7 +190,7 @@ __device__ __forceinline__ void forward(
                 most = fmaxf(most, p[i][j]);
             }
             // Every row sees key 0: the maximum is a number from the first tile on.
-            most = fmaxf(maxima[i], lanes_max(most));
+            most = fmaxf(maxima[i], lanes_reduce<Maximum>(most));
             float shrink = exp2f(maxima[i] - most);
             maxima[i] = most;
             totals[i] *= shrink;
@@ -226,7 +216,7 @@ __device__ __forceinline__ void forward(
     unsigned first = at.query + at.first + warp, end = at.query + at.queries;
 #pragma unroll
     for (int i = 0; i < T::TM; i++) {
-        float total = lanes_sum(totals[i]), share = 1.0f / total;
+        float total = lanes_reduce<Sum>(totals[i]), share = 1.0f / total;
 #pragma unroll
         for (int j = 0; j < T::TH; j++) sums[i][j] *= share;
         unsigned row = first + lane_row<T::TM>(lane, i);
@@ -253,7 +243,7 @@ extern "C" __global__ void attention_products(
             sum += sum4(mul4(load4(dy, c, head_dim, vector), load4(y, c, head_dim, vector)));
         }
     }
-    sum = lanes_sum(sum);
+    sum = lanes_reduce<Sum>(sum);
     if (there && threadIdx.x % 8 == 0) products[part] = sum;
 }
 

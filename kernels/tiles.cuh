@@ -78,6 +78,13 @@ __device__ __forceinline__ unsigned lane_row(unsigned lane, int i) {
 // The column of a lane's number j among the 8 · TN columns of a warp.
 __device__ __forceinline__ unsigned lane_column(unsigned lane, int j) { return j / 4 * 32 + lane % 8 * 4 + j % 4; }
 
+// Over the eight lanes that share a row.
+template <class How>
+__device__ __forceinline__ float lanes_reduce(float v) {
+    for (int lanes = 1; lanes < 8; lanes *= 2) v = How::of(v, shuffle_xor(v, lanes));
+    return v;
+}
+
 // sums += A · Bᵀ over DEPTH numbers: rows of A and (in `quad_order`) of B lie as they are. Every sum goes through the depth
 // in its order.
 template <int TM, int TN, int DEPTH, int PITCH_A, int PITCH_B>

@@ -164,8 +164,8 @@ impl Op for Relations {
                 values.give(ctx.workspace);
             }
             Device::Cuda(cuda) => {
-                // Of each token and head the value, and log Σ exp of the scores of both sides.
-                let mut rows = ctx.take([3, problem.rows, problem.heads])?;
+                // Of each head and token the value, and log Σ exp of the scores of both sides.
+                let mut rows = ctx.take([3, problem.heads, problem.rows])?;
                 let wanted = if ctx.recording() { Some(slopes.on_mut(cuda)?) } else { None };
                 let span = rows.on_mut(cuda)?;
                 cuda::forward(cuda, &problem, span, wanted)?;

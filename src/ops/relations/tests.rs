@@ -49,6 +49,8 @@ fn relations_agree_with_f64() {
         (vec![0, 1], 4, 0..4, 4, 0..4, 4),
         // More keys than a block has, and a head that is wider than a tile.
         (vec![0, 37], 70, 0..70, 72, 2..72, 1),
+        // More rows than a block has, and one side alone that is wider than a tile.
+        (vec![0, 70, 75], 66, 0..66, 21, 0..21, 1),
     ] {
         let rows = *borders.last().unwrap() as usize;
         let borders: Arc<[u32]> = borders.into();
