@@ -11,12 +11,13 @@ use manyhead::{Error, TaskFile, TrainingData};
 use serde_json::json;
 
 use super::common::{Common, Failure, counted, print};
-use super::distill::Distillation;
 use super::reading::Reading;
-use super::run_folder::{Contents, Existing, SIDES, SOURCE, check, check_contents, seed_folder};
+use super::run_folder::{Contents, SIDES, SOURCE, check, check_contents, seed_folder};
 use super::stages::{Begins, Stages, seeds};
 use super::table::{Table, shown_score};
-use super::train::{self, Options, Prepared, Rows, absolute, make_ready, named, prepare, run_list};
+use super::train::{
+    self, Again, Job, Options, Prepared, Rows, SoftLabels, absolute, make_ready, named, prepare, run_list,
+};
 
 /// Train on shares of a new domain's labels, from an encoder and from the same one refined on other tasks
 ///
@@ -30,24 +31,14 @@ use super::train::{self, Options, Prepared, Rows, absolute, make_ready, named, p
     also source/), domain-curve.json, and the curves in domain-curve.html. Ctrl-C writes a checkpoint; --resume goes on,\n\
     also with more fractions or seeds. `manyhead compare curve/original/1 curve/refined/1` tests a difference.")]
 pub struct Arguments {
-    /// Task file of the new domain (MT-DNN's YAML)
-    #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
-    /// The original encoder: a folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
-    #[arg(long, value_name = "DIR|NAME")]
-    pub encoder: String,
+    #[command(flatten)]
+    pub job: Job,
     /// The refined encoder: a model trained on other tasks (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]
     pub refined: Option<PathBuf>,
     /// Instead: a file of tasks to train the original encoder on first, all together, with the same options
     #[arg(long, value_name = "FILE")]
     pub source: Option<PathBuf>,
-    /// Output folder
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
     /// Percent of the training rows
     #[arg(long, value_name = "PERCENT,…", default_value = "0.1,1,10,100", allow_hyphen_values = true)]
     pub fractions: String,
@@ -56,54 +47,40 @@ pub struct Arguments {
     pub min_updates: Option<u64>,
     #[command(flatten)]
     pub options: Options,
-    /// Learn from the soft labels that the training files hold (`softlabel`), too, as the options of distillation say
-    #[arg(help_heading = "Distillation", long)]
-    pub soft_labels: bool,
     #[command(flatten)]
-    pub distillation: Distillation,
+    pub soft: SoftLabels,
     /// Draw and train N times, with the seeds SEED, SEED + 1, …
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seeds: u64,
-    /// Take the options of this file; flags given besides it win
-    #[arg(long, value_name = "FILE")]
-    pub run: Option<PathBuf>,
-    /// Go on where the command in the output folder stopped
-    #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
-    /// Delete the runs that stand in the output folder
-    #[arg(long)]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub again: Again,
 }
 
 impl Arguments {
     /// What `train` would be given for a share of the rows.
     fn share(&self, encoder: &str, percent: f64, seed: u64, out: PathBuf) -> train::Arguments {
         train::Arguments {
-            tasks: self.tasks.clone(),
-            encoder: encoder.to_string(),
-            out,
-            data_dir: self.data_dir.clone(),
+            job: Job { encoder: encoder.to_string(), out, ..self.job.clone() },
             only: None,
             rows: Rows { train_percent: Some(percent), min_updates: self.min_updates },
             options: Options { seed, ..self.options.clone() },
-            soft_labels: self.soft_labels,
-            distillation: self.distillation.clone(),
+            soft: self.soft.clone(),
             seeds: None,
-            run: None,
-            resume: false,
-            overwrite: false,
+            again: Again::default(),
         }
     }
 
     /// What `train` would be given for the tasks of `--source`.
     fn source(&self, tasks: &Path, out: PathBuf) -> train::Arguments {
-        let own = self.share(&self.encoder, 100.0, self.options.seed, out);
-        train::Arguments { tasks: tasks.to_path_buf(), rows: Rows::default(), ..own }
+        let mut own = self.share(&self.job.encoder, 100.0, self.options.seed, out);
+        own.job.tasks = tasks.to_path_buf();
+        own.rows = Rows::default();
+        own
     }
 
     /// As `run.yml` has it.
     fn list(&self) -> Vec<(String, String)> {
-        let mut run = run_list(&self.source(&self.tasks, self.out.clone()), &self.out);
+        let mut run = run_list(&self.source(&self.job.tasks, self.job.out.clone()), &self.job.out);
         let flag = |name: &str, value: String| (name.to_string(), value);
         run.extend(self.refined.as_ref().map(|folder| flag("refined", absolute(folder))));
         run.extend(self.source.as_ref().map(|file| flag("source", absolute(file))));
@@ -143,9 +120,9 @@ fn refined_folder(folder: &Path) -> PathBuf {
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
-    let existing = Existing::of(arguments.resume, arguments.overwrite);
-    check(&arguments.out, existing)?;
-    check_contents(&arguments.out, existing, Contents::DomainCurve)?;
+    let existing = arguments.again.existing();
+    check(&arguments.job.out, existing)?;
+    check_contents(&arguments.job.out, existing, Contents::DomainCurve)?;
     let percents = arguments.percents()?;
     let all_seeds = seeds(arguments.options.seed, arguments.seeds)?;
     if arguments.options.heads.is_some() {
@@ -161,29 +138,29 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let data_dir = arguments.data_dir.as_deref();
+    let data_dir = arguments.job.data_dir();
     let reading = Reading::new(arguments.options.skip_bad_rows, !arguments.options.no_token_cache, common);
     let complete = |tasks: &Path| -> Result<Vec<TaskDef>, Failure> {
         let tasks = TaskFile::read(tasks)?.tasks;
         Ok(reading.with(|read| complete_labels(&tasks, data_dir, read.bad_rows))?)
     };
-    let tasks = complete(&arguments.tasks)?;
+    let tasks = complete(&arguments.job.tasks)?;
     // Everything is read before anything is written.
     let whole = |encoder: &str| -> Result<TrainingData, Failure> {
         let own = arguments.share(encoder, 100.0, arguments.options.seed, PathBuf::new());
         own.rows.check()?;
         Ok(prepare(&tasks, named(encoder, common), data_dir, &own.options, None, common)?.data)
     };
-    let original = whole(&arguments.encoder)?;
+    let original = whole(&arguments.job.encoder)?;
     if original.tasks.iter().all(|task| task.dev.is_empty()) {
         let message = "no task has a dev split to measure the models on; `manyhead data split` makes one";
-        return Err(Error::input(&arguments.tasks, None, message).into());
+        return Err(Error::input(&arguments.job.tasks, None, message).into());
     }
     let source = match &arguments.source {
         None => None,
         Some(file) => {
-            let (tasks, own) = (complete(file)?, arguments.source(file, arguments.out.join(SOURCE)));
-            let encoder = named(&own.encoder, common);
+            let (tasks, own) = (complete(file)?, arguments.source(file, arguments.job.out.join(SOURCE)));
+            let encoder = named(&own.job.encoder, common);
             let mut prepared = prepare(&tasks, encoder, data_dir, &own.options, None, common)?;
             make_ready(&mut prepared, &own, common)?;
             Some((own, prepared))
@@ -191,19 +168,19 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     };
     let mut refined = arguments.refined.as_deref().map(refined_folder);
     let of_refined = refined.as_ref().map(|folder| whole(&folder.display().to_string())).transpose()?;
-    let mut stages = Stages::open(&arguments.out, existing, "domain-curve", arguments.list(), common)?;
+    let mut stages = Stages::open(&arguments.job.out, existing, "domain-curve", arguments.list(), common)?;
     let out = stages.folder().to_path_buf();
     let from_source = source.is_some();
     if let Some((own, mut prepared)) = source {
         common.say("the tasks of --source together");
         stages.train(&own, &mut prepared, Begins::Given)?;
-        refined = Some(own.out.join("best"));
+        refined = Some(own.job.out.join("best"));
     }
     // The same tokenizer makes the same tokens.
     let of_refined = of_refined.unwrap_or_else(|| original.clone());
     let refined = refined.unwrap_or_default().display().to_string();
     let sides = [
-        (&arguments.encoder, &original, Begins::Given),
+        (&arguments.job.encoder, &original, Begins::Given),
         (
             &refined,
             &of_refined,

@@ -13,12 +13,11 @@ use manyhead::{Error, TaskFile, TrainingData};
 use serde_json::{Map, Value, json};
 
 use super::common::{Common, Failure, print};
-use super::distill::Distillation;
 use super::reading::Reading;
-use super::run_folder::{ALONE, Contents, Existing, MULTI_TASK, check, check_contents};
+use super::run_folder::{ALONE, Contents, MULTI_TASK, check, check_contents};
 use super::stages::{Begins, Stages, place, seeds};
 use super::table::{Table, shown_score};
-use super::train::{self, Options, Rows, make_ready, named, prepare, run_list};
+use super::train::{self, Again, Job, Options, Rows, SoftLabels, make_ready, named, prepare, run_list};
 
 /// Train all tasks together, then each one alone from the encoder of all
 ///
@@ -32,18 +31,8 @@ use super::train::{self, Options, Rows, make_ready, named, prepare, run_list};
     writes a checkpoint; --resume passes over what is whole and goes on. With --seeds each of these folders holds\n\
     seed-K/: `manyhead compare glue/baseline/rte glue/tasks/rte` tests the difference.")]
 pub struct Arguments {
-    /// Task file (MT-DNN's YAML)
-    #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
-    /// Folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
-    #[arg(long, value_name = "DIR|NAME")]
-    pub encoder: String,
-    /// Output folder
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub job: Job,
     /// Passes through the data of each task alone [default: as --epochs]
     #[arg(long, value_name = "N")]
     pub refine_epochs: Option<u64>,
@@ -58,23 +47,13 @@ pub struct Arguments {
     pub keep_heads: bool,
     #[command(flatten)]
     pub options: Options,
-    /// Learn from the soft labels that the training files hold (`softlabel`), too, as the options of distillation say
-    #[arg(help_heading = "Distillation", long)]
-    pub soft_labels: bool,
     #[command(flatten)]
-    pub distillation: Distillation,
+    pub soft: SoftLabels,
     /// All of it N times, with the seeds SEED, SEED + 1, …
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
-    /// Take the options of this file; flags given besides it win
-    #[arg(long, value_name = "FILE")]
-    pub run: Option<PathBuf>,
-    /// Go on where the command in the output folder stopped
-    #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
-    /// Delete the runs that stand in the output folder
-    #[arg(long)]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub again: Again,
 }
 
 /// The columns of the table.
@@ -111,19 +90,13 @@ impl Arguments {
     /// What `train` would be given for all tasks.
     fn together(&self, seed: u64, out: PathBuf) -> train::Arguments {
         train::Arguments {
-            tasks: self.tasks.clone(),
-            encoder: self.encoder.clone(),
-            out,
-            data_dir: self.data_dir.clone(),
+            job: Job { out, ..self.job.clone() },
             only: None,
             rows: Rows::default(),
             options: Options { seed, ..self.options.clone() },
-            soft_labels: self.soft_labels,
-            distillation: self.distillation.clone(),
+            soft: self.soft.clone(),
             seeds: None,
-            run: None,
-            resume: false,
-            overwrite: false,
+            again: Again::default(),
         }
     }
 
@@ -131,7 +104,7 @@ impl Arguments {
     fn alone(&self, task: &TaskDef, side: Side, seed: u64, out: PathBuf) -> train::Arguments {
         let mut own = self.together(seed, out);
         own.only = Some(task.name.clone());
-        own.distillation = own.distillation.of_one_task(&task.name);
+        own.soft.distillation = own.soft.distillation.of_one_task(&task.name);
         let options = &mut own.options;
         // These are of all tasks together.
         options.heads = None;
@@ -151,7 +124,7 @@ impl Arguments {
 
     /// As `run.yml` has it.
     fn list(&self) -> Vec<(String, String)> {
-        let mut run = run_list(&self.together(self.options.seed, self.out.clone()), &self.out);
+        let mut run = run_list(&self.together(self.options.seed, self.job.out.clone()), &self.job.out);
         let flag = |name: &str, value: String| (name.to_string(), value);
         run.extend([flag("baseline", self.baseline.to_string()), flag("keep-heads", self.keep_heads.to_string())]);
         run.extend(self.refine_epochs.map(|epochs| flag("refine-epochs", epochs.to_string())));
@@ -164,32 +137,32 @@ impl Arguments {
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
-    let existing = Existing::of(arguments.resume, arguments.overwrite);
-    check(&arguments.out, existing)?;
-    check_contents(&arguments.out, existing, Contents::Refine)?;
+    let existing = arguments.again.existing();
+    check(&arguments.job.out, existing)?;
+    check_contents(&arguments.job.out, existing, Contents::Refine)?;
     let several = arguments.seeds.is_some();
     let within = if several { Contents::Seeds } else { Contents::Run };
-    check_contents(&arguments.out.join(MULTI_TASK), existing, within)?;
+    check_contents(&arguments.job.out.join(MULTI_TASK), existing, within)?;
     let all_seeds = seeds(arguments.options.seed, arguments.seeds.unwrap_or(1))?;
-    let tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    let tasks = TaskFile::read(&arguments.job.tasks)?.tasks;
     if tasks.len() < 2 {
         let message = "there is one task, nothing to train it together with; `manyhead train` trains it";
-        return Err(Error::input(&arguments.tasks, None, message).into());
+        return Err(Error::input(&arguments.job.tasks, None, message).into());
     }
     let reading = Reading::new(arguments.options.skip_bad_rows, !arguments.options.no_token_cache, common);
-    let data_dir = arguments.data_dir.as_deref();
+    let data_dir = arguments.job.data_dir();
     let tasks = reading.with(|read| complete_labels(&tasks, data_dir, read.bad_rows))?;
     // What is wrong with a task alone is told before hours are spent on all of them.
     let device = common.device_for(&arguments.options.precision)?;
     for (task, side) in tasks.iter().flat_map(|task| arguments.sides().iter().map(move |side| (task, *side))) {
         arguments.alone(task, side, 0, PathBuf::new()).options.resolve(from_ref(task), &device)?;
     }
-    let encoder = || named(&arguments.encoder, common);
+    let encoder = || named(&arguments.job.encoder, common);
     let first = arguments.together(arguments.options.seed, PathBuf::new());
     let mut prepared = prepare(&tasks, encoder(), data_dir, &first.options, None, common)?;
     make_ready(&mut prepared, &first, common)?;
     let mut first = Some(prepared);
-    let mut stages = Stages::open(&arguments.out, existing, "refine", arguments.list(), common)?;
+    let mut stages = Stages::open(&arguments.job.out, existing, "refine", arguments.list(), common)?;
     let out = stages.folder().to_path_buf();
     let mut data = TrainingData::default();
     for seed in &all_seeds {
@@ -217,9 +190,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
             }
             let begins = if side == Side::Refined { Begins::FromStage } else { Begins::Given };
             if side == Side::Refined {
-                alone.encoder = together.out.join("best").display().to_string();
+                alone.job.encoder = together.job.out.join("best").display().to_string();
                 alone.options.heads =
-                    if arguments.keep_heads { Some(head_of(&together.out, &task.name)?) } else { None };
+                    if arguments.keep_heads { Some(head_of(&together.job.out, &task.name)?) } else { None };
             }
             common.say(&format!(
                 "{of_seed}{} alone, {}",
@@ -230,7 +203,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
                 }
             ));
             let own = TrainingData { tasks: vec![data.clone()] };
-            let encoder = named(&alone.encoder, common);
+            let encoder = named(&alone.job.encoder, common);
             let mut prepared = prepare(from_ref(task), encoder, data_dir, &alone.options, Some(own), common)?;
             make_ready(&mut prepared, &alone, common)?;
             stages.train(&alone, &mut prepared, begins)?;

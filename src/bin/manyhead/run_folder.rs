@@ -109,17 +109,6 @@ pub enum Existing {
     Overwrite,
 }
 
-impl Existing {
-    /// By the flags.
-    pub fn of(resume: bool, overwrite: bool) -> Existing {
-        match (resume, overwrite) {
-            (true, _) => Existing::Resume,
-            (_, true) => Existing::Overwrite,
-            _ => Existing::Refuse,
-        }
-    }
-}
-
 /// Refuses a folder that is not empty, before anything is read or trained. Changes nothing.
 pub fn check(path: &Path, existing: Existing) -> Result<(), Failure> {
     if path.as_os_str().is_empty() {

@@ -19,19 +19,19 @@ pub fn run(
 ) -> Result<(), Failure> {
     let seeds = seeds(arguments.options.seed, count)?;
     // Before the folder is touched: what is wrong with one seed is wrong with all.
-    let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
+    let (encoder, data_dir) = (&arguments.job.encoder, arguments.job.data_dir());
     let mut prepared = prepare(tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
     // Each seed chooses among all rows.
     let all_rows = (!arguments.rows.are_all()).then(|| prepared.data.clone());
     make_ready(&mut prepared, arguments, common)?;
-    let mut options = run_list(arguments, &arguments.out);
+    let mut options = run_list(arguments, &arguments.job.out);
     options.push(("seeds".into(), count.to_string()));
-    let mut stages = Stages::open(&arguments.out, existing, "train", options, common)?;
+    let mut stages = Stages::open(&arguments.job.out, existing, "train", options, common)?;
     for (number, seed) in seeds.iter().enumerate() {
         common.say(&format!("seed {seed}: run {} of {count}", number + 1));
         let mut own = arguments.clone();
         own.options.seed = *seed;
-        own.out = seed_folder(stages.folder(), *seed);
+        own.job.out = seed_folder(stages.folder(), *seed);
         if number > 0 {
             let data = all_rows.clone().unwrap_or_else(|| std::mem::take(&mut prepared.data));
             prepared = prepare(tasks, named(encoder, common), data_dir, &own.options, Some(data), common)?;

@@ -74,7 +74,7 @@ impl Stages<'_> {
     /// is gone on with, or passed over if it is whole; but one that began with what an earlier stage had come to, and that
     /// stage has gone on since, begins anew. Checkpoints of a whole run are deleted: there may be dozens of runs.
     pub fn train(&mut self, arguments: &Arguments, prepared: &mut Prepared, begins: Begins) -> Result<(), Failure> {
-        let path = &arguments.out;
+        let path = &arguments.job.out;
         let (stamp, weights) = (path.join(BEGUN), fingerprint(&prepared.model));
         let mut existing = self.existing;
         if existing == Existing::Resume {

@@ -18,7 +18,7 @@ use super::common::{Common, Failure, counted, print};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
-use super::train::{Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
+use super::train::{Again, Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
 pub use options::Distillation;
 use teachers::{Teachers, read_texts, takes_texts};
 
@@ -75,15 +75,8 @@ pub struct Arguments {
     pub distillation: Distillation,
     #[command(flatten)]
     pub options: Options,
-    /// Take the options of this file; flags given besides it win
-    #[arg(long, value_name = "FILE")]
-    pub run: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint in the output folder
-    #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
-    /// Delete the run that stands in the output folder
-    #[arg(long)]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub again: Again,
 }
 
 /// As `run.yml` has it.
@@ -225,11 +218,7 @@ fn student(
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
-    let existing = match (arguments.resume, arguments.overwrite) {
-        (true, _) => Existing::Resume,
-        (_, true) => Existing::Overwrite,
-        _ => Existing::Refuse,
-    };
+    let existing = arguments.again.existing();
     check(&arguments.out, existing)?;
     check_contents(&arguments.out, existing, Contents::Run)?;
     let distillation = arguments.distillation.resolve()?;
@@ -279,9 +268,9 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         }
     })?;
     prepared.options.distillation = Some(distillation);
-    let files = report::observers(&folder.path, arguments.resume, &run)?;
+    let files = report::observers(&folder.path, arguments.again.resume, &run)?;
     let mut watch = Watch { quiet: common.quiet, progress: Progress::new(common.quiet), files };
-    let result = train_into(&folder, &mut prepared, &run, arguments.resume, &mut watch, "distill")?;
+    let result = train_into(&folder, &mut prepared, &run, arguments.again.resume, &mut watch, "distill")?;
     let best = folder.path.join("best");
     let student = MultiTaskModel::load(&best, &common.device()?)?;
     if let Some(folder) = &arguments.encoder_out {

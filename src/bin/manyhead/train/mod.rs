@@ -1,6 +1,7 @@
 //! `manyhead train`: all tasks of a task file on one encoder.
 
 pub mod adversarial;
+mod job;
 mod options;
 mod rows;
 
@@ -17,11 +18,11 @@ use manyhead::train::{Event, Observer, TrainReport, read_run_file, write_run_fil
 use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainOptions, Trainer, TrainingData, report};
 
 use super::common::{Common, Failure, counted, print, tell, usage_message};
-use super::distill::Distillation;
 use super::progress::Progress;
 use super::reading::Reading;
-use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
+use super::run_folder::{Contents, RunFolder, check, check_contents};
 use super::seeds;
+pub use job::{Again, Job, SoftLabels};
 pub use options::{Options, absolute};
 pub use rows::Rows;
 
@@ -31,18 +32,8 @@ pub use rows::Rows;
     The output folder gets run.yml, log.jsonl, metrics.json, report.html, checkpoints/ and best/ (the model after \
     the epoch with the best mean of the tasks' first metrics). Ctrl-C writes a checkpoint; --resume goes on from it.")]
 pub struct Arguments {
-    /// Task file (MT-DNN's YAML)
-    #[arg(long, value_name = "FILE")]
-    pub tasks: PathBuf,
-    /// Folder in Hugging Face layout, or a name: small (travels with the program), minilm (is fetched)
-    #[arg(long, value_name = "DIR|NAME")]
-    pub encoder: String,
-    /// Output folder
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Folder of TASK_SPLIT.tsv, for tasks without `data:`
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub job: Job,
     /// Train these tasks of the file alone
     #[arg(long, value_name = "TASK,…")]
     pub only: Option<String>,
@@ -50,24 +41,13 @@ pub struct Arguments {
     pub rows: Rows,
     #[command(flatten)]
     pub options: Options,
-    /// Learn from the soft labels that the training files hold (`softlabel`), beside the labels, as the options of distillation
-    /// say; tasks without any learn from their labels alone
-    #[arg(help_heading = "Distillation", long)]
-    pub soft_labels: bool,
     #[command(flatten)]
-    pub distillation: Distillation,
+    pub soft: SoftLabels,
     /// Train N times, with the seeds SEED, SEED + 1, …, into OUT/seed-SEED, …; metrics.json has mean and deviation
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
-    /// Take the options of this file; flags given besides it win
-    #[arg(long, value_name = "FILE")]
-    pub run: Option<PathBuf>,
-    /// Go on from the newest whole checkpoint in the output folder
-    #[arg(long, conflicts_with = "overwrite")]
-    pub resume: bool,
-    /// Delete the run that stands in the output folder
-    #[arg(long)]
-    pub overwrite: bool,
+    #[command(flatten)]
+    pub again: Again,
 }
 
 /// Subcommands that take `--run FILE`, and flags that each needs.
@@ -192,8 +172,8 @@ pub fn make_ready(prepared: &mut Prepared, arguments: &Arguments, common: &Commo
 
 /// With `--soft-labels`: what the files themselves say is what is taught.
 fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<(), Failure> {
-    if !arguments.soft_labels {
-        return match arguments.distillation.changed() {
+    if !arguments.soft.soft_labels {
+        return match arguments.soft.distillation.changed() {
             None => Ok(()),
             Some(flag) => {
                 let message =
@@ -202,7 +182,7 @@ fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Com
             }
         };
     }
-    prepared.options.distillation = Some(arguments.distillation.resolve()?);
+    prepared.options.distillation = Some(arguments.soft.distillation.resolve()?);
     let names: Vec<String> = prepared.model.tasks().map(|task| task.name.clone()).collect();
     let mut taught = Vec::new();
     for (index, (name, data)) in names.iter().zip(&mut prepared.data.tasks).enumerate() {
@@ -344,7 +324,7 @@ pub fn run_into(
 
 /// The tasks of the file that are trained.
 fn chosen(arguments: &Arguments) -> Result<Vec<TaskDef>, Error> {
-    let mut tasks = TaskFile::read(&arguments.tasks)?.tasks;
+    let mut tasks = TaskFile::read(&arguments.job.tasks)?.tasks;
     let Some(only) = &arguments.only else { return Ok(tasks) };
     let names: Vec<&str> = only.split(',').map(str::trim).collect();
     if let Some(unknown) = names.iter().find(|name| tasks.iter().all(|task| task.name != **name)) {
@@ -358,41 +338,31 @@ fn chosen(arguments: &Arguments) -> Result<Vec<TaskDef>, Error> {
 
 /// The options of a run into `out`, as `run.yml` has them.
 pub fn run_list(arguments: &Arguments, out: &Path) -> Vec<(String, String)> {
-    let encoder = Path::new(&arguments.encoder);
-    let encoder = if encoder.exists() { absolute(encoder) } else { arguments.encoder.clone() };
-    let mut run = vec![
-        ("tasks".to_string(), absolute(&arguments.tasks)),
-        ("encoder".to_string(), encoder),
-        ("out".to_string(), absolute(out)),
-    ];
-    run.extend(arguments.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));
+    let mut run = arguments.job.list(out);
     run.extend(arguments.only.as_ref().map(|only| ("only".to_string(), only.clone())));
     run.extend(arguments.rows.list());
     run.extend(arguments.options.list());
-    if arguments.soft_labels {
-        run.push(("soft-labels".into(), "true".into()));
-        run.extend(arguments.distillation.list().into_iter().map(|(name, value)| (name.to_string(), value)));
-    }
+    run.extend(arguments.soft.list());
     run
 }
 
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
-    let existing = Existing::of(arguments.resume, arguments.overwrite);
-    check(&arguments.out, existing)?;
+    let existing = arguments.again.existing();
+    check(&arguments.job.out, existing)?;
     arguments.rows.check()?;
     let tasks = chosen(&arguments)?;
     let kind = if arguments.seeds.is_some() { Contents::Seeds } else { Contents::Run };
-    check_contents(&arguments.out, existing, kind)?;
+    check_contents(&arguments.job.out, existing, kind)?;
     if let Some(count) = arguments.seeds {
         return seeds::run(&arguments, &tasks, count, existing, common);
     }
-    let (encoder, data_dir) = (&arguments.encoder, arguments.data_dir.as_deref());
+    let (encoder, data_dir) = (&arguments.job.encoder, arguments.job.data_dir());
     let mut prepared = prepare(&tasks, named(encoder, common), data_dir, &arguments.options, None, common)?;
     make_ready(&mut prepared, &arguments, common)?;
-    let folder = RunFolder::open(&arguments.out, existing)?;
-    let (result, watch) = run_into(&folder, &arguments, &mut prepared, arguments.resume, "train", common)?;
+    let folder = RunFolder::open(&arguments.job.out, existing)?;
+    let (result, watch) = run_into(&folder, &arguments, &mut prepared, arguments.again.resume, "train", common)?;
     let best = folder.path.join("best");
     if common.json {
         let best_epoch = result.best.map(|(epoch, _)| epoch);
