@@ -84,13 +84,16 @@ fn students_and_layers_that_do_not_fit_are_refused_by_name() {
         ("--label-weight pairs=1,pairs=2", ["--label-weight", "twice"]),
         ("--soft-loss legacy-mse", ["--soft-temperature", "1"]),
         ("--top-k 0", ["--top-k", "0 keeps nothing"]),
-        ("--soft-loss mse --top-k 1", ["--soft-loss", "--top-k"]),
         ("--text nowhere.txt", ["nowhere.txt", ""]),
     ] {
         refused(&tiny, &format!("--teacher teacher --student layers=1 {flags}"), &what);
     }
-    let two = "--teacher teacher,teacher --student layers=1 --soft-loss mse";
-    refused(&tiny, two, &["--soft-loss", "--average logits"]);
+    // Before the pass over the texts.
+    for (teachers, flags) in [("teacher,teacher", ""), ("teacher", "--top-k 1")] {
+        let flags = format!("--teacher {teachers} --student layers=1 --soft-loss mse --teacher-outputs seen {flags}");
+        refused(&tiny, &flags, &["--soft-loss", "--average logits"]);
+        assert!(!tiny.path("seen").exists());
+    }
     tiny.write("texts.txt", "a cat\ta dog\nno tab here\n");
     refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt:2", "TAB"]);
     tiny.write("texts.txt", "\n  \n");

@@ -62,6 +62,11 @@ pub enum Outputs {
 }
 
 impl Outputs {
+    /// Whether all of them are kept where of a distribution over classes the `top` largest are.
+    pub fn are_whole(self, top: Option<usize>) -> bool {
+        !matches!((self, top), (Outputs::Distributions(classes), Some(top)) if top < classes)
+    }
+
     /// Probabilities, as files have them, as logits; numbers as they are. A certain one of a probability of its own has a
     /// finite logit, of which f32 cannot tell the probability from 0 or 1.
     pub fn from_probabilities(self, values: &[f32]) -> impl Iterator<Item = f32> + use<'_> {

@@ -108,15 +108,22 @@ impl DistillationOptions {
         }
         for (task, data) in names().zip(&data.tasks) {
             let logits = data.teaching.iter().flatten().all(|teaching| teaching.is_of_logits());
-            if self.loss == SoftLoss::Mse && !logits {
-                let message = format!(
-                    "mse compares logits, and of task '{task}' there are probabilities: use kl, or of teachers give \
-                     --average logits, without --top-k"
-                );
-                return Err(Error::argument("--soft-loss", message));
-            }
+            self.check_logits(task, logits)?;
         }
         self.check_states(data)
+    }
+
+    /// # Errors
+    /// Squared errors, and of a task there are no `logits`.
+    pub fn check_logits(&self, task: &str, logits: bool) -> Result<()> {
+        if self.loss != SoftLoss::Mse || logits {
+            return Ok(());
+        }
+        let message = format!(
+            "mse compares logits, and of task '{task}' there are probabilities: use kl, or of teachers give --average \
+             logits, without --top-k"
+        );
+        Err(Error::argument("--soft-loss", message))
     }
 
     /// States come from teachers alone, and the matrices that they go through are the same for all tasks.

@@ -313,7 +313,7 @@ impl Writer {
 /// Number of classes and of those that are kept, where not all are.
 fn top_of(identity: &Identity, outputs: Outputs) -> Option<(usize, usize)> {
     match outputs {
-        Outputs::Distributions(classes) => identity.top.filter(|top| *top < classes).map(|top| (classes, top)),
+        Outputs::Distributions(classes) if !outputs.are_whole(identity.top) => Some((classes, identity.top?)),
         _ => None,
     }
 }
@@ -444,7 +444,7 @@ impl TeacherOutputs {
 
     /// Whether the values are the teacher's logits, not log-probabilities of which the smaller ones are levelled.
     pub fn is_of_logits(&self) -> bool {
-        top_of(&self.identity, self.outputs).is_none()
+        self.outputs.are_whole(self.identity.top)
     }
 
     /// Width of hidden states.

@@ -9,7 +9,7 @@ use manyhead::data::Dataset;
 use manyhead::data::readers::Content;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::model::HeadOptions;
-use manyhead::tasks::{DataFormat, TaskDef, UNLABELLED};
+use manyhead::tasks::{DataFormat, Outputs, TaskDef, UNLABELLED};
 use manyhead::train::distillation::{Consultation, DistillationOptions, Keep, Stored, Teacher, Teaching};
 use manyhead::train::{read_split, read_split_to_predict};
 use manyhead::{Encoder, Error, MultiTaskModel, TrainingData};
@@ -95,6 +95,14 @@ impl Teachers {
         reading: &Reading,
         common: &Common,
     ) -> Result<(), Failure> {
+        let of_logits = how.arguments.average == "logits";
+        // Told before the pass, which may take hours.
+        for (index, task) in tasks.iter().enumerate() {
+            let outputs = student.outputs(index)?;
+            let count = self.all.iter().filter(|(_, places)| places.get(index).is_some_and(Option::is_some)).count();
+            let logits = (count == 1 || of_logits) && outputs.are_whole(how.arguments.top_k);
+            how.options.check_logits(&task.name, outputs == Outputs::Numbers || logits)?;
+        }
         for (index, task) in tasks.iter().enumerate() {
             let Some(own) = data.tasks.get_mut(index) else { continue };
             own.teaching[0] =
