@@ -69,8 +69,16 @@ extern "C" __global__ void __launch_bounds__(256) lookup_scatter(
 ) {
     unsigned piece = blockIdx.x, column = blockIdx.y * 128 + threadIdx.x * 4, slot = slots[piece];
     bool vector = width % 4 == 0 && aligned16(table) && aligned16(partials) && aligned_quad(dy);
-    float4 sum = sum_rows(dy, order, starts[piece], starts[piece + 1], column, width, vector);
-    if (threadIdx.y != 0 || column >= width) return;
+    unsigned first = starts[piece], last = starts[piece + 1];
+    float4 sum;
+    if (last - first == 1) {
+        // Most pieces are one token (all positions of a sequence are different): a copy, and nothing to wait for.
+        if (threadIdx.y != 0 || column >= width) return;
+        sum = load4(dy + (u64)order[first] * width, column, width, vector);
+    } else {
+        sum = sum_rows(dy, order, first, last, column, width, vector);
+        if (threadIdx.y != 0 || column >= width) return;
+    }
     float* target = slot == 0xffffffffu ? table + (u64)rows[piece] * width : partials + (u64)slot * width;
     put4(target, column, width, vector, sum, slot == 0xffffffffu);
 }
