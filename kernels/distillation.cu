@@ -10,10 +10,12 @@ __device__ __forceinline__ float apart(float a, float t) { return a == -INFINITY
 // Σ (a − t)² of a row, and scale · (a − t).
 __device__ __forceinline__ void squares_row(float* value, const Pair<float>& pair, const Place& row) {
     float sum = 0.0f;
+    unsigned lane = threadIdx.x % 32;
 #pragma unroll 2
-    for (unsigned index = threadIdx.x; index < row.pieces; index += blockDim.x) {
-        Piece<number> student = load_piece(pair.first, row, index, aligned16(pair.first)), to_slopes;
-        Piece<float> teacher = load_piece(pair.second, row, index, aligned16(pair.second));
+    for (unsigned index = threadIdx.x; index - lane < row.pieces; index += blockDim.x) {
+        Piece<number> student = load_together(pair.first, row, index, aligned16(pair.first)), to_slopes;
+        Piece<float> teacher = load_together(pair.second, row, index, aligned16(pair.second));
+        if (index >= row.pieces) continue;
 #pragma unroll
         for (int part = 0; part < PARTS; part++) {
             float v[4], w[4];

@@ -95,6 +95,39 @@ __device__ __forceinline__ void store_piece(T* to, const Place& row, unsigned in
     for (int i = 0; i < Piece<T>::QUADS; i++) store_quad(to, at + i * (16 / sizeof(T)), row, whole, piece.quads[i]);
 }
 
+__device__ __forceinline__ uint4 neighbours(uint4 v) {
+    v.x = __shfl_xor_sync(FULL_WARP, v.x, 1);
+    v.y = __shfl_xor_sync(FULL_WARP, v.y, 1);
+    v.z = __shfl_xor_sync(FULL_WARP, v.z, 1);
+    v.w = __shfl_xor_sync(FULL_WARP, v.w, 1);
+    return v;
+}
+
+// The same by all lanes of a warp, whose indices follow each other from an even one; those past the end get zeros. A piece of
+// two quads is a sector of memory: if each lane read its own, every request would ask for half of each sector. So two lanes
+// read the first sector together, then the second one, and exchange what is the other's.
+template <class T>
+__device__ __forceinline__ Piece<T> load_together(const T* from, const Place& row, unsigned index, bool aligned) {
+    Piece<T> piece = {};
+    bool there = index < row.pieces;
+    if constexpr (Piece<T>::QUADS == 1) {
+        if (there) piece = load_piece(from, row, index, aligned);
+    } else {
+        bool odd = index % 2 == 1;
+        u64 pair = row.first + (u64)(index / 2) * (2 * PACK);
+        bool whole = is_whole(row, pair, aligned) && is_whole(row, pair + PACK, aligned);
+        if (whole) {
+            piece.quads[0] = *(const uint4*)(from + pair + (odd ? 4 : 0));
+            piece.quads[1] = *(const uint4*)(from + pair + (odd ? 12 : 8));
+        } else if (there) {
+            piece = load_piece(from, row, index, aligned);
+        }
+        uint4 other = neighbours(odd ? piece.quads[0] : piece.quads[1]);
+        if (whole) piece.quads[odd ? 0 : 1] = other;
+    }
+    return piece;
+}
+
 // Numbers 4 · part .. 4 · part + 3 of a piece. They are worked on by fours: one copy of the program serves all of a piece's.
 #define PARTS (PACK / 4)
 
@@ -186,25 +219,25 @@ struct Kept {
 #pragma unroll
             for (int k = 0; k < R; k++) {
                 unsigned index = threadIdx.x + k * blockDim.x;
-                if (index >= row.pieces) continue;
-                x[k] = load_piece(first, row, index, aligned_first);
-                y[k] = load_piece(second, row, index, aligned_second);
+                x[k] = load_together(first, row, index, aligned_first);
+                y[k] = load_together(second, row, index, aligned_second);
             }
 #pragma unroll
             for (int k = 0; k < R; k++) {
                 if (threadIdx.x + k * blockDim.x < row.pieces) see_largest(largest, x[k], y[k]);
             }
         }
+        // All lanes of a warp go on as long as the first one does.
+        unsigned lane = threadIdx.x % 32;
 #pragma unroll 1
-        for (unsigned index = threadIdx.x + R * blockDim.x; index < row.pieces; index += PIECES_AT_ONCE * blockDim.x) {
+        for (unsigned index = threadIdx.x + R * blockDim.x; index - lane < row.pieces; index += PIECES_AT_ONCE * blockDim.x) {
             Piece<number> a[PIECES_AT_ONCE];
             Piece<Second> b[PIECES_AT_ONCE];
 #pragma unroll
             for (int k = 0; k < PIECES_AT_ONCE; k++) {
                 unsigned at = index + k * blockDim.x;
-                if (at >= row.pieces) continue;
-                a[k] = load_piece(first, row, at, aligned_first);
-                b[k] = load_piece(second, row, at, aligned_second);
+                a[k] = load_together(first, row, at, aligned_first);
+                b[k] = load_together(second, row, at, aligned_second);
             }
 #pragma unroll
             for (int k = 0; k < PIECES_AT_ONCE; k++) {
