@@ -54,7 +54,10 @@ fn a_student_of_every_kind_of_task_is_a_model_like_any_other() {
         assert!(said.contains(&format!("teacher 1, {name} train: 12 examples in")), "{said}");
         assert!(table.contains(&format!("{name} dev")), "{table}");
     }
-    assert!(said.contains("heads that begin as the first teacher's: cola, mnli, stsb, topics, rank, tags"), "{said}");
+    assert!(
+        said.contains("heads that begin with the first teacher's weights: cola, mnli, stsb, topics, rank, tags"),
+        "{said}"
+    );
     assert!(table.lines().next().unwrap().split_whitespace().eq(["on", "dev", "teacher", "student"]), "{table}");
     for batch in batches(&tiny, "small") {
         let relations = ["distill_queries", "distill_keys", "distill_values"];
@@ -109,7 +112,8 @@ fn a_student_of_every_kind_of_task_is_a_model_like_any_other() {
 fn several_teachers_texts_and_a_student_from_a_folder() {
     let tiny = school();
     tiny.train("other", "--epochs 1 --seed 9").ok();
-    tiny.write("texts.txt", texts(30));
+    let singles: String = (0..30).map(|i| kinds::text(i) + "\n").collect();
+    tiny.write("texts.txt", texts(30) + &singles);
     let flags =
         "--teacher teacher --teacher other/best --student model --average logits --soft-loss mse --text texts.txt";
     let done = distill(&tiny, &format!("{flags} --out student --teacher-outputs kept --store f32"));
@@ -348,7 +352,7 @@ fn soft_labels_of_files_are_learnt_from() {
         ("--hidden-weight 1", ["--hidden-weight", "--soft-labels"]),
         ("--anneal", ["--anneal", "--soft-labels"]),
         ("--soft-labels --soft-loss mse", ["--soft-loss", "logits"]),
-        ("--soft-labels --hidden-weight 1", ["--layer-map", "--teacher"]),
+        ("--soft-labels --hidden-weight 1", ["--hidden-weight", "manyhead distill"]),
         ("--soft-labels --hidden-weight 1 --layer-map 1:1", ["--hidden-weight", "teachers"]),
         ("--soft-labels --relation-weight 1", ["--relation-weight", "--teacher"]),
         ("--soft-labels --soft-loss legacy-kl", ["--soft-temperature", "1"]),
@@ -361,4 +365,27 @@ fn soft_labels_of_files_are_learnt_from() {
     }
     let message = tiny.train("nothing", "--soft-labels").refused(2);
     assert!(message.contains("no task has soft labels"), "{message}");
+}
+
+/// Lines with a TAB are those of tasks of pairs, the others those of other tasks; a name is kept as a name in `run.yml`.
+#[test]
+fn lines_of_text_go_to_the_tasks_that_they_fit() {
+    let tiny = school();
+    let log = |out: &str, name: &str| -> usize {
+        let of = |line: &Value| line["task"] == name && line["loss_terms"].get("distill-unlabelled").is_some();
+        batches(&tiny, out).iter().filter(|line| of(line)).count()
+    };
+    for (text, [pairs, mood]) in [("a cat\ta dog\nthe sun\n", [true, true]), ("the sun\n", [false, true])] {
+        tiny.write("texts.txt", text);
+        let done = distill(&tiny, "--teacher teacher --student layers=1 --text texts.txt --out taught --overwrite");
+        let said = done.err.clone();
+        done.ok();
+        assert_eq!([log("taught", "pairs") > 0, log("taught", "mood") > 0], [pairs, mood], "{said}");
+        assert_eq!(said.contains("--text: no line with a TAB, so none is of task 'pairs'"), !pairs, "{said}");
+    }
+    let flags = "distill --teacher small --student layers=1 --text texts.txt --max-updates 1 --max-length 16 --out own";
+    tiny.run(flags).ok();
+    let run = file(&tiny, "own/run.yml");
+    assert!(run.contains("\nteacher: small\n") || run.starts_with("teacher: small\n"), "{run}");
+    tiny.run("distill --run own/run.yml --resume").ok();
 }

@@ -94,8 +94,15 @@ fn students_and_layers_that_do_not_fit_are_refused_by_name() {
         refused(&tiny, &flags, &["--soft-loss", "--average logits"]);
         assert!(!tiny.path("seen").exists());
     }
+    let tasks = file(&tiny, "tasks.yml");
+    tiny.write("pairs.yml", &tasks[..tasks.find("mood:").unwrap()]);
     tiny.write("texts.txt", "a cat\ta dog\nno tab here\n");
-    refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt:2", "TAB"]);
+    let pairs = "--teacher teacher --student layers=1 --tasks pairs.yml --text";
+    refused(&tiny, &format!("{pairs} texts.txt"), &["texts.txt:2", "TAB"]);
+    tiny.write("texts.txt", "a cat\ta dog\ta bird\n");
+    refused(&tiny, &format!("{pairs} texts.txt"), &["texts.txt:1", "3 columns"]);
+    refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt:1", "3 columns"]);
+    refused(&tiny, &format!("{pairs} -"), &["--text", "standard input"]);
     tiny.write("texts.txt", "\n  \n");
     refused(&tiny, "--teacher teacher --student layers=1 --text texts.txt", &["texts.txt", "no text"]);
     let embedding = "distill --teacher model --student layers=1 --max-length 16 --out no";
@@ -114,4 +121,57 @@ fn students_and_layers_that_do_not_fit_are_refused_by_name() {
         &["pairs_train.tsv", "tokens", "--hidden-weight 0"],
     );
     tiny.run(&format!("{} --teacher teacher --student other", QUICK.replace(" no", " yes"))).ok();
+}
+
+#[test]
+fn a_folder_for_the_encoder_that_holds_something_is_left_alone() {
+    let tiny = Tiny::new();
+    tiny.train("teacher", "--max-updates 1").ok();
+    std::fs::create_dir_all(tiny.path("mine/sub")).unwrap();
+    std::fs::create_dir(tiny.path("data")).unwrap();
+    tiny.write("mine/thesis.txt", "important");
+    tiny.write("file", "x");
+    let student = "--teacher teacher --student layers=1";
+    for (folder, what) in [
+        ("mine", "not empty"),
+        ("no", "--out"),
+        ("no/best", "--out"),
+        (".", "--out"),
+        ("teacher", "read from"),
+        ("teacher/best", "not empty"),
+        ("file", "is a file"),
+    ] {
+        refused(&tiny, &format!("{student} --encoder-out {folder}"), &["--encoder-out", what, "give a new folder"]);
+        refused(&tiny, &format!("{student} --encoder-out {folder} --overwrite"), &["--encoder-out", what]);
+    }
+    assert_eq!(tiny.list("mine"), ["sub", "thesis.txt"]);
+    assert!(tiny.path("teacher/best/heads.safetensors").exists() && !tiny.path("no").exists());
+    // An empty one, and what is there of an earlier run.
+    let run = format!("{} {student} --encoder-out data", QUICK.replace(" no", " yes"));
+    tiny.run(&run).ok();
+    assert!(["config.json", "model.safetensors"].iter().all(|name| tiny.list("data").contains(&name.to_string())));
+    assert!(tiny.run(&run.replace(" yes", " other")).refused(2).contains("not empty"));
+    tiny.run(&format!("{run} --overwrite")).ok();
+    tiny.run(&format!("{run} --resume")).ok();
+}
+
+#[test]
+fn what_can_be_told_before_the_pass_leaves_nothing_behind() {
+    let tiny = Tiny::new();
+    tiny.train("teacher", "--max-updates 1").ok();
+    let tasks = file(&tiny, "tasks.yml");
+    let (pairs, mood) = tasks.split_at(tasks.find("mood:").unwrap());
+    tiny.write("mood.yml", mood);
+    tiny.write("pairs.yml", pairs);
+    tiny.run("train --tasks mood.yml --encoder model --out other --max-updates 1 --max-length 16").ok();
+    let two = "--teacher teacher --teacher other --student layers=1 --tasks pairs.yml";
+    refused(&tiny, two, &["--teacher", "other/best has none of the tasks"]);
+    tiny.write("blind.yml", pairs.replace(", dev: pairs_dev.tsv", ""));
+    refused(&tiny, "--teacher teacher --student layers=1 --tasks blind.yml --patience 1", &["--patience", "dev split"]);
+    refused(&tiny, "--teacher teacher --student nothing", &["--student", "layers=2,hidden=128,heads=2"]);
+    let neither = tiny.run("distill --teacher teacher --student layers=1 --out no").refused(2);
+    assert!(neither.contains("--tasks") && neither.contains("--text FILE"), "{neither}");
+    let message = tiny.train("no", "--soft-labels --hidden-weight 1").refused(2);
+    assert!(message.contains("--hidden-weight") && message.contains("manyhead distill"), "{message}");
+    assert!(!tiny.path("no").exists());
 }

@@ -204,8 +204,8 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         ("--tasks none.yml", ["none.yml", "read"]),
         ("--encoder nowhere/model", ["nowhere/model", ""]),
         ("--seeds 0", ["--seeds", "1 to 1000"]),
-        ("--refine-epochs 0", ["--epochs", "train nothing"]),
-        ("--refine-learning-rate=-1", ["--learning-rate", "above 0"]),
+        ("--refine-epochs 0", ["--refine-epochs", "train nothing"]),
+        ("--refine-learning-rate=-1", ["--refine-learning-rate", "above 0"]),
         ("--sampling weights --sampling-weights pairs=1", ["--sampling-weights", "mood"]),
     ] {
         let message = refine(&tiny, "out", flags).refused(2);
@@ -246,4 +246,30 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     tiny.train("out", "--overwrite --max-updates 1 --quiet").ok();
     assert_eq!(tiny.list("out/tasks"), ["notes.txt"]);
     assert!(["multi-task", "baseline", "refine.json"].iter().all(|name| !tiny.path(&format!("out/{name}")).exists()));
+}
+
+#[test]
+fn stages_alone_are_refused_under_their_own_flags_and_heads_stay_as_they_were() {
+    let tiny = Tiny::new();
+    for (flags, what) in [
+        ("--refine-epochs 0", "--refine-epochs"),
+        ("--refine-learning-rate nan", "--refine-learning-rate"),
+        ("--seed 18446744073709551615 --seeds 3", "--seed:"),
+    ] {
+        let message = refine(&tiny, "out", flags).refused(2);
+        assert!(message.contains(what), "{flags}: {message}");
+        assert!(!tiny.path("out").exists());
+    }
+    refine(&tiny, "out", "--max-updates 1 --quiet").ok();
+    let before = tiny.read("out/tasks/pairs/best/heads.safetensors");
+    let message = refine(&tiny, "out", "--max-updates 1 --keep-heads --resume").refused(2);
+    assert!(message.contains("--keep-heads") && message.contains("--overwrite"), "{message}");
+    assert!(tiny.read("out/tasks/pairs/best/heads.safetensors") == before);
+    // A command whose runs were cut short can be gone on with, too.
+    let table = std::fs::read_to_string(tiny.path("out/refine.json")).unwrap();
+    refine(&tiny, "out", "--max-updates 1 --resume --quiet").ok();
+    assert_eq!(std::fs::read_to_string(tiny.path("out/refine.json")).unwrap(), table);
+    refine(&tiny, "kept", "--max-updates 1 --keep-heads --quiet").ok();
+    let message = refine(&tiny, "kept", "--max-updates 1 --resume").refused(2);
+    assert!(message.contains("--keep-heads"), "{message}");
 }

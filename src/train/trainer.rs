@@ -180,6 +180,13 @@ impl<'a> Run<'a> {
             observer.event(&Event::Message(&format!("all {updates_done} updates are done: nothing is left to do")))?;
         }
         let mut last = Vec::new();
+        if self.is_finished() && self.state.position > 0 {
+            // What the evaluation of an epoch that was cut short has come to is in no checkpoint, as the epoch may go on.
+            let batches = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch).len();
+            self.swap_ema(model)?;
+            last = self.evaluate(model, batches, observer)?;
+            self.swap_ema(model)?;
+        }
         while !self.is_finished() {
             let plan = epoch_plan(&self.train, self.trainer.options.batches(), self.state.epoch);
             // Checkpoints are written between updates: what a resumed run has behind it is a whole number of groups.

@@ -275,3 +275,20 @@ fn a_closed_standard_error_does_not_end_a_run() {
     assert_eq!(status.code(), Some(0));
     assert!(tiny.path("out/best/tasks.yml").exists());
 }
+
+/// The evaluation of an epoch that was cut short is in no checkpoint: it is made again.
+#[test]
+fn a_run_that_was_cut_short_keeps_its_metrics_when_nothing_is_left_to_do() {
+    let tiny = Tiny::new();
+    tiny.train("out", "--max-updates 2").ok();
+    let before = json(std::str::from_utf8(&tiny.read("out/metrics.json")).unwrap());
+    assert_eq!(before["epochs"].as_array().unwrap().len(), 1);
+    let weights = tiny.read(&format!("out/{BEST}"));
+    for _ in 0..2 {
+        let done = tiny.train("out", "--max-updates 2 --resume");
+        assert!(done.err.contains("nothing is left to do") && done.err.contains("best: epoch 1"), "{}", done.err);
+        assert!(done.ok().contains("pairs dev ACC"));
+        assert_eq!(json(std::str::from_utf8(&tiny.read("out/metrics.json")).unwrap()), before);
+        assert!(tiny.read(&format!("out/{BEST}")) == weights);
+    }
+}

@@ -11,12 +11,13 @@ use manyhead::{Error, TaskFile, TrainingData};
 use serde_json::json;
 
 use super::common::{Common, Failure, counted, print};
+use super::distill::of_flag;
 use super::reading::Reading;
 use super::run_folder::{Contents, SIDES, SOURCE, check, check_contents, seed_folder};
 use super::stages::{Begins, Stages, seeds};
 use super::table::{Table, shown_score};
 use super::train::{
-    self, Again, Job, Options, Prepared, Rows, SoftLabels, absolute, make_ready, named, prepare, run_list,
+    self, Again, Job, Options, Prepared, Rows, SoftLabels, absolute, make_ready, named, path_or_name, prepare, run_list,
 };
 
 /// Train on shares of a new domain's labels, from an encoder and from the same one refined on other tasks
@@ -82,7 +83,7 @@ impl Arguments {
     fn list(&self) -> Vec<(String, String)> {
         let mut run = run_list(&self.source(&self.job.tasks, self.job.out.clone()), &self.job.out);
         let flag = |name: &str, value: String| (name.to_string(), value);
-        run.extend(self.refined.as_ref().map(|folder| flag("refined", absolute(folder))));
+        run.extend(self.refined.as_ref().map(|folder| flag("refined", path_or_name(folder))));
         run.extend(self.source.as_ref().map(|file| flag("source", absolute(file))));
         run.push(flag("fractions", self.fractions.clone()));
         run.extend(self.min_updates.map(|updates| flag("min-updates", updates.to_string())));
@@ -167,7 +168,8 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         }
     };
     let mut refined = arguments.refined.as_deref().map(refined_folder);
-    let of_refined = refined.as_ref().map(|folder| whole(&folder.display().to_string())).transpose()?;
+    let of_refined = refined.as_ref().map(|folder| whole(&folder.display().to_string())).transpose();
+    let of_refined = of_refined.map_err(|failure| of_flag("--refined", failure))?;
     let mut stages = Stages::open(&arguments.job.out, existing, "domain-curve", arguments.list(), common)?;
     let out = stages.folder().to_path_buf();
     let from_source = source.is_some();

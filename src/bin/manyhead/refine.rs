@@ -9,6 +9,7 @@ use manyhead::interop::atomic;
 use manyhead::interop::safetensors::{self, TensorData, TensorFile};
 use manyhead::report::{ScoreName, SeedScore, run_scores, summarise_seeds};
 use manyhead::tasks::{TaskDef, TaskType};
+use manyhead::train::read_run_file;
 use manyhead::{Error, TaskFile, TrainingData};
 use serde_json::{Map, Value, json};
 
@@ -117,6 +118,38 @@ impl Arguments {
         own
     }
 
+    /// What is wrong with an option of the tasks alone, under the flag that has it here.
+    fn of_refined(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Error(Error::Argument { name, message }) => {
+                let flag = match name.as_str() {
+                    "--epochs" if self.refine_epochs.is_some() => "--refine-epochs",
+                    "--learning-rate" if self.refine_learning_rate.is_some() => "--refine-learning-rate",
+                    other => other,
+                };
+                Error::argument(flag, message).into()
+            }
+            failure => failure,
+        }
+    }
+
+    /// Heads that are kept or not are nothing that a run itself knows: it would begin anew, over what is there.
+    fn check_kept(&self) -> Result<(), Failure> {
+        let run = self.job.out.join("run.yml");
+        if !self.again.resume || !run.exists() {
+            return Ok(());
+        }
+        let yes = |value: Option<&str>| value.is_none_or(|value| value == "true");
+        let options = read_run_file(&run)?;
+        let kept = options.iter().any(|option| option.name == "keep-heads" && yes(option.value.as_deref()));
+        if kept == self.keep_heads {
+            return Ok(());
+        }
+        let how = if kept { "with it; give it, too" } else { "without it; leave it out" };
+        let message = format!("the runs in {} were made {how}, or start anew with --overwrite", self.job.out.display());
+        Err(Error::argument("--keep-heads", message).into())
+    }
+
     /// The sides that are trained alone.
     fn sides(&self) -> &'static [Side] {
         if self.baseline { &[Side::Refined, Side::Baseline] } else { &[Side::Refined] }
@@ -143,6 +176,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let several = arguments.seeds.is_some();
     let within = if several { Contents::Seeds } else { Contents::Run };
     check_contents(&arguments.job.out.join(MULTI_TASK), existing, within)?;
+    arguments.check_kept()?;
     let all_seeds = seeds(arguments.options.seed, arguments.seeds.unwrap_or(1))?;
     let tasks = TaskFile::read(&arguments.job.tasks)?.tasks;
     if tasks.len() < 2 {
@@ -155,7 +189,8 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     // What is wrong with a task alone is told before hours are spent on all of them.
     let device = common.device_for(&arguments.options.precision)?;
     for (task, side) in tasks.iter().flat_map(|task| arguments.sides().iter().map(move |side| (task, *side))) {
-        arguments.alone(task, side, 0, PathBuf::new()).options.resolve(from_ref(task), &device)?;
+        let resolved = arguments.alone(task, side, 0, PathBuf::new()).options.resolve(from_ref(task), &device);
+        resolved.map_err(|failure| if side == Side::Refined { arguments.of_refined(failure) } else { failure })?;
     }
     let encoder = || named(&arguments.job.encoder, common);
     let first = arguments.together(arguments.options.seed, PathBuf::new());

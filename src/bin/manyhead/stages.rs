@@ -25,6 +25,10 @@ pub enum Begins {
 pub fn seeds(first: u64, count: u64) -> Result<Vec<u64>, Error> {
     match first.checked_add(count).filter(|_| (1..=1000).contains(&count)) {
         Some(end) => Ok((first..end).collect()),
+        None if (1..=1000).contains(&count) => Err(Error::argument(
+            "--seed",
+            format!("{count} seeds from {first} on are more than there are; take a smaller one"),
+        )),
         None => Err(Error::argument("--seeds", format!("{count} runs; give 1 to 1000"))),
     }
 }

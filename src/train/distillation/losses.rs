@@ -177,10 +177,8 @@ impl Matching {
         let mut relations = None;
         if options.hidden_weight > 0.0 {
             let LayerMap::Pairs(all) = &options.layers else {
-                return Err(Error::argument(
-                    "--layer-map",
-                    "hidden states are matched with those of a teacher (--teacher)",
-                ));
+                let message = "soft labels in files have no hidden states; give 0, or teachers (manyhead distill)";
+                return Err(Error::argument("--hidden-weight", message));
             };
             for (place, (student, _)) in all.iter().enumerate() {
                 let name = format!("distill.{}.weight", projection_name(place, all.len()));

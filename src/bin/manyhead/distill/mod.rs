@@ -3,13 +3,14 @@
 mod options;
 mod sides;
 mod teachers;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use manyhead::data::{PieceCounts, complete_labels};
 use manyhead::model::student::{self, StudentSpec};
-use manyhead::tasks::{TaskDef, UNLABELLED};
+use manyhead::tasks::{DataFormat, TaskDef, UNLABELLED};
 use manyhead::train::distillation::Stored;
 use manyhead::train::{TaskData, write_run_file};
 use manyhead::{Device, Encoder, Error, MultiTaskModel, TaskFile, TrainingData, report};
@@ -18,9 +19,10 @@ use super::common::{Common, Failure, counted, print};
 use super::progress::Progress;
 use super::reading::Reading;
 use super::run_folder::{Contents, Existing, RunFolder, check, check_contents};
-use super::train::{Again, Options, Prepared, Watch, absolute, named, prepare, stop_flag, train_into};
+use super::train::{Again, Options, Prepared, Watch, absolute, named, path_or_name, prepare, stop_flag, train_into};
 pub use options::Distillation;
-use teachers::{Teachers, read_texts, takes_texts};
+use teachers::Teachers;
+use texts::{Texts, takes_texts};
 
 /// Teach a small model what large ones know
 ///
@@ -36,7 +38,8 @@ use teachers::{Teachers, read_texts, takes_texts};
     init=teacher|random; what it leaves out is as the teacher's.\n\
     The output folder is like that of train, with distillation.json (teachers and student side by side).")]
 pub struct Arguments {
-    /// Model folder of a teacher (the `best` of a run, or the run's folder); several are averaged
+    /// Model folder of a teacher (the `best` of a run, or the run's folder); several, parted by commas or each with the flag, are
+    /// averaged
     #[arg(long, value_name = "DIR", required = true, value_delimiter = ',')]
     pub teacher: Vec<PathBuf>,
     /// The student: a folder in Hugging Face layout, a name that can be fetched, or sizes, as layers=2,hidden=128,heads=2
@@ -44,7 +47,7 @@ pub struct Arguments {
     pub student: String,
     /// Task file (MT-DNN's YAML); every task needs a teacher that has it. Without one the student learns to embed the texts of
     /// --text as the teacher, an encoder, does: the mean of a text's last hidden states
-    #[arg(long, value_name = "FILE", required_unless_present = "text")]
+    #[arg(long, value_name = "FILE")]
     pub tasks: Option<PathBuf>,
     /// Output folder
     #[arg(long, value_name = "DIR")]
@@ -53,7 +56,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Texts without labels, one a line (pairs parted by TAB), that the teachers label: with each batch of a task comes a
-    /// batch of them; may be given several times
+    /// batch of them. Beside tasks of pairs, lines with a TAB are theirs, and the others' those without. Several files are
+    /// parted by commas, or each has the flag
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub text: Vec<PathBuf>,
     /// What of several teachers is averaged: probabilities or logits
@@ -65,7 +69,8 @@ pub struct Arguments {
     /// How the teachers' outputs are kept
     #[arg(long, default_value = "f16", value_parser = ["f16", "f32"])]
     pub store: String,
-    /// Write the student's encoder alone, in f16, into this folder, too
+    /// Write the student's encoder alone, in f16, into this folder, too: a new or an empty one; with --resume and
+    /// --overwrite one that holds such an encoder
     #[arg(long, value_name = "DIR")]
     pub encoder_out: Option<PathBuf>,
     /// Keep only the K largest probabilities of a distribution; the others share what is left
@@ -82,11 +87,10 @@ pub struct Arguments {
 /// As `run.yml` has it.
 fn run_list(arguments: &Arguments) -> Vec<(String, String)> {
     let path = |path: &Path| absolute(path);
-    let student = Path::new(&arguments.student);
-    let teachers: Vec<String> = arguments.teacher.iter().map(|teacher| path(teacher)).collect();
+    let teachers: Vec<String> = arguments.teacher.iter().map(|teacher| path_or_name(teacher)).collect();
     let mut run = vec![
         ("teacher".to_string(), teachers.join(",")),
-        ("student".into(), if student.exists() { path(student) } else { arguments.student.clone() }),
+        ("student".into(), path_or_name(Path::new(&arguments.student))),
         ("out".into(), path(&arguments.out)),
         ("average".into(), arguments.average.clone()),
         ("store".into(), arguments.store.clone()),
@@ -149,8 +153,50 @@ fn made(
     Ok(built?)
 }
 
+/// Files of an encoder as `--encoder-out` writes it.
+const ENCODER: [&str; 6] = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+];
+
+/// Refuses a folder for the encoder that holds anything else, before anything is read: it would be replaced as a whole.
+fn check_encoder_out(arguments: &Arguments) -> Result<(), Failure> {
+    let Some(folder) = &arguments.encoder_out else { return Ok(()) };
+    let refuse = |message: &str| {
+        let message = format!("{} {message}; give a new folder", folder.display());
+        Err(Error::argument("--encoder-out", message).into())
+    };
+    // As far as they exist: links are followed.
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_path_buf());
+    let (own, out) = (real(folder), real(&arguments.out));
+    if folder.as_os_str().is_empty() || own.file_name().is_none() {
+        return refuse("has no name");
+    }
+    if own.starts_with(&out) || out.starts_with(&own) {
+        return refuse("is a part of --out, or --out of it");
+    }
+    let student = PathBuf::from(&arguments.student);
+    if arguments.teacher.iter().chain([&student]).any(|model| real(model).starts_with(&own)) {
+        return refuse("is read from");
+    }
+    if folder.exists() && !folder.is_dir() {
+        return refuse("is a file");
+    }
+    let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let again = arguments.again.existing() != Existing::Refuse;
+    let foreign = |name: &std::ffi::OsStr| !again || ENCODER.iter().all(|own| name != *own);
+    if entries.any(|entry| entry.map_or(true, |entry| foreign(&entry.file_name()))) {
+        return refuse("is not empty");
+    }
+    Ok(())
+}
+
 /// What is wrong with an encoder's name, under the flag that has it here.
-fn of_flag(flag: &str, failure: Failure) -> Failure {
+pub fn of_flag(flag: &str, failure: Failure) -> Failure {
     match failure {
         Failure::Error(Error::Argument { name, message }) if name == "--encoder" => {
             Error::argument(flag, message).into()
@@ -165,12 +211,18 @@ fn student(
     spec: Option<&StudentSpec>,
     tasks: &[TaskDef],
     first: &MultiTaskModel,
+    texts: &Texts<'_>,
     reading: &Reading,
     common: &Common,
 ) -> Result<Prepared, Failure> {
     let data_dir = arguments.data_dir.as_deref();
     let encoder = |device: &Device| match spec {
-        None => named(&arguments.student, common)(device).map_err(|failure| of_flag("--student", failure)),
+        None => named(&arguments.student, common)(device).map_err(|failure| match of_flag("--student", failure) {
+            Failure::Error(Error::Argument { name, message }) if name == "--student" => {
+                Error::argument("--student", format!("{message}; or sizes, as layers=2,hidden=128,heads=2")).into()
+            }
+            failure => failure,
+        }),
         Some(spec) => made(first, spec, tasks, arguments, reading),
     };
     let mut prepared = match arguments.tasks {
@@ -182,10 +234,13 @@ fn student(
             Prepared { model, data: TrainingData::default(), options }
         }
     };
+    if prepared.data.tasks.iter().any(|task| task.train.has_soft_labels()) {
+        common.say("soft labels in the files are not used: the teachers say what is learnt");
+    }
     if spec.is_some() && arguments.options.heads.is_none() {
         let adopted = prepared.model.adopt_heads(first);
         if !adopted.is_empty() {
-            common.say(&format!("heads that begin as the first teacher's: {}", adopted.join(", ")));
+            common.say(&format!("heads that begin with the first teacher's weights: {}", adopted.join(", ")));
         }
     }
     for (index, task) in tasks.iter().enumerate().filter(|_| !arguments.text.is_empty()) {
@@ -193,7 +248,12 @@ fn student(
             common.say(&format!("--text: not used for task '{}', which ranks candidates", task.name));
             continue;
         }
-        let contents = read_texts(&arguments.text, task)?;
+        let contents = texts.of(task)?;
+        if contents.is_empty() {
+            let whose = if task.data_format == DataFormat::PremiseAndOneHypothesis { "with" } else { "without" };
+            common.say(&format!("--text: no line {whose} a TAB, so none is of task '{}'", task.name));
+            continue;
+        }
         let texts = prepared.model.tokenise(index, &contents)?;
         match arguments.tasks {
             Some(_) => {
@@ -209,8 +269,9 @@ fn student(
             }
         }
     }
-    if prepared.data.tasks.is_empty() {
-        return Err(Error::argument("--text", "there is no text in it").into());
+    let taken = prepared.data.tasks.iter().any(|task| arguments.tasks.is_none() || task.unlabelled.is_some());
+    if !arguments.text.is_empty() && !taken {
+        return Err(texts.none().into());
     }
     Ok(prepared)
 }
@@ -221,6 +282,12 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     let existing = arguments.again.existing();
     check(&arguments.out, existing)?;
     check_contents(&arguments.out, existing, Contents::Run)?;
+    check_encoder_out(&arguments)?;
+    if arguments.tasks.is_none() && arguments.text.is_empty() {
+        let message =
+            "give the tasks that the teachers have, or --text FILE to learn to embed texts as one teacher does";
+        return Err(Error::argument("--tasks", message).into());
+    }
     let distillation = arguments.distillation.resolve()?;
     if arguments.top_k == Some(0) {
         return Err(Error::argument("--top-k", "0 keeps nothing; give 1 or more, or leave it out").into());
@@ -238,8 +305,10 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
         None => Teachers::of_texts(&arguments.teacher, options.max_length, common)?,
     };
     let Some(first) = teachers.first() else { return Err(Error::argument("--teacher", "there is none").into()) };
-    let mut prepared = student(&arguments, spec.as_ref(), &tasks, &first.model, &reading, common)?;
+    let texts = Texts::new(&arguments.text, &tasks)?;
+    let mut prepared = student(&arguments, spec.as_ref(), &tasks, &first.model, &texts, &reading, common)?;
     let distillation = distillation.resolved(&prepared.model, &first.model)?;
+    prepared.options.check_data(&prepared.data)?;
     let names: Vec<&str> = tasks.iter().map(|task| task.name.as_str()).collect();
     distillation.weight.check_tasks("--soft-weight", names.iter().copied())?;
     distillation.label_weight.check_tasks("--label-weight", names.iter().copied())?;
@@ -251,7 +320,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     }
     let stop = stop_flag(common.quiet);
     let stored = Stored::parse(&arguments.store).unwrap_or_default();
-    let how = teachers::How { arguments: &arguments, stored, options: &distillation, stop: &stop };
+    let how = teachers::How { arguments: &arguments, stored, options: &distillation, stop: &stop, texts: &texts };
     let Prepared { model, data, .. } = &mut prepared;
     let taught = teachers.teach(model, &tasks, data, &how, &reading, common);
     let taught = taught.and_then(|()| Ok(distillation.check_data(model, data)?));

@@ -1,22 +1,22 @@
 //! The teachers of a run: loaded, asked, averaged.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use manyhead::data::Dataset;
-use manyhead::data::readers::Content;
 use manyhead::interop::atomic::readable_dir;
 use manyhead::model::HeadOptions;
-use manyhead::tasks::{DataFormat, Outputs, TaskDef, UNLABELLED};
+use manyhead::tasks::{Outputs, TaskDef, UNLABELLED};
 use manyhead::train::distillation::{Consultation, DistillationOptions, Keep, Stored, Teacher, Teaching};
 use manyhead::train::{read_split, read_split_to_predict};
 use manyhead::{Encoder, Error, MultiTaskModel, TrainingData};
 
-use super::super::common::{Chunks, Common, Failure, counted, tell};
+use super::super::common::{Common, Failure, counted, tell};
 use super::super::progress::duration;
 use super::super::reading::Reading;
+use super::texts::{Texts, takes_texts};
 use super::{Arguments, of_flag};
 
 /// A line about a pass at most this often.
@@ -28,6 +28,7 @@ pub struct How<'a> {
     pub stored: Stored,
     pub options: &'a DistillationOptions,
     pub stop: &'a AtomicBool,
+    pub texts: &'a Texts<'a>,
 }
 
 /// All teachers; of each its index of every task.
@@ -45,6 +46,10 @@ impl Teachers {
                 if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
             let teacher = Teacher::new(MultiTaskModel::load(folder, &common.device()?)?, folder)?;
             let places = tasks.iter().map(|task| teacher.task(task)).collect::<manyhead::Result<Vec<_>>>()?;
+            if places.iter().all(Option::is_none) && folders.len() > 1 {
+                let message = format!("{} has none of the tasks; leave it out", folder.display());
+                return Err(Error::argument("--teacher", message).into());
+            }
             all.push((teacher, places));
         }
         for (index, task) in tasks.iter().enumerate() {
@@ -133,11 +138,10 @@ impl Teachers {
         let data_dir = how.arguments.data_dir.as_deref();
         for (number, (teacher, places)) in self.all.iter().enumerate() {
             let Some(place) = places.get(index).copied().flatten() else { continue };
-            let texts = &how.arguments.text;
-            let of_texts =
-                how.arguments.tasks.is_none() || split == UNLABELLED && takes_texts(task) && !texts.is_empty();
+            let given = !how.texts.files.is_empty();
+            let of_texts = how.arguments.tasks.is_none() || split == UNLABELLED && takes_texts(task) && given;
             let read = match split {
-                _ if of_texts => Some(teacher.model.tokenise(place, &read_texts(texts, task)?)?),
+                _ if of_texts => Some(teacher.model.tokenise(place, &how.texts.of(task)?)?),
                 UNLABELLED => {
                     reading.with(|read| read_split_to_predict(&teacher.model, place, task, split, data_dir, read))?
                 }
@@ -172,56 +176,6 @@ impl Teachers {
         let states = (layers.len(), projected.is_some());
         Ok(Teaching::of_teachers(outputs, student.outputs(index)?, of_logits, states, (dataset, &first))?)
     }
-}
-
-/// Whether lines of text are samples of a task: not of one that ranks candidates.
-pub fn takes_texts(task: &TaskDef) -> bool {
-    task.data_format != DataFormat::PremiseAndMultiHypothesis
-}
-
-/// The lines of files as samples of a task that takes them: a text, a pair parted by TAB, words parted by blanks.
-pub fn read_texts(paths: &[PathBuf], task: &TaskDef) -> Result<Vec<Content>, Failure> {
-    let mut contents = Vec::new();
-    for path in paths {
-        let mut chunks = Chunks::open(path, usize::MAX)?;
-        loop {
-            let lines = chunks.read()?;
-            if lines.is_empty() {
-                break;
-            }
-            read_lines(path, lines, task, &mut contents)?;
-        }
-    }
-    if contents.is_empty() {
-        let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::argument("--text", format!("there is no text in {}", names.join(", "))).into());
-    }
-    Ok(contents)
-}
-
-fn read_lines(
-    path: &Path,
-    lines: Vec<(usize, String)>,
-    task: &TaskDef,
-    contents: &mut Vec<Content>,
-) -> Result<(), Failure> {
-    for (number, line) in lines {
-        if line.trim().is_empty() {
-            continue;
-        }
-        contents.push(match task.data_format {
-            DataFormat::Sequence => Content::Words(line.split_whitespace().map(String::from).collect()),
-            DataFormat::PremiseAndOneHypothesis => match line.split_once('\t') {
-                Some((premise, hypothesis)) => Content::texts(premise, Some(hypothesis)),
-                None => {
-                    let message = format!("task '{}' has pairs of texts; part them by TAB", task.name);
-                    return Err(Error::input(path, number, message).into());
-                }
-            },
-            _ => Content::texts(line, None),
-        });
-    }
-    Ok(())
 }
 
 /// How far a teacher is.

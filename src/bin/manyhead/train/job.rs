@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::super::distill::Distillation;
 use super::super::run_folder::Existing;
-use super::options::absolute;
+use super::options::{absolute, path_or_name};
 
 /// What is trained, and into where.
 #[derive(Args, Clone)]
@@ -33,11 +33,9 @@ impl Job {
 
     /// As `run.yml` has it, of a run into `out`.
     pub fn list(&self, out: &Path) -> Vec<(String, String)> {
-        let encoder = Path::new(&self.encoder);
-        let encoder = if encoder.exists() { absolute(encoder) } else { self.encoder.clone() };
         let mut run = vec![
             ("tasks".to_string(), absolute(&self.tasks)),
-            ("encoder".to_string(), encoder),
+            ("encoder".to_string(), path_or_name(Path::new(&self.encoder))),
             ("out".to_string(), absolute(out)),
         ];
         run.extend(self.data_dir.as_ref().map(|folder| ("data-dir".to_string(), absolute(folder))));

@@ -23,7 +23,7 @@ use super::reading::Reading;
 use super::run_folder::{Contents, RunFolder, check, check_contents};
 use super::seeds;
 pub use job::{Again, Job, SoftLabels};
-pub use options::{Options, absolute};
+pub use options::{Options, absolute, path_or_name};
 pub use rows::Rows;
 
 /// Fine-tune an encoder on all tasks of a task file
@@ -173,6 +173,12 @@ pub fn make_ready(prepared: &mut Prepared, arguments: &Arguments, common: &Commo
 /// With `--soft-labels`: what the files themselves say is what is taught.
 fn take_soft_labels(prepared: &mut Prepared, arguments: &Arguments, common: &Common) -> Result<(), Failure> {
     if !arguments.soft.soft_labels {
+        let data = prepared.model.tasks().zip(&prepared.data.tasks);
+        let unused: Vec<&str> =
+            data.filter(|(_, data)| data.train.has_soft_labels()).map(|(task, _)| &*task.name).collect();
+        if !unused.is_empty() {
+            common.say(&format!("soft labels of {} are not used; --soft-labels learns from them", unused.join(", ")));
+        }
         return match arguments.soft.distillation.changed() {
             None => Ok(()),
             Some(flag) => {
@@ -240,7 +246,7 @@ fn new_stop_flag(quiet: bool) -> Arc<AtomicBool> {
             std::process::exit(130);
         }
         if !quiet {
-            tell("\nstopping after this update; a checkpoint follows (once more: stop at once)");
+            tell("\nstopping, and keeping what is done (once more: stop at once)");
         }
     });
     flag

@@ -226,6 +226,11 @@ impl Options {
     }
 }
 
+/// The same of what may be a name that is no path (`minilm`).
+pub fn path_or_name(path: &Path) -> String {
+    if path.exists() { absolute(path) } else { path.display().to_string() }
+}
+
 /// A path that holds from any folder.
 pub fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string()
