@@ -18,7 +18,7 @@ use super::run_folder::{Existing, RunFolder, check};
 use super::table::Table;
 use super::train::{Options, Watch, absolute, named, prepare, train_into};
 
-/// Train on four sentiment tasks (tweets, films, products, news) in a minute, at a learning rate of 3e-4 (1e-4 on another encoder)
+/// Train on four sentiment tasks (tweets, films, products, news) in seconds, at a learning rate of 3e-4 (1e-4 on another encoder)
 #[derive(Args, Clone)]
 pub struct Arguments {
     /// Output folder; a demo that stands there is replaced

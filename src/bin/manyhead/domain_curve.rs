@@ -26,15 +26,15 @@ use super::train::{
 /// one, and all of the dev split.
 #[derive(Args, Clone)]
 #[command(after_help = "Examples:\n  \
-    manyhead domain-curve --tasks snli.yml --encoder minilm --refined glue/multi-task --out curve --seeds 3 --batch-size 8\n  \
-    manyhead domain-curve --tasks snli.yml --encoder minilm --source glue.yml --out curve --fractions 0.1,1\n\n\
-    The output folder gets original/PERCENT/seed-K/ and refined/PERCENT/seed-K/, each as `train` leaves it (with --source\n\
-    also source/), domain-curve.json, and the curves in domain-curve.html. Ctrl-C writes a checkpoint; --resume goes on,\n\
-    also with more fractions or seeds. `manyhead compare curve/original/1 curve/refined/1` tests a difference.")]
+    manyhead domain-curve --tasks snli.yml --encoder minilm --refined glue --out curve --seeds 3\n  \
+    manyhead domain-curve --tasks snli.yml --encoder minilm --source glue.yml --out curve --fractions 1,10\n\n\
+    The output folder gets original/PERCENT/seed-K/ and refined/PERCENT/seed-K/, each as `train` leaves it (with \
+    --source also source/), domain-curve.json, and the curves in domain-curve.html. Ctrl-C writes a checkpoint; \
+    --resume goes on, also with more fractions or seeds. `manyhead compare curve/original/1 curve/refined/1` tests a difference.")]
 pub struct Arguments {
     #[command(flatten)]
     pub job: Job,
-    /// The refined encoder: a model trained on other tasks (the `best` of a run, or the run's folder)
+    /// The refined encoder: a model trained on other tasks (the folder of a run of `train` or `refine`, or its `best`)
     #[arg(long, value_name = "DIR")]
     pub refined: Option<PathBuf>,
     /// Instead: a file of tasks to train the original encoder on first, all together, with the same options

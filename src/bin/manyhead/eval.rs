@@ -28,7 +28,7 @@ use super::{glue_file, score_file};
     manyhead predict --model DIR --tasks FILE --split test --glue DIR, or --scores DIR\n\n\
     Examples:\n  manyhead eval --model run1/best --tasks glue.yml --data-dir data --split dev\n  \
     manyhead eval --model run1/best --tasks glue.yml --data-dir data --precision int8 --compare-f32\n  \
-    manyhead eval --model run1/best --tasks glue.yml --data-dir data --perturb embedding,typo --epsilon 0.01 --rate 0.1")]
+    manyhead eval --model run1/best --tasks glue.yml --data-dir data --perturb typo --rate 0.1")]
 pub struct Arguments {
     /// Model folder (the `best` of a run, or the run's folder)
     #[arg(long, value_name = "DIR")]

@@ -35,11 +35,11 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use common::{Common, Failure, tell, usage_message};
 
-/// Fine-tune one text encoder on many tasks at once; evaluate it, predict with it.
+/// Fine-tune one text encoder on many tasks at once, harden it, distil it; evaluate it, predict with it.
 #[derive(Parser)]
 #[command(name = "manyhead", version, propagate_version = true, args_override_self = true, max_term_width = 110)]
 #[command(after_help = "Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted.\n\
-    Start with `manyhead demo`: it trains on real data in a few minutes.")]
+    Start with `manyhead demo`: it trains on real data in about ten seconds.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

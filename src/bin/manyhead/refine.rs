@@ -26,11 +26,11 @@ use super::train::{self, Again, Job, Options, Rows, SoftLabels, make_ready, name
 /// refined encoder.
 #[derive(Args, Clone)]
 #[command(after_help = "Example:\n  \
-    manyhead refine --tasks glue.yml --data-dir data --encoder minilm --out glue --epochs 5 --refine-epochs 3 \\\n    \
-    --refine-learning-rate 2e-5 --baseline\n\n\
-    The output folder gets multi-task/, tasks/TASK/ and baseline/TASK/, each as `train` leaves it, and refine.json. Ctrl-C\n\
-    writes a checkpoint; --resume passes over what is whole and goes on. With --seeds each of these folders holds\n\
-    seed-K/: `manyhead compare glue/baseline/rte glue/tasks/rte` tests the difference.")]
+    manyhead refine --tasks glue.yml --data-dir data --encoder minilm --out glue --epochs 5 \\\n    \
+    --refine-epochs 3 --refine-learning-rate 2e-5 --baseline\n\n\
+    The output folder gets multi-task/, tasks/TASK/ and baseline/TASK/, each as `train` leaves it, and \
+    refine.json. Ctrl-C writes a checkpoint; --resume passes over what is whole and goes on. With --seeds each of \
+    these folders holds seed-K/: `manyhead compare glue/baseline/rte glue/tasks/rte` tests the difference.")]
 pub struct Arguments {
     #[command(flatten)]
     pub job: Job,

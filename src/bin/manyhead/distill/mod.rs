@@ -30,9 +30,10 @@ use texts::{Texts, takes_texts};
 /// them. The student is trained on them and on the labels, then evaluated beside its teachers.
 #[derive(Args, Clone)]
 #[command(after_help = "Examples:\n  \
-    manyhead distill --teacher run1/best --student layers=3 --tasks glue.yml --data-dir data --out small\n  \
-    manyhead distill --teacher run1/best --teacher run2/best --student layers=2,hidden=128,heads=2,vocabulary=8000 \\\n    \
-    --tasks glue.yml --data-dir data --hidden-weight 1 --anneal --text more.txt --out tiny\n\n\
+    manyhead distill --teacher run1 --student layers=3 --tasks glue.yml --hidden-weight 1 --out small\n  \
+    manyhead distill --teacher run1,run2 --student layers=2,hidden=128,heads=2,vocabulary=8000 \\\n    \
+    --tasks glue.yml --text more.txt --anneal --out tiny\n  \
+    manyhead distill --teacher minilm --student layers=3,hidden=192 --text corpus.txt --out encoder\n\n\
     A specification has any of layers, hidden, heads, intermediate, embedding, vocabulary (pieces kept, chosen by the \
     training texts), positions, take=even|first|last|0-3-5 (which layers of the first teacher it begins with) and \
     init=teacher|random; what it leaves out is as the teacher's.\n\
