@@ -154,7 +154,7 @@ fn several_teachers_texts_and_a_student_from_a_folder() {
         let message = distill(&tiny, &format!("{kept} {flags}")).refused(2);
         assert!(message.contains(what) && message.contains("kept/"), "{message}");
     };
-    refused(format!("{both} --store f16"), "another 'stored'");
+    refused(format!("{both} --store f16"), "another form of numbers (--store)");
     refused(format!("{turned} --store f32"), "another teacher");
     refused(format!("{both} --store f32 --hidden-weight 1"), "another 'layers'");
     tiny.write("texts.txt", texts(29));

@@ -273,3 +273,17 @@ fn stages_alone_are_refused_under_their_own_flags_and_heads_stay_as_they_were() 
     let message = refine(&tiny, "kept", "--max-updates 1 --resume").refused(2);
     assert!(message.contains("--keep-heads"), "{message}");
 }
+
+/// Its folder is a model like that of a run; of several seeds one must be named.
+#[test]
+fn the_folder_of_all_stages_is_that_of_the_multi_task_model() {
+    let tiny = Tiny::new();
+    refine(&tiny, "out", "--max-updates 1 --quiet").ok();
+    let scores = |model: &str| tiny.run(&format!("eval --model {model} --tasks tasks.yml")).ok();
+    assert_eq!(scores("out"), scores("out/multi-task/best"));
+    let student = "--student layers=1 --tasks tasks.yml --max-updates 1 --max-length 16 --quiet";
+    tiny.run(&format!("distill --teacher out --out taught {student}")).ok();
+    tiny.train("several", "--seeds 2 --max-updates 1 --quiet").ok();
+    let message = tiny.run(&format!("distill --teacher several --out no {student}")).refused(2);
+    assert!(message.contains("several seeds") && message.contains("several/seed-1"), "{message}");
+}

@@ -149,7 +149,7 @@ fn what_is_damaged_is_refused_by_name_and_made_anew_once_it_is_deleted() {
         manifest["files"].as_object_mut().unwrap().remove("classes");
         Some(manifest.to_string().into_bytes())
     });
-    assert!(short.contains("do not fit each other"), "{short}");
+    assert!(short.contains("does not fit the other files"), "{short}");
     fs::remove_dir_all(&folder).unwrap();
     assert!(school.finish("damaged").0 == straight);
     // A pass that was stopped, and has lost a part since.
@@ -183,8 +183,11 @@ fn outputs_of_something_else_are_refused_in_a_folder_and_stand_beside_in_the_cac
         ("another teacher", &other, 0, train, &usual),
         ("other data", &teacher, 0, &data.tasks[0].dev[0].1, &usual),
         ("another task", &teacher, 1, &data.tasks[1].train, &usual),
-        ("another 'stored'", &teacher, 0, train, &|keep| asked(keep, Stored::F16)),
-        ("another 'top'", &teacher, 0, train, &|keep| Consultation { top: Some(1), ..usual(keep) }),
+        ("another form of numbers (--store)", &teacher, 0, train, &|keep| asked(keep, Stored::F16)),
+        ("another number of classes (--top-k)", &teacher, 0, train, &|keep| Consultation {
+            top: Some(1),
+            ..usual(keep)
+        }),
         ("another 'layers'", &teacher, 0, train, &|keep| Consultation { layers: &[1], ..usual(keep) }),
         ("another 'layers'", &teacher, 0, train, &|keep| Consultation { layers: &[2], ..usual(keep) }),
         ("another 'projected'", &teacher, 0, train, &|keep| Consultation { projected: Some(1), ..usual(keep) }),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::common::{Common, Failure, counted, print};
 use super::distill::of_flag;
 use super::reading::Reading;
-use super::run_folder::{Contents, SIDES, SOURCE, check, check_contents, seed_folder};
+use super::run_folder::{Contents, SIDES, SOURCE, check, check_contents, model_folder, seed_folder};
 use super::stages::{Begins, Stages, seeds};
 use super::table::{Table, shown_score};
 use super::train::{
@@ -110,14 +110,6 @@ impl Arguments {
     }
 }
 
-/// The folder of an encoder that a run has left: its `best`, that of a `refine`, or the folder itself.
-fn refined_folder(folder: &Path) -> PathBuf {
-    let of_refine = folder.join(super::run_folder::MULTI_TASK).join("best");
-    let candidates = [folder.join("best"), of_refine].map(|best| (atomic::readable_dir(&best).is_dir(), best));
-    let best = candidates.into_iter().find(|(there, _)| *there && !folder.join("config.json").exists());
-    best.map_or(folder.to_path_buf(), |(_, best)| best)
-}
-
 /// Runs the subcommand.
 pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
     arguments.options.choose_precision(common)?;
@@ -167,7 +159,7 @@ pub fn run(mut arguments: Arguments, common: &Common) -> Result<(), Failure> {
             Some((own, prepared))
         }
     };
-    let mut refined = arguments.refined.as_deref().map(refined_folder);
+    let mut refined = arguments.refined.as_deref().map(model_folder).transpose()?;
     let of_refined = refined.as_ref().map(|folder| whole(&folder.display().to_string())).transpose();
     let of_refined = of_refined.map_err(|failure| of_flag("--refined", failure))?;
     let mut stages = Stages::open(&arguments.job.out, existing, "domain-curve", arguments.list(), common)?;

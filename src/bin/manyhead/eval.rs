@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use manyhead::data::ReadOptions;
 use manyhead::device::Precision;
-use manyhead::interop::atomic::readable_dir;
 use manyhead::metrics::{Metric, Score};
 use manyhead::report::entities_json;
 use manyhead::tasks::{TaskDef, TaskType};
@@ -17,6 +16,7 @@ use super::beside_f32::{self, BesideF32};
 use super::common::{Common, Failure, Products, counted, print};
 use super::perturb::{self, Change, Perturb, Perturbed};
 use super::reading::Reading;
+use super::run_folder::model_folder;
 use super::split_files::{Plan, SplitOutput};
 use super::table::{Table, entities, matrices, shown, shown_mean};
 use super::train::tell_losses;
@@ -70,11 +70,9 @@ fn same_task(own: &TaskDef, task: &TaskDef) -> bool {
     labels && samples && own.n_class == task.n_class && own.multi_label == task.multi_label
 }
 
-/// The model in a folder, or in the `best/` of a run's folder.
+/// The model in a folder, or in that of a run.
 pub fn load_model(folder: &Path, products: &Products, common: &Common) -> Result<MultiTaskModel, Failure> {
-    let best = folder.join("best");
-    let folder = if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
-    Ok(MultiTaskModel::load(folder, &common.device_in(products)?)?)
+    Ok(MultiTaskModel::load(model_folder(folder)?, &common.device_in(products)?)?)
 }
 
 /// Refuses names of tasks that none of the files has.

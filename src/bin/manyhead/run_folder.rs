@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use manyhead::Error;
+use manyhead::interop::atomic::readable_dir;
 use manyhead::report::seed_folders;
 
 use super::common::Failure;
@@ -72,6 +73,30 @@ pub enum Contents {
 /// The folder of a seed's run in that of all seeds.
 pub fn seed_folder(out: &Path, seed: u64) -> PathBuf {
     out.join(format!("seed-{seed}"))
+}
+
+/// The model of a folder that a user names: the folder itself, the `best` of a run, or that of a `refine`'s multi-task run.
+///
+/// # Errors
+/// Runs of several seeds, of which none is chosen here.
+pub fn model_folder(folder: &Path) -> Result<PathBuf, Error> {
+    if ["config.json", "tasks.yml"].iter().any(|name| folder.join(name).exists()) {
+        return Ok(folder.to_path_buf());
+    }
+    for run in [folder.to_path_buf(), folder.join(MULTI_TASK)] {
+        let best = run.join("best");
+        if readable_dir(&best).is_dir() {
+            return Ok(best);
+        }
+        if let Some((_, first)) = seed_folders(&run).into_iter().next() {
+            return Err(Error::input(
+                &run,
+                None,
+                format!("holds runs of several seeds; name one of them, as {}", first.display()),
+            ));
+        }
+    }
+    Ok(folder.to_path_buf())
 }
 
 /// Refuses to go on with one kind of runs where those of another kind stand.

@@ -131,6 +131,8 @@ impl Identity {
                     "teacher" => "another teacher".to_string(),
                     "data" => "other data".to_string(),
                     "task" => "another task".to_string(),
+                    "stored" => "another form of numbers (--store)".to_string(),
+                    "top" => "another number of classes (--top-k)".to_string(),
                     name => format!("another '{name}'"),
                 };
                 let message = format!(
@@ -187,8 +189,8 @@ impl Writer {
             let file = file.map_err(|e| Error::io("open", &path, e))?;
             let there = file.metadata().map_err(|e| Error::io("read", &path, e))?.len();
             if there < length {
-                let message = format!("has {there} bytes, of {length} that were written; delete the folder");
-                return Err(Error::input(&path, None, message));
+                let message = format!("has {there} bytes, of {length} that were written");
+                return Err(damaged(&path, None, &message));
             }
             // What came after the last note is made again.
             file.set_len(length).map_err(|e| Error::io("cut", &path, e))?;
@@ -357,11 +359,13 @@ impl TeacherOutputs {
         let mut files = Vec::new();
         for (name, seal) in listed {
             let path = folder.join(name);
+            if !path.is_file() {
+                return Err(damaged(&path, None, "is missing"));
+            }
             let (bytes, hash) = hash::of_file(&path)?;
             let same = seal.get("hash").and_then(Value::as_str) == Some(hash.to_string().as_str());
             if seal.get("bytes").and_then(Value::as_u64) != Some(bytes) || !same {
-                let message = "is damaged: its content is not what was written; delete the folder, it is made anew";
-                return Err(Error::input(path, None, message));
+                return Err(damaged(&path, None, "is damaged: its content is not what was written"));
             }
             let file = File::open(&path).map_err(|e| Error::io("open", &path, e))?;
             files.push((name.clone(), if bytes == 0 { None } else { Some(mapped::map(&file, &path)?) }));
@@ -396,7 +400,7 @@ impl TeacherOutputs {
         }
         match fits {
             true => Ok(()),
-            false => Err(Error::input(folder, None, "the files do not fit each other; delete the folder")),
+            false => Err(damaged(&folder.join(BORDERS), None, "does not fit the other files")),
         }
     }
 
@@ -453,13 +457,19 @@ impl TeacherOutputs {
     }
 }
 
+/// A file that is not what was written there.
+fn damaged(path: &Path, line: Option<usize>, what: &str) -> Error {
+    let folder = path.parent().unwrap_or(path).display();
+    Error::input(path, line, format!("{what}; delete the folder {folder}, it is made anew"))
+}
+
 fn read_json(path: &Path) -> Result<Option<Value>> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io("read", path, error)),
         Ok(text) => {
             let read = serde_json::from_str(&text);
-            read.map(Some).map_err(|e| Error::input(path, e.line(), format!("is not valid JSON: {e}")))
+            read.map(Some).map_err(|e| damaged(path, Some(e.line()), &format!("is not valid JSON: {e}")))
         }
     }
 }

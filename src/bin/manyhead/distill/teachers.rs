@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use manyhead::data::Dataset;
-use manyhead::interop::atomic::readable_dir;
 use manyhead::model::HeadOptions;
 use manyhead::tasks::{Outputs, TaskDef, UNLABELLED};
 use manyhead::train::distillation::{Consultation, DistillationOptions, Keep, Stored, Teacher, Teaching};
@@ -16,6 +15,7 @@ use manyhead::{Encoder, Error, MultiTaskModel, TrainingData};
 use super::super::common::{Common, Failure, counted, tell};
 use super::super::progress::duration;
 use super::super::reading::Reading;
+use super::super::run_folder::model_folder;
 use super::texts::{Texts, takes_texts};
 use super::{Arguments, of_flag};
 
@@ -41,10 +41,8 @@ impl Teachers {
     pub fn load(folders: &[PathBuf], tasks: &[TaskDef], common: &Common) -> Result<Teachers, Failure> {
         let mut all = Vec::new();
         for folder in folders {
-            let best = folder.join("best");
-            let folder =
-                if !folder.join("tasks.yml").exists() && readable_dir(&best).is_dir() { &best } else { folder };
-            let teacher = Teacher::new(MultiTaskModel::load(folder, &common.device()?)?, folder)?;
+            let folder = model_folder(folder)?;
+            let teacher = Teacher::new(MultiTaskModel::load(&folder, &common.device()?)?, &folder)?;
             let places = tasks.iter().map(|task| teacher.task(task)).collect::<manyhead::Result<Vec<_>>>()?;
             if places.iter().all(Option::is_none) && folders.len() > 1 {
                 let message = format!("{} has none of the tasks; leave it out", folder.display());
