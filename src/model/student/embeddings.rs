@@ -1,7 +1,7 @@
 //! A teacher's embeddings in fewer dimensions.
 //!
 //! The embedding block normalises e = word + position + type: it reads ê = e − mean(e) alone, and only its direction. With the
-//! principal directions V of ê over a corpus (uncentred, as e enters; over the vocabulary if there is no corpus), b = Q Vᵀ ê in E dimensions is a small ê: V are the
+//! principal directions V of ê over the vocabulary (uncentred, as e enters), b = Q Vᵀ ê in E dimensions is a small ê: V are the
 //! first E − 1 eigenvectors of the second moment, Q an orthonormal basis of what has mean 0 (Helmert's), so that the student's
 //! own layer normalisation takes nothing away. Word, position and type vectors go through the same map.
 //!
@@ -16,9 +16,6 @@ use crate::error::Result;
 /// Rows that one thread maps at a time.
 const ROWS: usize = 256;
 
-/// How often a word that the corpus does not have counts as one of it.
-const UNSEEN: f64 = 0.1;
-
 /// A map from a teacher's embeddings to smaller ones.
 pub struct Reduction {
     /// Q Vᵀ, `[E, width]`.
@@ -29,24 +26,19 @@ pub struct Reduction {
 }
 
 impl Reduction {
-    /// The best one into `size` dimensions for these word, position and type vectors of width `width`. `counts` says how often
-    /// each word occurs; without it all do equally often.
+    /// The best one into `size` dimensions for these word, position and type vectors of width `width`.
     ///
     /// # Errors
     /// Numbers that are not finite.
-    pub fn new(cpu: &Cpu, tables: [&[f32]; 3], counts: Option<&[u64]>, width: usize, size: usize) -> Result<Reduction> {
+    pub fn new(cpu: &Cpu, tables: [&[f32]; 3], width: usize, size: usize) -> Result<Reduction> {
         let [_, positions, types] = tables;
         let means = [mean(positions, width), mean(types, width)];
         let common = means[0].iter().zip(&means[1]).map(|(p, t)| -p - t).collect();
         let shifts: Vec<Vec<f64>> = std::iter::once(common).chain(means).collect();
         let mut moments = vec![0.0; width * width];
-        for (number, (table, shift)) in tables.into_iter().zip(&shifts).enumerate() {
-            let counts = counts.filter(|_| number == 0).unwrap_or_default();
-            let weight = |row: usize| counts.get(row).copied().unwrap_or(0) as f64 + UNSEEN;
-            let mut weights: Vec<f64> = (0..table.len() / width).map(weight).collect();
-            let total: f64 = weights.iter().sum();
-            weights.iter_mut().for_each(|weight| *weight /= total);
-            add_moments(cpu, table, shift, &weights, &mut moments);
+        for (table, shift) in tables.into_iter().zip(&shifts) {
+            let rows = (table.len() / width).max(1);
+            add_moments(cpu, table, shift, 1.0 / rows as f64, &mut moments);
         }
         // Without the mean of each vector: from both sides.
         for row in moments.chunks_exact_mut(width) {

@@ -40,7 +40,7 @@ const LAYERS: &str = "encoder.layer.";
 const MAX_HEAD: usize = 256;
 
 /// A student of `teacher`, on its device. `corpus` are the pieces that it will meet: needed for `vocabulary=`, by the
-/// teacher's tokenizer; smaller embeddings keep most of what is frequent in it. `seed` makes what is random.
+/// teacher's tokenizer. `seed` makes what is random.
 ///
 /// # Errors
 /// A specification that does not fit the teacher, by its key; a vocabulary without a corpus or that cannot be pruned; a teacher
@@ -66,7 +66,7 @@ pub fn build(teacher: &Encoder, spec: &StudentSpec, corpus: Option<&PieceCounts<
     net.init(&mut params, seed);
     if plan.init == Init::Teacher {
         let mut copy = Copy { teacher: &teacher.params, student: &mut params, cpu: teacher.device.host() };
-        copy.embeddings(&plan, kept.as_deref(), corpus.map(PieceCounts::counts))?;
+        copy.embeddings(&plan, kept.as_deref())?;
         if let Some(taken) = &plan.taken {
             copy.layers(taken)?;
         }
@@ -257,7 +257,7 @@ impl Copy<'_> {
 
     /// Word vectors (rows `kept`), as many positions as the student has, types, normalisation; a projection if both are of
     /// one width.
-    fn embeddings(&mut self, plan: &Plan, kept: Option<&[u32]>, counts: Option<&[u64]>) -> Result<()> {
+    fn embeddings(&mut self, plan: &Plan, kept: Option<&[u32]>) -> Result<()> {
         let norm = [self.of_teacher(NORM[0])?.to_vec(), self.of_teacher(NORM[1])?.to_vec()];
         let width = norm[0].len();
         let word = self.of_teacher(WORD)?;
@@ -286,14 +286,7 @@ impl Copy<'_> {
             return Ok(());
         }
         let [word, position, types] = tables.each_ref().map(|(_, values)| values.as_slice());
-        let counts: Option<Vec<u64>> = match (counts, kept) {
-            (Some(counts), Some(kept)) => {
-                Some(kept.iter().map(|id| counts.get(*id as usize).copied().unwrap_or(0)).collect())
-            }
-            (counts, _) => counts.map(<[u64]>::to_vec),
-        };
-        let tables_of_teacher = [word, position, types];
-        let reduction = Reduction::new(self.cpu, tables_of_teacher, counts.as_deref(), width, plan.embedding)?;
+        let reduction = Reduction::new(self.cpu, [word, position, types], width, plan.embedding)?;
         for (name, values) in &tables {
             let reduced = reduction.table(self.cpu, values);
             self.put_named(name, &reduced)?;

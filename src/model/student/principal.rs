@@ -9,26 +9,26 @@ use crate::error::{Error, Result};
 /// Rows of the matrix of moments that one thread computes.
 const BLOCK: usize = 16;
 
-/// Adds Σ_rows weight · (row − shift)(row − shift)ᵀ to `moments` `[width, width]`; a weight a row.
-pub fn add_moments(cpu: &Cpu, rows: &[f32], shift: &[f64], weights: &[f64], moments: &mut [f64]) {
+/// Adds weight · Σ_rows (row − shift)(row − shift)ᵀ to `moments` `[width, width]`.
+pub fn add_moments(cpu: &Cpu, rows: &[f32], shift: &[f64], weight: f64, moments: &mut [f64]) {
     let width = shift.len().max(1);
     let blocks: Vec<usize> = (0..width).step_by(BLOCK).collect();
     let sums = cpu.map(&blocks, |&start| {
         let end = width.min(start + BLOCK);
         let mut sums = vec![0.0; (end - start) * width];
         let mut row = vec![0.0; width];
-        for (values, weight) in rows.chunks_exact(width).zip(weights) {
+        for values in rows.chunks_exact(width) {
             for ((x, value), shift) in row.iter_mut().zip(values).zip(shift) {
                 *x = *value as f64 - shift;
             }
             for (sums, factor) in sums.chunks_exact_mut(width).zip(&row[start..end]) {
-                add(weight * factor, &row, sums);
+                add(*factor, &row, sums);
             }
         }
         sums
     });
     for (moments, sums) in moments.chunks_mut(BLOCK * width).zip(&sums) {
-        add(1.0, sums, moments);
+        add(weight, sums, moments);
     }
 }
 
@@ -220,18 +220,17 @@ mod tests {
         let stream = Stream { seed: 4, step: 0, instance: 0 };
         let table: Vec<f32> = (0..rows * width).map(|i| stream.normal(i) as f32).collect();
         let shift: Vec<f64> = (0..width).map(|i| i as f64 / 8.0).collect();
-        let weights: Vec<f64> = (0..rows).map(|row| 0.5 + (row % 3) as f64).collect();
         let moments = [1, 3].map(|threads| {
             let cpu = Cpu::new(threads, Isa::Portable).unwrap();
             let mut moments = vec![1.0; width * width];
-            add_moments(&cpu, &table, &shift, &weights, &mut moments);
+            add_moments(&cpu, &table, &shift, 0.5, &mut moments);
             moments
         });
         assert_eq!(moments[0], moments[1]);
         for i in 0..width {
             for j in 0..width {
                 let at = |row: usize, k: usize| table[row * width + k] as f64 - shift[k];
-                let expected = 1.0 + (0..rows).map(|row| weights[row] * at(row, i) * at(row, j)).sum::<f64>();
+                let expected = 1.0 + 0.5 * (0..rows).map(|row| at(row, i) * at(row, j)).sum::<f64>();
                 assert!((moments[0][i * width + j] - expected).abs() < 1e-12, "{i} {j}");
             }
         }

@@ -205,39 +205,6 @@ fn narrow_embeddings_keep_the_principal_directions() {
     assert!(last > 0.92);
 }
 
-/// Four tokens make a corpus: five directions hold them, whatever becomes of the other words.
-#[test]
-fn frequent_words_are_kept_first() {
-    let teacher = teacher_of(&config(), |name, values| {
-        if [POSITION, TYPE].contains(&name) {
-            values.fill(0.0);
-        }
-    });
-    let lines = ["the cat"; 2000];
-    let corpus = corpus(&teacher, &lines);
-    for spec in ["embedding=6", "embedding=6,vocabulary=120"] {
-        let spec = StudentSpec::parse(spec).unwrap();
-        let share = |corpus| {
-            let student = build(&teacher, &spec, corpus, 1).unwrap();
-            let square = |encoder: &Encoder, token: &str| {
-                let (word, id) =
-                    (encoder.params().find(WORD).unwrap(), encoder.tokenizer().token_to_id(token).unwrap());
-                let width = encoder.params().entry(word).shape.width();
-                let row = &encoder.params().get(word)[id as usize * width..(id as usize + 1) * width];
-                let mean = row.iter().map(|x| *x as f64).sum::<f64>() / width as f64;
-                row.iter().map(|x| (*x as f64 - mean).powi(2)).sum::<f64>()
-            };
-            ["the", "cat", "[CLS]", "[SEP]"].map(|token| square(&student, token) / square(&teacher, token))
-        };
-        for share in share(Some(&corpus)) {
-            assert!((share - 1.0).abs() < 1e-3, "{share}");
-        }
-        if spec.vocabulary.is_none() {
-            assert!(share(None).into_iter().any(|share| share < 0.8));
-        }
-    }
-}
-
 #[test]
 fn neurons_that_say_nothing_go_first() {
     let mut config = config();

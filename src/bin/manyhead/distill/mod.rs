@@ -130,9 +130,8 @@ fn made(
 ) -> Result<Encoder, Failure> {
     let encoder = teacher.encoder();
     let mut counts = PieceCounts::new(encoder.tokenizer(), encoder.device().host());
-    // Fewer pieces are chosen by the texts, and so are narrower embeddings of them.
-    let by_corpus = spec.vocabulary.is_some() || spec.embedding.is_some() || spec.hidden.is_some();
-    if by_corpus {
+    // The pieces are chosen by the texts.
+    if spec.vocabulary.is_some() {
         reading.with(|read| {
             for task in tasks.iter().filter(|_| arguments.tasks.is_some()) {
                 for split in ["train", UNLABELLED] {
@@ -144,7 +143,7 @@ fn made(
             arguments.text.iter().try_for_each(|text| counts.add_text(text))
         })?;
     }
-    let corpus = by_corpus.then_some(&counts);
+    let corpus = spec.vocabulary.is_some().then_some(&counts);
     let built = student::build(encoder, spec, corpus, arguments.options.seed).map_err(|error| match error {
         Error::Argument { name, message } if name == "vocabulary" => {
             Error::argument("--student", format!("{name}: {message}"))
