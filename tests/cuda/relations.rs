@@ -23,7 +23,7 @@ fn values_and_slopes() {
     let gpu = Gpu::new();
     // More sequences than the grid has, keys than a block has, numbers than a tile has.
     for (borders, heads, d, teacher_d) in
-        [(vec![0u32, 3, 3, 4, 13], 2usize, 5usize, 3usize), (vec![0, 41], 1, 70, 66), (vec![0, 1], 3, 1, 2)]
+        [(vec![0u32, 3, 3, 4, 13], 2usize, 5usize, 3usize), (vec![0, 70, 75], 1, 70, 66), (vec![0, 1], 3, 1, 2)]
     {
         let tokens = *borders.last().unwrap() as usize;
         let side = |seed: u64, d: usize, beside: usize| {
@@ -42,7 +42,7 @@ fn values_and_slopes() {
             for pair in borders.windows(2) {
                 let sequence = pair[0] as usize..pair[1] as usize;
                 for (row, head) in sequence.clone().flat_map(|row| (0..heads).map(move |head| (row, head))) {
-                    all[row * heads + head] = value(x, head, row, sequence.clone());
+                    all[head * tokens + row] = value(x, head, row, sequence.clone());
                 }
             }
             all
@@ -52,18 +52,28 @@ fn values_and_slopes() {
             (gpu.room::<f32>(3 * tokens * heads), gpu.upload(&student.data), gpu.upload(&teacher.data));
         let lists = gpu.upload(&borders);
         let longest = borders.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        let grid = |z: usize| [longest.div_ceil(8) * heads as u32, 2.min(borders.len() as u32 - 1), z as u32];
+        let grid = |z: usize| [longest.div_ceil(64) * heads as u32, 2.min(borders.len() as u32 - 1), z as u32];
         let sizes = [borders.len() - 1, tokens, heads, d, teacher_d, student.stride, teacher.stride].map(|n| n as u32);
         let mut arguments: Vec<&dyn Argument> = vec![&out, &x_on, &y_on, &lists];
         arguments.extend(sizes.iter().map(|size| size as &dyn Argument));
-        gpu.launch("relations", "relations_forward", Launch::new(grid(1), [32, 8, 1]), &arguments);
+        gpu.launch(
+            "relations",
+            "relations_forward",
+            Launch { shared: 52_224, ..Launch::new(grid(1), [128, 1, 1]) },
+            &arguments,
+        );
         let got = gpu.read(out.part::<f32>(0, tokens * heads));
         // Differences of log-sum-exps of scores of a few units: a few roundings of what is that large.
         assert_within("values", &got, &values(&x), 3e-6);
         let slopes_on = gpu.room::<f32>(tokens * heads * d);
         let mut arguments: Vec<&dyn Argument> = vec![&slopes_on, &out, &x_on, &y_on, &lists];
         arguments.extend(sizes.iter().map(|size| size as &dyn Argument));
-        gpu.launch("relations", "relations_slopes", Launch::new(grid(d.div_ceil(64)), [32, 8, 1]), &arguments);
+        gpu.launch(
+            "relations",
+            "relations_slopes",
+            Launch { shared: 61_440, ..Launch::new(grid(d.div_ceil(64)), [128, 1, 1]) },
+            &arguments,
+        );
         // Of the columns that the heads have.
         let all = slopes(&x, |x| values(x).iter().sum());
         let inner = |all: &[f64]| -> Vec<f64> {
@@ -78,7 +88,7 @@ fn values_and_slopes() {
         gpu.launch(
             "relations",
             "relations_add",
-            Launch::flat(tokens * heads * d, 1),
+            Launch::new([tokens as u32, 1, 1], [128, 1, 1]),
             &[&slot, &slopes_on, &gpu.upload(&[upstream]), &3.0f32, &rows, &width, &stride],
         );
         let mut expected = wide(&start);
