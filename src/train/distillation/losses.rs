@@ -177,7 +177,8 @@ impl Matching {
         let mut relations = None;
         if options.hidden_weight > 0.0 {
             let LayerMap::Pairs(all) = &options.layers else {
-                let message = "soft labels in files have no hidden states; give 0, or teachers (manyhead distill)";
+                let message = "hidden states are those of teachers (manyhead distill), by a --layer-map that is resolved with \
+                               them; soft labels in files have none: give 0";
                 return Err(Error::argument("--hidden-weight", message));
             };
             for (place, (student, _)) in all.iter().enumerate() {
